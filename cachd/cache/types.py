@@ -1,0 +1,139 @@
+"""What goes into the cache's calls and what comes out, as data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from cachd.model import Credentials, Manifest, Ref, SourceOptions
+
+Role = Literal["pod", "admin"]
+Priority = Literal["interactive", "prefetch"]
+Result = Literal["hit", "miss", "stale"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks: from the kernel (SO_PEERCRED), or a token over TCP (uid None).
+
+    ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too.
+    """
+
+    role: Role
+    uid: int | None = None
+    gid: int | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseRequest:
+    """``ttl`` in seconds, None for the configured one."""
+
+    holder: str = ""
+    ttl: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """A request for a model. ``timeout`` in seconds, None for no limit."""
+
+    uri: str
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    credentials: Credentials = field(default=Credentials(), repr=False)
+    options: SourceOptions = SourceOptions()
+    priority: Priority = "interactive"
+    lease: LeaseRequest | None = None
+    timeout: float | None = None
+    request_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """A promise not to evict. ``id`` is unguessable: it is also a pass to read the model's files.
+
+    ``expires_in`` in seconds from now.
+    """
+
+    id: str
+    key: str
+    revision: str
+    holder: str
+    ttl: float
+    expires_in: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A model that is there. Sizes in bytes, timings in seconds by phase."""
+
+    key: str
+    revision: str
+    uri: str
+    origin: str
+    path: str
+    files: int
+    bytes: int
+    result: Result
+    is_shared_flight: bool
+    is_validated: bool
+    fetched_bytes: int
+    timings: dict[str, float]
+    lease: Lease | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One step of an ask. ``name``: resolving, queued, progress, retry, verifying, ready.
+
+    ``data`` is JSON-serialisable; a progress event has ``bytes``, ``total`` (None: not known),
+    ``rate`` (bytes/s), ``eta`` (s, None: not known), ``files_done``, ``files_total`` and ``files``
+    (the active ones: path, bytes, size). A ready event has ``answer``.
+    """
+
+    name: Literal["resolving", "queued", "progress", "retry", "verifying", "ready"]
+    data: dict[str, Any] = field(default_factory=dict)
+    answer: Answer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """One key, for lists. ``last_used`` in seconds since the epoch."""
+
+    key: str
+    ref: Ref
+    state: Literal["ready", "fetching"]
+    revision: str | None
+    files: int
+    bytes: int
+    allocated: int
+    last_used: float | None
+    is_pinned: bool
+    is_credentialed: bool
+    is_validated: bool
+    leases: int
+    revisions: tuple[str, ...] = ()
+    progress: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A published revision on disk. ``tree`` is an absolute path; never written to."""
+
+    key: str
+    revision: str
+    tree: str
+    manifest: Manifest
+    allocated: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Victim:
+    """A snapshot that would go, or went, with the reason in a word and in a sentence."""
+
+    key: str
+    revision: str
+    uri: str
+    bytes: int
+    last_used: float
+    reason: str

@@ -1,0 +1,46 @@
+"""Names in the environment and default paths that the client and the daemon share; imports nothing
+heavy, for the client is an init container."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+CLIENT_VARIABLES = frozenset(
+    {"CACHD_SOCKET", "CACHD_ADMIN_SOCKET", "CACHD_CONFIG", "CACHD_TOKEN", "CACHD_PRIORITY"}
+)
+"""Names that the client or the command line reads; no settings of the daemon."""
+
+_SERVICE_LINK = re.compile(r"^CACHD(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?)$")
+_SERVICE_LINK_PORT = re.compile(
+    r"^CACHD(_[A-Z0-9]+)*_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
+)
+
+
+def is_service_link(name: str) -> bool:
+    """Whether Kubernetes injects ``name`` for a Service called ``cachd`` or ``cachd-…``.
+
+    Source: kubelet's pkg/kubelet/envvars (``makeEnvVariableName``, ``makeLinkVariables``).
+    """
+    return bool(_SERVICE_LINK.match(name) or _SERVICE_LINK_PORT.match(name))
+
+
+def default_root(environ: Mapping[str, str] = os.environ) -> Path:
+    """The XDG cache directory's ``cachd``."""
+    base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "cachd"
+
+
+def default_socket(environ: Mapping[str, str] = os.environ) -> Path:
+    """The pods' socket, where nothing says otherwise; the client's rule and the daemon's."""
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    if runtime:
+        return Path(runtime) / "cachd" / "cachd.sock"
+    if os.getuid() == 0:
+        return Path("/run/cachd/cachd.sock")
+    return Path(f"/tmp/cachd-{os.getuid()}/cachd.sock")  # noqa: S108  (made 0700, owner checked)

@@ -1,0 +1,316 @@
+"""The words of cachd as data: frozen, without I/O.
+
+*source* where a model comes from · *origin* the very server (scheme + endpoint) · *ref* what was
+asked for (URI + effective origin + patterns) · *key* the ref's name on disk · *revision* one
+immutable state of a ref at its source · *plan* what a source says a revision holds, and how to
+fetch it · *manifest* what a snapshot on disk holds · *part* a range fetched and journalled as one ·
+*block* the unit of checksums.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+BLOCK_SIZE = 8 * 1024 * 1024
+"""Bytes per checksum block. Parts are whole blocks, but for a file's last one."""
+
+KEY_LENGTH_DEFAULT = 16
+KEY_LENGTH_FULL = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ref:
+    """What was asked for. Two refs are the same model only if every field but ``key`` is equal."""
+
+    uri: str
+    origin: str
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    key: str = field(compare=False)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "uri": self.uri,
+            "origin": self.origin,
+            "allow": list(self.allow),
+            "ignore": list(self.ignore),
+            "key": self.key,
+        }
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Ref:
+        return Ref(
+            uri=data["uri"],
+            origin=data["origin"],
+            allow=tuple(data["allow"]),
+            ignore=tuple(data["ignore"]),
+            key=data["key"],
+        )
+
+
+def make_ref(
+    *,
+    uri: str,
+    origin: str,
+    is_default_origin: bool,
+    allow: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
+) -> Ref:
+    """The ref with its key.
+
+    With the daemon's default origin and no patterns the key is the first 16 hex digits of
+    sha256(uri), the rule of KServe's LocalModelCache (``GetStorageKey`` in
+    pkg/apis/serving/v1alpha1/local_model_cache_types.go); otherwise the first 32 of a sha256 over
+    everything, so that the two never meet.
+    """
+    if is_default_origin and not allow and not ignore:
+        key = hashlib.sha256(uri.encode()).hexdigest()[:KEY_LENGTH_DEFAULT]
+    else:
+        whole = json.dumps([uri, origin, sorted(allow), sorted(ignore)], ensure_ascii=False)
+        key = hashlib.sha256(whole.encode()).hexdigest()[:KEY_LENGTH_FULL]
+    return Ref(
+        uri=uri,
+        origin=origin,
+        allow=tuple(sorted(allow)),
+        ignore=tuple(sorted(ignore)),
+        key=key,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """A checksum or digest of one file's bytes, ``value`` in lower-case hex.
+
+    ``sha256`` is strong (may be shared across sources); ``md5``, ``sha1``, ``crc32``, ``crc32c`` and
+    ``crc64nvme`` only verify.
+    """
+
+    algorithm: Literal["sha256", "sha1", "md5", "crc32", "crc32c", "crc64nvme"]
+    value: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validator:
+    """What tells one state of a file at its origin from another.
+
+    ``etag`` as the origin sent it, quotes and ``W/`` included. ``version_id`` is already part of
+    the file's URL.
+    """
+
+    etag: str | None = None
+    last_modified: str | None = None
+    version_id: str | None = None
+
+    @property
+    def strong_etag(self) -> str | None:
+        """The ETag if it can be used with If-Match (RFC 9110 section 8.8.1)."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return None
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether a change at the origin would surely be noticed."""
+        return self.strong_etag is not None or self.version_id is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlannedFile:
+    """One file of a plan.
+
+    ``path`` is relative, with ``/``, already checked to be safe. ``size`` in bytes, None where
+    the origin doesn't say. ``url`` carries no secret. ``ranges`` False: one stream from the start.
+    ``digest`` is what the origin claims of the bytes, where it can be trusted to be that.
+    """
+
+    path: str
+    url: str
+    size: int | None
+    validator: Validator = Validator()
+    digest: Digest | None = None
+    ranges: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Auth:
+    """How a mover proves itself to the origin; lives in memory only, never logged.
+
+    ``kind`` "sigv4": access_key, secret_key, session_token, region, service, signed by the worker
+    request by request. "headers": ``headers`` are sent, to ``host`` alone. ``expires`` is in
+    seconds since the epoch, None for never.
+    """
+
+    kind: Literal["none", "sigv4", "headers"] = "none"
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    region: str = ""
+    service: str = "s3"
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    host: str = ""
+    expires: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connect:
+    """How to reach an origin: TLS trust, time limits in seconds.
+
+    ``verify`` False only where a caller or the configuration asked for it. ``ca_pem`` is trusted
+    besides the system's authorities. Proxies come from the daemon's environment.
+    """
+
+    verify: bool = True
+    ca_pem: str | None = None
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a ref means now, and how to fetch it. Holds credentials: never serialised to disk.
+
+    ``revision`` is lower-case hex, the same for the same content state whatever URL, expiry or
+    credentials were used. ``is_immutable``: the ref names this revision for ever (a version id, a
+    commit, a digest). ``is_validated`` False: some file has no usable validator.
+    ``unpack``: the single file is an archive to be unpacked into the tree.
+    """
+
+    revision: str
+    files: tuple[PlannedFile, ...]
+    auth: Auth = field(default=Auth(), repr=False)
+    connect: Connect = Connect()
+    unpack: Literal["", "tar", "zip"] = ""
+    is_immutable: bool = False
+    is_validated: bool = True
+    is_credentialed: bool = False
+    metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files of known size."""
+        return sum(f.size or 0 for f in self.files)
+
+    def with_auth(self, auth: Auth) -> Plan:
+        return replace(self, auth=auth)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartDone:
+    """A range that is in place: ``blocks`` are crc64nvme values (16 hex digits) of its blocks."""
+
+    path: str
+    offset: int
+    length: int
+    blocks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManifestFile:
+    """One file of a snapshot. ``blocks``: crc64nvme (16 hex digits) of each BLOCK_SIZE bytes."""
+
+    path: str
+    size: int
+    blocks: tuple[str, ...]
+    etag: str | None = None
+    digests: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a snapshot holds. Written once, before the snapshot is published."""
+
+    ref: Ref
+    revision: str
+    files: tuple[ManifestFile, ...]
+    created: str
+    source: str
+    is_credentialed: bool
+    is_validated: bool
+    is_immutable: bool
+    block_size: int = BLOCK_SIZE
+    boot_id: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    format: int = 1
+
+    @property
+    def size(self) -> int:
+        return sum(f.size for f in self.files)
+
+    def to_json(self) -> dict[str, Any]:
+        data = asdict(self)
+        data["ref"] = self.ref.to_json()
+        return data
+
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> Manifest:
+        """Raises KeyError, TypeError or ValueError if ``data`` is no manifest of format 1."""
+        if data["format"] != 1:
+            raise ValueError(f"manifest format {data['format']!r} is not supported")
+        return Manifest(
+            ref=Ref.from_json(data["ref"]),
+            revision=data["revision"],
+            files=tuple(
+                ManifestFile(
+                    path=f["path"],
+                    size=f["size"],
+                    blocks=tuple(f["blocks"]),
+                    etag=f["etag"],
+                    digests=tuple(Digest(**d) for d in f["digests"]),
+                )
+                for f in data["files"]
+            ),
+            created=data["created"],
+            source=data["source"],
+            is_credentialed=data["is_credentialed"],
+            is_validated=data["is_validated"],
+            is_immutable=data["is_immutable"],
+            block_size=data["block_size"],
+            boot_id=data["boot_id"],
+            metadata=dict(data["metadata"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What a caller sent to prove itself and to say where; memory only, never logged.
+
+    ``headers`` are per host: ((host, ((name, value), …)), …). ``ca_pem`` is PEM text.
+    ``anonymous`` means: sign nothing, even if the daemon could.
+    """
+
+    access_key: str = field(default="", repr=False)
+    secret_key: str = field(default="", repr=False)
+    session_token: str = field(default="", repr=False)
+    anonymous: bool = False
+    token: str = field(default="", repr=False)
+    headers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=(), repr=False)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing here proves anything (``anonymous`` is a choice, so it is not empty)."""
+        return not (self.access_key or self.token or self.headers or self.anonymous)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceOptions:
+    """What a caller said about reaching the source; None leaves it to the daemon's settings.
+
+    ``endpoint`` is part of the ref's origin. Timeouts in seconds.
+    """
+
+    endpoint: str | None = None
+    region: str | None = None
+    addressing: Literal["auto", "path", "virtual"] | None = None
+    accelerate: bool | None = None
+    verify: bool | None = None
+    ca_pem: str | None = None
+    connect_timeout: float | None = None
+    read_timeout: float | None = None
+    max_attempts: int | None = None
+
+
+Identity = Literal["caller", "daemon", "anonymous"]
+"""Whose pass a call at a source uses."""

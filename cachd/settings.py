@@ -1,0 +1,495 @@
+"""The settings tree: defaults, units and reasons. ``docs/settings.md`` is generated from it.
+
+A value comes from the configuration file (YAML, of which JSON is a part) and, over it, from
+environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names in either are errors.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from cachd.environment import CLIENT_VARIABLES, is_service_link
+from cachd.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+
+class Share(str):
+    """Bytes ("200GiB", 1073741824) or a share of the volume ("85%")."""
+
+    __slots__ = ()
+
+    def resolve(self, volume_bytes: int) -> int:
+        """Bytes on a volume of ``volume_bytes``."""
+        if self.endswith("%"):
+            return int(volume_bytes * float(self[:-1]) / 100)
+        return int(self)
+
+
+def _parse_share(value: object) -> Share:
+    text = str(value).strip()
+    if text.endswith("%"):
+        try:
+            percent = float(text[:-1])
+        except ValueError:
+            percent = -1.0
+        if not 0 <= percent <= 100:
+            raise ValueError("a share is a number from 0% to 100%, such as '85%'")
+        return Share(text)
+    return Share(int(ByteSize._validate(text, None)))  # type: ignore[arg-type]
+
+
+ShareOfVolume = Annotated[Share, BeforeValidator(_parse_share)]
+Percent = Annotated[float, Field(gt=0, le=100)]
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True
+    )
+
+
+class StoreSettings(_Section):
+    """Where models are kept, and how much of the volume they may take."""
+
+    root: Path | None = None
+    """Directory that the daemon owns. None: `$XDG_CACHE_HOME/cachd`, else `~/.cache/cachd`."""
+
+    quota: ShareOfVolume = Share("80%")
+    """Most that the cache may allocate, reservations included: bytes, or a share of the volume."""
+
+    free_floor: ShareOfVolume = Share("18%")
+    """Free space that is left to others. The default lies above kubelet's image-filesystem
+    eviction threshold (15 %), so that cachd lets go before kubelet evicts pods."""
+
+    high_watermark: Percent = 95.0
+    """Percent of the quota above which idle models are evicted in the background …"""
+
+    low_watermark: Percent = 85.0
+    """… until this percent is reached. Lower than `high_watermark`."""
+
+    inode_floor: Percent = 3.0
+    """Percent of the volume's inodes that is left to others; kubelet watches them too."""
+
+    min_idle: Seconds = 60.0
+    """Seconds since a model's last use before the *background* may evict it. A request that needs
+    room may evict an idle model at once."""
+
+    watch_interval: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds between looks at the volume, which others write to as well."""
+
+    partial_ttl: Seconds = 86400.0
+    """Seconds that an unfinished ingest is kept for resuming."""
+
+    quarantine_quota: ShareOfVolume = Share(str(1024**3))
+    """Most that bad blocks kept for a person to look at may take."""
+
+    expected_mount: Path | None = None
+    """This path must be a mount point and hold the root; else the daemon refuses to start, so that
+    an unmounted disk doesn't fill the system's."""
+
+    expected_volume_id: str | None = None
+    """File-system UUID, or the content of a file `.volume-id` at the root's mount point, that must
+    be found."""
+
+    standby: bool = False
+    """Wait (live, not ready) while another daemon holds the root, instead of refusing to start."""
+
+    @model_validator(mode="after")
+    def _watermarks_make_sense(self) -> StoreSettings:
+        if self.low_watermark >= self.high_watermark:
+            raise ValueError(
+                f"low_watermark ({self.low_watermark:g}) must be below high_watermark "
+                f"({self.high_watermark:g})"
+            )
+        return self
+
+
+class ApiTcpSettings(_Section):
+    """The API over TCP: only with a token and TLS."""
+
+    address: str | None = None
+    """`host:port`; None: off."""
+
+    certificate: Path | None = None
+    """PEM file with the certificate chain."""
+
+    private_key: Path | None = None
+    """PEM file with the private key."""
+
+    token_file: Path | None = None
+    """File holding the bearer token that callers must send. Read again when it changes."""
+
+    role: Literal["pod", "admin"] = "pod"
+    """What a caller with the token may do."""
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ApiTcpSettings:
+        if self.address and not (self.certificate and self.private_key and self.token_file):
+            raise ValueError(
+                "the API over TCP needs certificate, private_key and token_file; "
+                "for /metrics and probes alone use listen.health_address"
+            )
+        return self
+
+
+class ListenSettings(_Section):
+    """Sockets. Two of them: pods ask and read; administrators do everything."""
+
+    socket: Path | None = None
+    """Socket for pods. None: `$XDG_RUNTIME_DIR/cachd/cachd.sock`, else `/run/cachd/cachd.sock`
+    for root, else `/tmp/cachd-<uid>/cachd.sock`."""
+
+    socket_mode: str = "0666"
+    """Octal mode of the pods' socket. Pods run as any uid; identity comes from the kernel."""
+
+    socket_group: str | None = None
+    """Group (name or number) of the pods' socket."""
+
+    admin_socket: Path | None = None
+    """Socket for administrators, mode 0600. None: `admin.sock` beside the pods' socket."""
+
+    health_address: str | None = None
+    """`host:port` of a plain listener that carries `/metrics`, `/livez` and `/readyz` alone;
+    None: off."""
+
+    api: ApiTcpSettings = ApiTcpSettings()
+
+    @model_validator(mode="after")
+    def _mode_is_octal(self) -> ListenSettings:
+        if not re.fullmatch(r"0?[0-7]{3}", self.socket_mode):
+            raise ValueError(f"socket_mode is octal, such as '0666', not {self.socket_mode!r}")
+        return self
+
+
+class FetchSettings(_Section):
+    """How bytes are moved from origins."""
+
+    connections: Annotated[int, Field(ge=1, le=512)] = 16
+    """Connections in all."""
+
+    connections_per_origin: Annotated[int, Field(ge=1, le=512)] = 16
+    """Connections to one origin (scheme, host, port)."""
+
+    workers: Annotated[int, Field(ge=0, le=64)] = 0
+    """Worker processes; 0: one per two cores, at least two."""
+
+    worker_idle: Seconds = 60.0
+    """Seconds after which idle workers are ended, and their memory is given back."""
+
+    part_size: ByteSize = ByteSize(16 * 1024**2)
+    """Bytes fetched and journalled as one; rounded to whole blocks of 8 MiB."""
+
+    bandwidth: ByteSize | None = None
+    """Bytes per second over all fetches; None: no cap."""
+
+    attempts: Annotated[int, Field(ge=1)] = 6
+    """Tries per part before the fetch fails."""
+
+    backoff_base: Annotated[float, Field(gt=0)] = 0.5
+    """Seconds before the first retry; doubled each time, with full jitter."""
+
+    backoff_max: Annotated[float, Field(gt=0)] = 30.0
+    """Longest wait between tries, unless the origin's Retry-After says more."""
+
+    connect_timeout: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds for DNS, connection and TLS handshake."""
+
+    stall_window: Annotated[float, Field(gt=0)] = 30.0
+    """Seconds over which a connection's rate is judged …"""
+
+    stall_floor: ByteSize = ByteSize(16 * 1024)
+    """… against this many bytes per second; slower is a stall, and the part is tried again."""
+
+    deadline: Seconds = 0.0
+    """Seconds that one model's fetch may take; 0: no limit."""
+
+    linger: Seconds = 300.0
+    """Seconds that a fetch goes on when nobody waits for it any more: restarting init containers
+    come back. Then it stops, and its journal is kept."""
+
+    max_concurrent_models: Annotated[int, Field(ge=1)] = 64
+    """Models fetched at the same time; more wait in the queue."""
+
+
+class S3Settings(_Section):
+    """Defaults for `s3://`. A request may say otherwise; then it is another origin."""
+
+    endpoint: str | None = None
+    """Endpoint URL. None: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else AWS."""
+
+    region: str | None = None
+    """Region. None: botocore's chain, else us-east-1."""
+
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """How the bucket is named in the URL; auto: path style for a custom endpoint."""
+
+    verify: bool = True
+    """Verify the endpoint's TLS certificate."""
+
+    ca_bundle: Path | None = None
+    """PEM file trusted besides the system's authorities."""
+
+    anonymous: bool = False
+    """Sign nothing when the daemon's own identity is used."""
+
+    profile: str | None = None
+    """Profile of the AWS configuration files for the daemon's own identity."""
+
+
+class HttpSettings(_Section):
+    """`http(s)://`."""
+
+    check_content_type: bool = True
+    """Apply KServe's Content-Type rules: archives by their types, else application/octet-stream.
+    HTML is refused in any case."""
+
+    ca_bundle: Path | None = None
+    """PEM file trusted besides the system's authorities."""
+
+    max_redirects: Annotated[int, Field(ge=0)] = 5
+
+
+class FileSettings(_Section):
+    """`file://` read by the daemon. (A client's `file://` is read by the client.)"""
+
+    roots: tuple[Path, ...] = ()
+    """Directories below which the daemon may read. Empty: nowhere."""
+
+
+class ArchiveSettings(_Section):
+    """Limits on archives that are unpacked."""
+
+    max_bytes: ByteSize = ByteSize(2 * 1024**4)
+    """Most bytes that one archive may unpack to."""
+
+    max_members: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most members."""
+
+    max_ratio: Annotated[float, Field(gt=1)] = 200.0
+    """Most unpacked bytes per packed byte, judged after the first 64 MiB."""
+
+
+class EgressSettings(_Section):
+    """Where a URI may lead. Redirects and DNS answers are checked against it as well."""
+
+    allow_link_local: bool = False
+    """Allow link-local, multicast and cloud metadata addresses."""
+
+    allow: tuple[str, ...] = ()
+    """Host names (`*.example.com`), addresses or networks (CIDR) that alone may be called; empty:
+    every other address."""
+
+    deny: tuple[str, ...] = ()
+    """Host names, addresses or networks never to be called."""
+
+
+class SourcesSettings(_Section):
+    """Where models come from."""
+
+    s3: S3Settings = S3Settings()
+    http: HttpSettings = HttpSettings()
+    file: FileSettings = FileSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    egress: EgressSettings = EgressSettings()
+
+    resolver_idle: Seconds = 60.0
+    """Seconds after which the idle resolver process (the one that speaks to source APIs) ends."""
+
+    resolve_timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds for listing a model at its source."""
+
+
+class AccessSettings(_Section):
+    """Who may have what."""
+
+    share_identity: bool = False
+    """The single-tenant switch: let the daemon's own identity (its environment, its profile) serve
+    every caller. Off: only callers of its own uid."""
+
+    identity_uids: tuple[int, ...] = ()
+    """Further uids that the daemon's own identity serves."""
+
+    open_hits: bool = False
+    """Give what is cached to every caller, without asking the source whether the caller may have
+    it. For a node whose pods may all read every model."""
+
+    probe_ttl: Seconds = 300.0
+    """Seconds that a source's yes to one caller is remembered."""
+
+
+class FreshnessSettings(_Section):
+    """When a moving ref is looked at again."""
+
+    interval: Seconds = 60.0
+    """Seconds between looks at the source for one ref; in between, what is cached is current."""
+
+    serve_stale: bool = True
+    """Serve the cached revision, marked stale, while the source can't be reached."""
+
+
+class LeaseSettings(_Section):
+    ttl: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds that a lease lives without renewal, where a request doesn't say."""
+
+    max_ttl: Annotated[float, Field(gt=0)] = 7 * 86400.0
+    """Most that a request may ask for."""
+
+
+class LogSettings(_Section):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(_Section):
+    """The whole tree."""
+
+    offline: bool = False
+    """Never call out: serve what is cached or imported."""
+
+    drain_timeout: Seconds = 20.0
+    """Seconds that SIGTERM leaves to running answers; fetches stop at once and keep journals."""
+
+    store: StoreSettings = StoreSettings()
+    listen: ListenSettings = ListenSettings()
+    fetch: FetchSettings = FetchSettings()
+    sources: SourcesSettings = SourcesSettings()
+    access: AccessSettings = AccessSettings()
+    freshness: FreshnessSettings = FreshnessSettings()
+    leases: LeaseSettings = LeaseSettings()
+    log: LogSettings = LogSettings()
+
+
+def walk_fields(
+    section: type[BaseModel] = Settings, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel], str]]:
+    """Every leaf as (path, section class, field name), in the order of declaration."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, _Section):
+            yield from walk_fields(info.annotation, (*path, name))
+        else:
+            yield (*path, name), section, name
+
+
+def variable_name(path: tuple[str, ...]) -> str:
+    """``("store", "quota")`` → ``CACHD_STORE_QUOTA``. ``listen.socket`` keeps the client's name."""
+    if path == ("listen", "socket"):
+        return "CACHD_SOCKET"
+    if path == ("listen", "admin_socket"):
+        return "CACHD_ADMIN_SOCKET"
+    return "CACHD_" + "_".join(path).upper()
+
+
+def unknown_variables(environ: Mapping[str, str]) -> list[str]:
+    """``CACHD_*`` names that mean nothing, Kubernetes' service links apart."""
+    known = {variable_name(path) for path, _, _ in walk_fields()} | CLIENT_VARIABLES
+    return sorted(
+        name
+        for name in environ
+        if name.startswith("CACHD_") and name not in known and not is_service_link(name)
+    )
+
+
+def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Settings from ``file`` under the environment. Raises ConfigInvalid naming every fault."""
+    data = _read_file(file) if file else {}
+    unknown = unknown_variables(environ)
+    if unknown:
+        raise ConfigInvalid(
+            f"unknown environment variable {', '.join(unknown)}{_suggest(unknown[0])}",
+            field=unknown[0],
+            hint="see docs/settings.md for every name; unset what cachd doesn't know",
+        )
+    for path, section, name in walk_fields():
+        text = environ.get(variable_name(path))
+        if text is not None:
+            _set(data, path, _from_environment(text, section, name), file)
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        raise _to_config_invalid(error, file) from None
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(
+            f"can't read the configuration file {file}: {error.strerror}",
+            hint="give its path with --config or CACHD_CONFIG",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(f"the configuration file {file} is no YAML: {error}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigInvalid(f"the configuration file {file} must hold a mapping of settings")
+    return data
+
+
+def _from_environment(text: str, section: type[BaseModel], name: str) -> Any:
+    annotation = str(section.model_fields[name].annotation)
+    if "tuple" in annotation:
+        if text.lstrip().startswith("["):
+            try:
+                return json.loads(text)
+            except ValueError:
+                return text
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if text == "" and "None" in annotation:
+        return None
+    return text
+
+
+def _set(data: dict[str, Any], path: tuple[str, ...], value: Any, file: Path | None) -> None:
+    for name in path[:-1]:
+        data = data.setdefault(name, {})
+        if not isinstance(data, dict):
+            raise ConfigInvalid(f"{name} in {file} must be a mapping", field=name)
+    data[path[-1]] = value
+
+
+def _to_config_invalid(error: ValidationError, file: Path | None) -> ConfigInvalid:
+    problems = []
+    for item in error.errors(include_url=False, include_input=False):
+        where = ".".join(str(part) for part in item["loc"])
+        what = item["msg"].removeprefix("Value error, ")
+        if item["type"] == "extra_forbidden":
+            what = f"no such setting{_suggest(where)}"
+        problems.append(f"{where}: {what}" if where else what)
+    first = ".".join(str(part) for part in error.errors()[0]["loc"])
+    return ConfigInvalid(
+        "; ".join(problems),
+        field=first or None,
+        hint=f"correct {file or 'the environment'}; `cachd check-config` tells when it is right",
+    )
+
+
+def _suggest(name: str) -> str:
+    import difflib  # noqa: PLC0415  (only on the way to an error)
+
+    paths = [path for path, _, _ in walk_fields()]
+    known = (
+        [variable_name(path) for path in paths]
+        if name.startswith("CACHD_")
+        else [".".join(path) for path in paths]
+    )
+    near = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,90 @@
+"""The protocol that a scheme implements. One module a scheme; a third party adds one by an entry
+point in the group ``cachd.sources`` (name: the scheme, object: a ``Source`` class).
+
+``locate`` runs in the daemon and is pure. Everything else runs in the resolver process, so that a
+source's libraries, memory and mistakes stay out of the daemon; import heavy libraries inside the
+methods, not at the top of the module.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from cachd.model import Auth, Credentials, Identity, Plan, SourceOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cachd.settings import SourcesSettings
+    from cachd.sources.egress import EgressGuard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Location:
+    """Where a URI leads, found without any I/O.
+
+    ``uri`` is canonical: no options in the query, no user information, no ``cachd+``. ``origin`` is
+    scheme and effective endpoint, such as ``s3+https://minio.example:9000`` or ``https://host``.
+    ``is_default_origin``: what the daemon would use if the caller said nothing.
+    ``options`` are the caller's with what the URI's query said merged in.
+    """
+
+    scheme: str
+    uri: str
+    origin: str
+    is_default_origin: bool
+    options: SourceOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRequest:
+    """One call at a source, for one caller.
+
+    ``identity`` says whose pass is used: the caller's ``credentials``, the daemon's own (its
+    environment, its profile), or none.
+    """
+
+    location: Location
+    allow: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    identity: Identity = "anonymous"
+    credentials: Credentials = field(default=Credentials(), repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceContext:
+    """What the daemon lends a source: settings, the egress guard, the daemon's environment."""
+
+    settings: SourcesSettings
+    egress: EgressGuard
+    environ: Mapping[str, str]
+
+
+class Source(Protocol):
+    """One scheme, or a few that are the same."""
+
+    schemes: tuple[str, ...]
+
+    def locate(
+        self,
+        uri: str,
+        options: SourceOptions,
+        settings: SourcesSettings,
+        environ: Mapping[str, str],
+    ) -> Location:
+        """Parse ``uri``. Pure. Raises UriInvalid saying which part is wrong."""
+        ...
+
+    async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
+        """What the URI means now. Raises NotFound, AccessError, OriginError, PathUnsafe …"""
+        ...
+
+    async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
+        """A cheap call that succeeds only if this caller may *read* ``plan_file`` (a path of the
+        plan). Raises AccessError or NotFound if it may not, OriginError if nobody can say."""
+        ...
+
+    async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
+        """Fresh credentials for a fetch that runs; the same caller, the same origin."""
+        ...
