@@ -17,6 +17,9 @@ from typing import Any, Literal
 BLOCK_SIZE = 8 * 1024 * 1024
 """Bytes per checksum block. Parts are whole blocks, but for a file's last one."""
 
+Identity = Literal["caller", "daemon", "anonymous"]
+"""Whose pass a call at a source uses."""
+
 KEY_LENGTH_DEFAULT = 16
 KEY_LENGTH_FULL = 32
 
@@ -175,7 +178,7 @@ class Plan:
     ``revision`` is lower-case hex, the same for the same content state whatever URL, expiry or
     credentials were used. ``is_immutable``: the ref names this revision for ever (a version id, a
     commit, a digest). ``is_validated`` False: some file has no usable validator.
-    ``unpack``: the single file is an archive to be unpacked into the tree.
+    ``identity``: whose pass saw it. ``unpack``: the single file is an archive to be unpacked into the tree.
     """
 
     revision: str
@@ -186,6 +189,7 @@ class Plan:
     is_immutable: bool = False
     is_validated: bool = True
     is_credentialed: bool = False
+    identity: Identity = "anonymous"
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -230,6 +234,7 @@ class Manifest:
     is_credentialed: bool
     is_validated: bool
     is_immutable: bool
+    identity: Identity = "anonymous"
     block_size: int = BLOCK_SIZE
     boot_id: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
@@ -267,6 +272,7 @@ class Manifest:
             is_credentialed=data["is_credentialed"],
             is_validated=data["is_validated"],
             is_immutable=data["is_immutable"],
+            identity=data["identity"],
             block_size=data["block_size"],
             boot_id=data["boot_id"],
             metadata=dict(data["metadata"]),
@@ -310,7 +316,3 @@ class SourceOptions:
     connect_timeout: float | None = None
     read_timeout: float | None = None
     max_attempts: int | None = None
-
-
-Identity = Literal["caller", "daemon", "anonymous"]
-"""Whose pass a call at a source uses."""

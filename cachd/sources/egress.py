@@ -13,6 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
+import unicodedata
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -50,14 +51,15 @@ METADATA_HOSTS = frozenset(
         "metadata.azure.internal",
     }
 )
+_NO_NAME = re.compile(r"[\s%/\\@?#\x00-\x1f\x7f:]")
 _NUMERIC_LABEL = re.compile(r"^(0x[0-9a-f]*|[0-9]+)$")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
 def normalise_host(host: str) -> str:
-    """``host`` in lower case without brackets, zone and final dot."""
-    text = host.strip().lower()
+    """``host`` in lower case without brackets, zone, final dot and look-alike digits."""
+    text = unicodedata.normalize("NFKC", host).strip().lower()
     if text.startswith("[") and text.endswith("]"):
         text = text[1:-1]
     if ":" in text:
@@ -126,7 +128,7 @@ class EgressGuard:
         if address is not None:
             self.check_address(str(address), name)
             return
-        if ":" in name or _NUMERIC_LABEL.match(name.rsplit(".", 1)[-1]):
+        if not name or _NO_NAME.search(name) or _NUMERIC_LABEL.match(name.rsplit(".", 1)[-1]):
             raise EgressForbidden(
                 f"{host!r} is neither a host name nor an address",
                 hint="write the address in its usual form",

@@ -1,0 +1,65 @@
+# make demo: see it work · make test: prove it · make check: what review would say first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow check bench lock chart docs image-test clean
+
+help: ## This list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+venv: $(VENV)/.stamp ## .venv with everything, locked by hash.
+
+$(VENV)/.stamp: requirements/dev.txt pyproject.toml scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(VENV)
+	@touch $@
+
+demo: $(VENV)/.stamp ## A real S3 server, a real model, every step shown; under two minutes.
+	@$(BIN)/python scripts/demo
+
+test: $(VENV)/.stamp ## All tests but the slow ones.
+	@scripts/install-test-packages --missing
+	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: $(VENV)/.stamp ## The tests that take minutes.
+	@scripts/install-test-packages --missing
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+check: $(VENV)/.stamp ## Lint, format, types, layers, generated pages, house rules.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy scripts/demo
+	$(BIN)/lint-imports
+	test ! -e scripts/generate_docs.py || $(BIN)/python scripts/generate_docs.py --check
+	$(BIN)/python scripts/generate_chart_schema.py --check
+	$(BIN)/python -m pytest -q tests/project/test_tree.py
+
+bench: $(VENV)/.stamp $(VENV)-bench/.stamp ## cachd beside its peers against one origin.
+	$(BIN)/python -m bench $(ARGS)
+
+$(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(VENV)-bench requirements/bench.txt
+	@touch $@
+
+lock: ## Lock the requirements again (UPGRADE=--upgrade for newer versions).
+	@UV_VERSION=$(UV_VERSION) scripts/lock $(PYTHON) $(UPGRADE)
+
+chart: $(VENV)/.stamp ## Lint and render the chart with real helm, validate the objects.
+	$(BIN)/helm lint --strict charts/cachd
+	$(BIN)/python -m pytest -q tests/project/test_chart.py
+
+docs: $(VENV)/.stamp ## The pages that are generated from the code.
+	test ! -e scripts/generate_docs.py || $(BIN)/python scripts/generate_docs.py
+	$(BIN)/python scripts/generate_chart_schema.py
+
+image-test: $(VENV)/.stamp ## Lint the Dockerfile, build the image offline, run it (root, Debian).
+	$(BIN)/hadolint Dockerfile
+	scripts/image-test
+
+clean: ## Everything that make made.
+	rm -rf .venv .venv-* .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	  .import_linter_cache .coverage*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

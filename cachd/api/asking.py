@@ -1,0 +1,152 @@
+"""A JSON body as an ``Ask``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+from cachd.api.body import Fields
+from cachd.cache.types import Ask, LeaseRequest
+from cachd.errors import InvalidError, UriInvalid
+from cachd.model import Credentials, SourceOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cachd.cache.types import Priority
+
+MAX_URI = 8192
+MAX_CA_PEM = 512 * 1024
+MAX_TOKEN = 64 * 1024
+
+# RFC 9110 section 5.6.2 (token) and 5.5 (field values).
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
+_HOST = re.compile(r"[0-9A-Za-z._:\[\]-]{1,255}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParsedAsk:
+    ask: Ask
+    wait: bool
+
+
+def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
+    """The body of POST /v1/models. Raises InvalidError naming the field."""
+    fields = Fields(data)
+    uri = _uri(fields)
+    priority = fields.choice("priority", ("interactive", "prefetch")) or "interactive"
+    wait = fields.flag("wait")
+    ask = Ask(
+        uri=uri,
+        allow=fields.texts("allow"),
+        ignore=fields.texts("ignore"),
+        credentials=_credentials(fields.object("credentials")),
+        options=_options(fields.object("options")),
+        priority=cast("Priority", priority),
+        lease=_lease(fields.object("lease")),
+        timeout=fields.number("timeout"),
+        request_id=request_id,
+    )
+    fields.finish()
+    return ParsedAsk(ask=ask, wait=True if wait is None else wait)
+
+
+def parse_lease(fields: Fields) -> LeaseRequest:
+    """``holder`` and ``ttl``; the caller finishes ``fields``."""
+    return LeaseRequest(
+        holder=fields.text("holder", limit=256) or "", ttl=fields.number("ttl")
+    )
+
+
+def _uri(fields: Fields) -> str:
+    try:
+        uri = fields.text("uri", limit=MAX_URI)
+    except InvalidError as error:
+        raise UriInvalid(error.message, field="uri", hint=error.hint) from None
+    if uri is None:
+        raise UriInvalid("uri is missing", field="uri", hint='such as {"uri": "s3://bucket/model"}')
+    return uri
+
+
+def _lease(fields: Fields | None) -> LeaseRequest | None:
+    if fields is None:
+        return None
+    request = parse_lease(fields)
+    fields.finish()
+    return request
+
+
+def _credentials(fields: Fields | None) -> Credentials:
+    if fields is None:
+        return Credentials()
+    access_key = fields.text("access_key_id", limit=1024) or ""
+    secret_key = fields.text("secret_access_key", limit=4096) or ""
+    session_token = fields.text("session_token", limit=MAX_TOKEN) or ""
+    anonymous = fields.flag("anonymous") or False
+    token = fields.text("token", limit=MAX_TOKEN) or ""
+    headers = _headers(fields.object("headers"))
+    fields.finish()
+    if bool(access_key) != bool(secret_key):
+        missing = "secret_access_key" if access_key else "access_key_id"
+        raise fields.fail(missing, "is missing: the two keys go together")
+    if session_token and not access_key:
+        raise fields.fail("session_token", "needs access_key_id and secret_access_key")
+    if anonymous and (access_key or token or headers):
+        raise fields.fail("anonymous", "contradicts the credentials beside it")
+    return Credentials(
+        access_key=access_key,
+        secret_key=secret_key,
+        session_token=session_token,
+        anonymous=anonymous,
+        token=token,
+        headers=headers,
+    )
+
+
+def _headers(
+    hosts: Fields | None,
+) -> tuple[tuple[str, tuple[tuple[str, str], ...]], ...]:
+    if hosts is None:
+        return ()
+    found = []
+    for host in hosts.names():
+        if not _HOST.fullmatch(host):
+            raise InvalidError(
+                "a name in credentials.headers is no host",
+                field="credentials.headers",
+                hint='{"headers": {"models.example.com": {"Authorization": "…"}}}',
+            )
+        inner = hosts.object(host)
+        if inner is None:
+            continue
+        pairs = []
+        for name in inner.names():
+            if not _HEADER_NAME.fullmatch(name):
+                raise InvalidError(
+                    f"a header for {host} has a name that HTTP doesn't allow",
+                    field=hosts.name(host),
+                )
+            pairs.append((name, inner.text(name, limit=MAX_TOKEN) or ""))
+        found.append((host, tuple(pairs)))
+    return tuple(found)
+
+
+def _options(fields: Fields | None) -> SourceOptions:
+    if fields is None:
+        return SourceOptions()
+    options = SourceOptions(
+        endpoint=fields.text("endpoint", limit=2048),
+        region=fields.text("region", limit=128),
+        addressing=cast("Any", fields.choice("addressing", ("auto", "path", "virtual"))),
+        accelerate=fields.flag("accelerate"),
+        verify=fields.flag("verify"),
+        ca_pem=fields.text("ca_pem", limit=MAX_CA_PEM, lines=True),
+        connect_timeout=fields.number("connect_timeout"),
+        read_timeout=fields.number("read_timeout"),
+        max_attempts=fields.count("max_attempts", least=1),
+    )
+    fields.finish()
+    if options.ca_pem is not None and "-----BEGIN CERTIFICATE-----" not in options.ca_pem:
+        raise fields.fail("ca_pem", "holds no PEM certificate")
+    return options

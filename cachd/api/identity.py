@@ -1,0 +1,84 @@
+"""Who asks: by the kernel on a Unix socket, by a token over TCP. The role comes with the listener."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+from cachd.cache.types import Caller
+from cachd.errors import CredentialsInvalid, CredentialsMissing, NotReady
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aiohttp import web
+
+    from cachd.cache.types import Role
+
+Identify = Callable[["web.Request"], Awaitable[Caller]]
+
+_UCRED = struct.Struct("iII")
+
+
+class PeerIdentity:
+    """SO_PEERCRED of the connection: pid, uid and gid of who connected, as the kernel saw them.
+
+    A peer in a pid namespace that isn't below ours has pid 0.
+    """
+
+    def __init__(self, role: Role) -> None:
+        self._role = role
+
+    async def __call__(self, request: web.Request) -> Caller:
+        transport = request.transport
+        sock = transport.get_extra_info("socket") if transport else None
+        if sock is None:
+            raise ConnectionResetError("the caller went away")
+        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        pid, uid, gid = _UCRED.unpack(data)
+        return Caller(role=self._role, uid=uid, gid=gid, pid=pid)
+
+
+class TokenIdentity:
+    """A bearer token, compared in constant time with a file that is read again when it changes."""
+
+    def __init__(self, file: Path, role: Role) -> None:
+        self._file = file
+        self._role = role
+        self._seen: tuple[int, int, int] | None = None
+        self._token = b""
+
+    async def __call__(self, request: web.Request) -> Caller:
+        token = await asyncio.to_thread(self._read)
+        scheme, _, sent = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not sent.strip():
+            raise CredentialsMissing(
+                "this listener wants a token",
+                hint="send the header Authorization: Bearer TOKEN",
+            )
+        if not hmac.compare_digest(sent.strip().encode("utf-8", "surrogateescape"), token):
+            raise CredentialsInvalid(
+                "the token is not the right one",
+                hint="it is the content of the daemon's listen.api.token_file",
+            )
+        return Caller(role=self._role)
+
+    def _read(self) -> bytes:
+        try:
+            status = self._file.stat()
+            state = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if state != self._seen:
+                self._token = self._file.read_bytes().strip()
+                self._seen = state
+        except OSError:
+            self._seen, self._token = None, b""
+        if not self._token:
+            raise NotReady(
+                "the daemon's token file can't be read or is empty; nobody is let in",
+                hint="see listen.api.token_file",
+            )
+        return self._token

@@ -1,0 +1,127 @@
+"""Asking for models, listing them, letting them go."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from aiohttp import web
+
+from cachd.api import context, wire
+from cachd.api.asking import parse_ask
+from cachd.api.body import query, query_flag, read_json
+from cachd.api.stream import send_lines, wants_ndjson
+from cachd.cache.types import Answer
+from cachd.errors import InternalError, ModelUnknown
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from cachd.cache.types import Ask, Event
+
+_KEY = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
+
+
+def key_of(request: web.Request) -> str:
+    """The key in the path; raises ModelUnknown for what can't be one."""
+    key = request.match_info["key"]
+    if not _KEY.fullmatch(key):
+        raise ModelUnknown(
+            "what the path names is no key: 16 or 32 lower-case hex digits",
+            hint="`cachd key URI` tells a URI's key, GET /v1/models lists what is there",
+        )
+    context.note_key(request, key)
+    return key
+
+
+async def ask(request: web.Request) -> web.StreamResponse:
+    """POST /v1/models"""
+    query(request)
+    request_id = context.facts(request).request_id
+    parsed = parse_ask(await read_json(request), request_id)
+    if not parsed.wait:
+        found = await context.cache(request).request(parsed.ask, context.caller(request))
+        if isinstance(found, Answer):
+            return _ready(request, found)
+        context.note_key(request, str(found.get("key", "")))
+        return wire.reply(found, status=202)
+    if wants_ndjson(request):
+        return await send_lines(request, _lines(request, parsed.ask), ends_on_drain=False)
+    answer = None
+    async with contextlib.aclosing(_events(request, parsed.ask)) as events:
+        async for event in events:
+            answer = event.answer or answer
+    if answer is None:
+        raise InternalError("an ask ended without an answer")
+    return _ready(request, answer)
+
+
+def _events(request: web.Request, ask: Ask) -> AsyncGenerator[Event, None]:
+    events = context.cache(request).ask(ask, context.caller(request))
+    return cast("AsyncGenerator[Event, None]", events)
+
+
+async def _lines(request: web.Request, ask: Ask) -> AsyncGenerator[dict[str, Any], None]:
+    request_id = context.facts(request).request_id
+    async with contextlib.aclosing(_events(request, ask)) as events:
+        async for event in events:
+            if event.answer is not None:
+                context.note_answer(request, event.answer)
+            yield wire.event(event, request_id)
+
+
+def _ready(request: web.Request, answer: Answer) -> web.Response:
+    context.note_answer(request, answer)
+    return wire.reply(wire.answer(answer, context.facts(request).request_id))
+
+
+async def list_models(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models"""
+    query(request)
+    cache = context.cache(request)
+    models, usage = cache.models(context.caller(request)), dict(cache.usage())
+    # A hundred thousand rows take a second to encode.
+    body = await asyncio.to_thread(
+        lambda: wire.dumps({"models": [wire.model(m) for m in models], "store": usage})
+    )
+    return web.Response(body=body, content_type="application/json")
+
+
+async def show(request: web.Request) -> web.StreamResponse:
+    """GET /v1/models/{key}"""
+    query(request)
+    key = key_of(request)
+    caller = context.caller(request)
+    cache = context.cache(request)
+    details = wire.model_details(*cache.model(key, caller))
+    if caller.role == "admin":
+        details["lease_list"] = [wire.lease(lease) for lease in cache.lease_list(key)]
+    return wire.reply(details)
+
+
+async def remove(request: web.Request) -> web.StreamResponse:
+    """DELETE /v1/models/{key}"""
+    force = query_flag(request, query(request, "force"), "force")
+    key = key_of(request)
+    caller = context.caller(request)
+    freed = await context.cache(request).remove(key, caller, force=force)
+    context.facts(request).log["freed"] = freed
+    return wire.reply({"freed": freed})
+
+
+async def pin(request: web.Request) -> web.StreamResponse:
+    """PUT /v1/models/{key}/pin"""
+    query(request)
+    key = key_of(request)
+    await context.cache(request).pin(key, context.caller(request))
+    return wire.reply({"key": key, "pinned": True})
+
+
+async def unpin(request: web.Request) -> web.StreamResponse:
+    """DELETE /v1/models/{key}/pin"""
+    query(request)
+    key = key_of(request)
+    await context.cache(request).unpin(key, context.caller(request))
+    return wire.reply({"key": key, "pinned": False})

@@ -1,0 +1,109 @@
+"""Plan, collect, follow along, import, and the description of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from cachd.api import context, wire
+from cachd.api.asking import MAX_URI, parse_ask
+from cachd.api.body import Fields, query, read_json
+from cachd.api.stream import send_lines
+from cachd.errors import ArchiveInvalid, DeadlineExceeded, UriInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+log = logging.getLogger("cachd.api")
+
+UPLOAD_STALL = 120.0
+"""Seconds without a byte after which an upload is given up."""
+
+
+async def plan(request: web.Request) -> web.StreamResponse:
+    """POST /v1/plan"""
+    query(request)
+    data = await read_json(request)
+    cache, caller = context.cache(request), context.caller(request)
+    if "bytes" in data:
+        fields = Fields(data)
+        needed = fields.count("bytes")
+        fields.finish()
+        found = await cache.plan(None, needed or 0, caller)
+    else:
+        parsed = parse_ask(data, context.facts(request).request_id)
+        found = await cache.plan(parsed.ask, None, caller)
+    return wire.reply(wire.with_times(found, "evict"))
+
+
+async def gc(request: web.Request) -> web.StreamResponse:
+    """POST /v1/gc"""
+    query(request)
+    fields = Fields(await read_json(request, optional=True))
+    dry_run = fields.flag("dry_run") or False
+    target = fields.count("target")
+    fields.finish()
+    caller = context.caller(request)
+    report = await context.cache(request).gc(caller, dry_run=dry_run, target=target)
+    context.facts(request).log["freed"] = report.get("freed")
+    return wire.reply(wire.with_times(report, "evicted"))
+
+
+async def events(request: web.Request) -> web.StreamResponse:
+    """GET /v1/events"""
+    query(request)
+    return await send_lines(request, _events(request), ends_on_drain=True)
+
+
+async def _events(request: web.Request) -> AsyncGenerator[Mapping[str, Any], None]:
+    following = context.cache(request).events(context.caller(request))
+    # The head goes out at once: a follower must know from when on it sees everything.
+    yield {"event": "following"}
+    try:
+        async for event in following:
+            yield event
+    finally:
+        close = getattr(following, "aclose", None)
+        if close is not None:
+            await close()
+
+
+async def import_model(request: web.Request) -> web.StreamResponse:
+    """POST /v1/import"""
+    uri = query(request, "uri").text("uri", limit=MAX_URI)
+    if uri is None:
+        raise UriInvalid(
+            "the parameter uri is missing", field="uri", hint="POST /v1/import?uri=s3://bucket/m"
+        )
+    request_id = context.facts(request).request_id
+    answer = await context.cache(request).import_tar(
+        uri, context.caller(request), _chunks(request), request_id
+    )
+    context.note_answer(request, answer)
+    return wire.reply(wire.answer(answer, request_id))
+
+
+async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
+    while True:
+        try:
+            async with asyncio.timeout(UPLOAD_STALL):
+                chunk = await request.content.readany()
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"the upload sent nothing for {UPLOAD_STALL:g} s", hint="send it again"
+            ) from None
+        except Exception as error:
+            log.info("an upload broke off: %s", type(error).__name__)
+            raise ArchiveInvalid("the upload broke off", hint="send it again") from None
+        if not chunk:
+            return
+        yield chunk
+
+
+async def document(request: web.Request) -> web.StreamResponse:
+    """GET /openapi.json"""
+    query(request)
+    return web.Response(body=context.parts(request).document, content_type="application/json")

@@ -1,0 +1,105 @@
+"""What the API needs of the cache. The handlers parse, call one of these and write the answer; no
+rule about who may have what, or what is kept, lives in this package.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from cachd.cache.types import (
+        Answer,
+        Ask,
+        Caller,
+        Event,
+        Lease,
+        LeaseRequest,
+        ModelInfo,
+        Snapshot,
+    )
+
+
+class CacheApi(Protocol):
+    """Every method may raise CachdError; ModelUnknown also stands for "this caller may not know"
+    where telling would give something away."""
+
+    def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
+        """An async generator; the last event is ``ready`` and has the answer. Cancelling or
+        closing it says that the caller went away."""
+        ...
+
+    async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
+        """Without waiting: the answer if it is there, else ``{"key", "state", "progress"}`` of the
+        fetch that goes on by itself."""
+        ...
+
+    def models(self, caller: Caller) -> list[ModelInfo]:
+        """What this caller may read."""
+        ...
+
+    def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
+        """Raises ModelUnknown, Forbidden."""
+        ...
+
+    async def readable(
+        self, key: str, caller: Caller, *, revision: str | None, lease_id: str | None
+    ) -> Snapshot:
+        """A snapshot that this caller may read; counts as a use. ``revision`` None: the current
+        one. ``lease_id`` is a pass. Raises ModelUnknown, Forbidden."""
+        ...
+
+    async def remove(self, key: str, caller: Caller, *, force: bool) -> int:
+        """Freed bytes. Raises InUse, ModelUnknown."""
+        ...
+
+    async def pin(self, key: str, caller: Caller) -> None: ...
+
+    async def unpin(self, key: str, caller: Caller) -> None: ...
+
+    async def lease(
+        self, key: str, caller: Caller, request: LeaseRequest, revision: str | None = None
+    ) -> Lease: ...
+
+    async def renew_lease(
+        self, key: str, lease_id: str, ttl: float | None, caller: Caller
+    ) -> Lease:
+        """Raises LeaseUnknown."""
+        ...
+
+    async def release_lease(self, key: str, lease_id: str, caller: Caller) -> None:
+        """Raises LeaseUnknown."""
+        ...
+
+    def lease_list(self, key: str) -> list[Lease]:
+        """For administrators; the ids are shortened, for a whole one is a pass."""
+        ...
+
+    async def plan(
+        self, ask: Ask | None, needed: int | None, caller: Caller
+    ) -> Mapping[str, Any]: ...
+
+    async def gc(
+        self, caller: Caller, *, dry_run: bool, target: int | None
+    ) -> Mapping[str, Any]: ...
+
+    def events(self, caller: Caller) -> AsyncIterator[Mapping[str, Any]]:
+        """What happens from now on, for ever: ``{"time", "event", "key", …}``; administrators
+        only."""
+        ...
+
+    def usage(self) -> Mapping[str, Any]:
+        """Bytes: allocated, reserved, quota, free, free_floor, high_watermark, low_watermark;
+        counts: models, leases, pins, flights (that run), queued."""
+        ...
+
+    def readiness(self) -> list[str]:
+        """Why the daemon isn't ready, in sentences; empty: it is."""
+        ...
+
+    async def import_tar(
+        self, uri: str, caller: Caller, chunks: AsyncIterator[bytes], request_id: str
+    ) -> Answer:
+        """Raises ArchiveInvalid, DigestMismatch, NoSpace …; nothing of a failed import stays."""
+        ...

@@ -1,0 +1,142 @@
+"""The cache's answers as JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, is_dataclass
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cachd.cache.types import Answer, Event, Lease, ModelInfo, Snapshot
+    from cachd.model import ManifestFile
+
+
+def dumps(value: object) -> bytes:
+    """``value`` as one line of JSON; pure ASCII, so that odd file names survive."""
+    return json.dumps(value, default=_default, separators=(",", ":")).encode() + b"\n"
+
+
+def _default(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, set | frozenset | tuple):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no JSON form")
+
+
+def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+    """A JSON response."""
+    return web.Response(
+        status=status, body=dumps(value), content_type="application/json", headers=headers
+    )
+
+
+def timestamp(seconds: float | None) -> str | None:
+    """Seconds since the epoch as RFC 3339, in UTC."""
+    if seconds is None:
+        return None
+    moment = datetime.fromtimestamp(seconds, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def lease(value: Lease) -> dict[str, Any]:
+    return {
+        "id": value.id,
+        "key": value.key,
+        "revision": value.revision,
+        "holder": value.holder,
+        "ttl": value.ttl,
+        "expires_in": value.expires_in,
+    }
+
+
+def answer(value: Answer, request_id: str) -> dict[str, Any]:
+    return {
+        "key": value.key,
+        "revision": value.revision,
+        "uri": value.uri,
+        "origin": value.origin,
+        "path": value.path,
+        "files": value.files,
+        "bytes": value.bytes,
+        "result": value.result,
+        "shared_flight": value.is_shared_flight,
+        "validated": value.is_validated,
+        "fetched_bytes": value.fetched_bytes,
+        "timings": value.timings,
+        "lease": lease(value.lease) if value.lease else None,
+        "request_id": request_id,
+    }
+
+
+def event(value: Event, request_id: str) -> dict[str, Any]:
+    """One line of progress; the ready one carries the answer."""
+    line: dict[str, Any] = {"event": value.name, **value.data}
+    if value.answer is not None:
+        line.update(answer(value.answer, request_id))
+    return line
+
+
+def model(value: ModelInfo) -> dict[str, Any]:
+    return {
+        "key": value.key,
+        "uri": value.ref.uri,
+        "origin": value.ref.origin,
+        "allow": list(value.ref.allow),
+        "ignore": list(value.ref.ignore),
+        "state": value.state,
+        "revision": value.revision,
+        "revisions": list(value.revisions),
+        "files": value.files,
+        "bytes": value.bytes,
+        "allocated": value.allocated,
+        "last_used": timestamp(value.last_used),
+        "pinned": value.is_pinned,
+        "credentialed": value.is_credentialed,
+        "validated": value.is_validated,
+        "leases": value.leases,
+        "progress": value.progress,
+    }
+
+
+def manifest_file(value: ManifestFile) -> dict[str, Any]:
+    return {
+        "path": value.path,
+        "size": value.size,
+        "etag": value.etag,
+        "blocks": len(value.blocks),
+        "digests": {digest.algorithm: digest.value for digest in value.digests},
+    }
+
+
+def model_details(value: ModelInfo, snapshot: Snapshot | None) -> dict[str, Any]:
+    """``model`` with the current snapshot's files."""
+    manifest = snapshot.manifest if snapshot else None
+    return {
+        **model(value),
+        "manifest_files": [manifest_file(f) for f in manifest.files] if manifest else [],
+        "metadata": dict(manifest.metadata) if manifest else {},
+    }
+
+
+def with_times(value: Mapping[str, Any], *lists: str) -> dict[str, Any]:
+    """``value`` with ``last_used`` of the objects in ``lists`` as RFC 3339."""
+    changed = dict(value)
+    for name in lists:
+        changed[name] = [_with_time(item) for item in value.get(name) or ()]
+    return changed
+
+
+def _with_time(item: Any) -> Any:
+    data = asdict(item) if is_dataclass(item) and not isinstance(item, type) else item
+    if isinstance(data, dict) and isinstance(data.get("last_used"), int | float):
+        return {**data, "last_used": timestamp(data["last_used"])}
+    return data

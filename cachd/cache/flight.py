@@ -1,0 +1,326 @@
+"""One fetch of one revision of one ref, shared by everybody who wants it.
+
+A flight knows the passes of all its participants. It uses one at a time: when that participant
+goes, or the source refuses it, the next one's is used; one caller's bad credentials end that caller's
+wait and nobody else's. When the last participant goes the flight lingers, then stops and keeps its
+journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cachd.errors import (
+    AccessError,
+    CachdError,
+    Cancelled,
+    DeadlineExceeded,
+    InternalError,
+    OriginChanged,
+    StoreError,
+)
+from cachd.fetch.job import FetchJob
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
+    from cachd.cache.parts import Parts
+    from cachd.cache.types import Priority
+    from cachd.model import Auth, PartDone, Plan, Ref
+    from cachd.sources.base import SourceRequest
+    from cachd.store.ingest import Ingest
+    from cachd.store.store import StoredSnapshot
+
+log = logging.getLogger("cachd.flight")
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, kw_only=True)
+class Participant:
+    """Somebody who wants the model. ``uid`` is whose progress it may follow.
+
+    ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
+    wait but wants the fetch to go on to its end.
+    """
+
+    request: SourceRequest
+    fingerprint: str
+    auth: Auth
+    priority: Priority
+    uid: int | None
+    stays: bool = False
+    refreshed: bool = False
+    failed: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Flight:
+    """Runs once. ``done`` ends with the snapshot or the error; ``stage`` and ``progress`` tell how
+    far it is."""
+
+    def __init__(
+        self, ref: Ref, plan: Plan, parts: Parts, on_end: Callable[[Flight, str | None], None]
+    ) -> None:
+        self.ref = ref
+        self.plan = plan
+        self.stage = "queued"
+        self.timings: dict[str, float] = {}
+        self.fetched_bytes = 0
+        self.participants: list[Participant] = []
+        self.retries: list[dict[str, Any]] = []
+        self.done: asyncio.Future[StoredSnapshot] = asyncio.get_running_loop().create_future()
+        self._parts = parts
+        self._on_end = on_end
+        self._job: FetchJob | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._last: Participant | None = None
+        self._cancel_reason: CachdError = Cancelled("the fetch was stopped")
+        # A flight that nobody waits for any more may fail without a reader.
+        self.done.add_done_callback(_consume)
+
+    @property
+    def revision(self) -> str:
+        return self.plan.revision
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run(), name=f"flight {self.ref.key}")
+
+    def progress(self) -> dict[str, Any]:
+        """Counters for a progress event; totals are those of the plan until the fetch begins."""
+        if self._job is not None:
+            return self._job.progress.snapshot()
+        return {
+            "bytes": 0,
+            "total": self.plan.size,
+            "rate": 0.0,
+            "eta": None,
+            "files_done": 0,
+            "files_total": len(self.plan.files),
+            "files": [],
+        }
+
+    # --- who takes part ---------------------------------------------------------------------
+
+    def join(self, participant: Participant) -> None:
+        self.participants.append(participant)
+        self._last = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
+        self._adjust_priority()
+
+    def leave(self, participant: Participant) -> None:
+        """The participant goes away; with the last one the flight begins to linger."""
+        if participant not in self.participants:
+            return
+        was_used = self.participants[0] is participant
+        self.participants.remove(participant)
+        if self.done.done():
+            return
+        if self.participants:
+            if was_used and self._job is not None:
+                self._job.set_auth(self.participants[0].auth)
+            self._adjust_priority()
+            return
+        self._last = participant
+        self._adjust_priority()
+        self._linger = asyncio.get_running_loop().call_later(
+            self._parts.settings.fetch.linger, self._stop_lingering
+        )
+        log.info("nobody waits for %s: the fetch lingers", self.ref.key)
+
+    def _stop_lingering(self) -> None:
+        self._linger = None
+        self.cancel(Cancelled("nobody wants the model any more; what was fetched is kept"))
+
+    def cancel(self, reason: CachdError) -> None:
+        """Stop fetching, keep the journal; waiters get ``reason``."""
+        self._cancel_reason = reason
+        if self._task is not None:
+            self._task.cancel()
+
+    async def wait_ended(self) -> None:
+        """Until the flight's task is over and everything it held is let go."""
+        if self._task is not None:
+            await asyncio.wait({self._task})
+
+    def _adjust_priority(self) -> None:
+        if self._job is not None:
+            self._parts.mover.set_priority(self._job, self._priority())
+
+    def _priority(self) -> Priority:
+        waits = any(p.priority == "interactive" for p in self.participants)
+        return "interactive" if waits else "prefetch"
+
+    # --- credentials ------------------------------------------------------------------------
+
+    async def _refresh_auth(self) -> Auth:
+        """Other credentials, because the origin refused the ones in use (or they expired).
+
+        First the same participant's, fresh; if those were fresh already, the next participant's.
+        """
+        refusal: CachdError = AccessError(
+            "the origin refused the credentials while the model was being fetched",
+            hint="check that they may read every file of the model, not only list it",
+        )
+        while True:
+            participant = self.participants[0] if self.participants else self._last
+            if participant is None:
+                raise refusal
+            if not participant.refreshed:
+                participant.refreshed = True
+                try:
+                    participant.auth = await self._parts.resolver.authorize(participant.request)
+                except AccessError as error:
+                    refusal = error
+                else:
+                    asyncio.get_running_loop().call_later(30.0, _allow_refresh, participant)
+                    return participant.auth
+            self._drop(participant, refusal)
+            if self.participants:
+                return self.participants[0].auth
+            raise refusal
+
+    def _drop(self, participant: Participant, error: CachdError) -> None:
+        if participant in self.participants:
+            self.participants.remove(participant)
+        self._last = None
+        self._parts.proofs.revoke_fingerprint(participant.fingerprint, self.ref)
+        if not participant.failed.done():
+            participant.failed.set_exception(error)
+            participant.failed.add_done_callback(_consume)
+
+    # --- the run ----------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            snapshot = await self._fetch()
+        except asyncio.CancelledError:
+            self._fail(self._cancel_reason)
+        except CachdError as error:
+            log.warning("fetch of %s failed: %s: %s", self.ref.key, error.code, error.message)
+            self._fail(error)
+        except Exception as error:
+            log.exception("fetch of %s failed", self.ref.key)
+            self._fail(
+                InternalError(
+                    f"the fetch failed unexpectedly ({type(error).__name__})",
+                    hint="the daemon's log has the details",
+                )
+            )
+        else:
+            self._on_end(self, None)
+            self.done.set_result(snapshot)
+        finally:
+            if self._linger is not None:
+                self._linger.cancel()
+
+    def _fail(self, error: CachdError) -> None:
+        self._on_end(self, error.code)
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    async def _fetch(self) -> StoredSnapshot:
+        parts = self._parts
+        started = time.monotonic()
+        async with parts.slots:
+            self.timings["queue"] = time.monotonic() - started
+            self.stage = "fetching"
+            ingest = await parts.store.begin(self.ref, self.plan, source=_scheme(self.ref.uri))
+            try:
+                snapshot = await self._fetch_into(ingest)
+            except OriginChanged:
+                # The old state can't be completed any more: the source has moved on.
+                await asyncio.shield(ingest.abort())
+                raise
+            except BaseException as error:
+                keep = not isinstance(error, StoreError)
+                await asyncio.shield(ingest.suspend() if keep else ingest.abort())
+                raise
+            return snapshot
+
+    async def _fetch_into(self, ingest: Ingest) -> StoredSnapshot:
+        parts = self._parts
+
+        async def journal(done: Sequence[PartDone]) -> None:
+            await ingest.record(done)
+
+        job = FetchJob(
+            id=f"{self.ref.key}-{self.revision}",
+            origin=self.ref.origin,
+            plan=self.plan,
+            tree=ingest.tree,
+            done=ingest.done,
+            linked=ingest.linked,
+            priority=self._priority(),
+            on_parts=journal,
+            grow=ingest.grow,
+            refresh_auth=self._refresh_auth,
+            on_retry=self._note_retry,
+        )
+        self._job = job
+        try:
+            deadline = parts.settings.fetch.deadline or None
+            async with asyncio.timeout(deadline):
+                result = await parts.mover.fetch(job)
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"fetching {self.ref.key} took longer than {deadline:g} s",
+                hint="ask again: it goes on where it stopped; fetch.deadline sets the limit",
+            ) from None
+        self.timings.update(result.timings)
+        self.fetched_bytes = result.fetched_bytes
+        self.stage = "verifying"
+        published = time.monotonic()
+        snapshot = await _uninterrupted(
+            ingest.commit(result.files, metadata=self.plan.metadata), f"commit {self.ref.key}"
+        )
+        self.timings["publish"] = time.monotonic() - published
+        return snapshot
+
+    def _note_retry(self, cause: str, error: CachdError) -> None:
+        self.retries.append({"cause": cause, "code": error.code, "message": error.message})
+        del self.retries[:-20]
+
+    async def wait(self, participant: Participant, timeout: float) -> StoredSnapshot | None:
+        """The snapshot; None if it isn't there after ``timeout`` seconds. Raises what ended the
+        flight, or what ended it for this participant alone."""
+        await asyncio.wait(
+            {self.done, participant.failed},
+            timeout=timeout,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if participant.failed.done():
+            participant.failed.result()
+        return self.done.result() if self.done.done() else None
+
+
+async def _uninterrupted(call: Coroutine[Any, Any, T], name: str) -> T:
+    """The result of ``call`` even if this task is cancelled meanwhile: a commit is not left half
+    observed."""
+    task = asyncio.create_task(call, name=name)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task})
+    return task.result()
+
+
+def _scheme(uri: str) -> str:
+    return uri.partition("://")[0]
+
+
+def _allow_refresh(participant: Participant) -> None:
+    participant.refreshed = False
+
+
+def _consume(future: asyncio.Future[Any]) -> None:
+    with contextlib.suppress(asyncio.CancelledError):
+        future.exception()

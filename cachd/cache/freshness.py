@@ -1,0 +1,40 @@
+"""When a ref was last looked at, and what the source then said. Monotonic time, memory only."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cachd.model import Manifest, Ref
+
+
+class Freshness:
+    """Ref → (revision, when). After a restart every moving ref is looked at once more."""
+
+    def __init__(
+        self, interval: float, *, limit: int = 100_000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval = interval
+        self._limit = limit
+        self._clock = clock
+        self._checked: dict[Ref, tuple[str, float]] = {}
+
+    def record(self, ref: Ref, revision: str) -> None:
+        self._checked.pop(ref, None)
+        self._checked[ref] = (revision, self._clock())
+        while len(self._checked) > self._limit:
+            del self._checked[next(iter(self._checked))]
+
+    def is_fresh(self, ref: Ref, manifest: Manifest) -> bool:
+        """Whether the snapshot may be given without asking the source if it moved."""
+        if manifest.is_immutable:
+            return True
+        checked = self._checked.get(ref)
+        return (
+            checked is not None
+            and checked[0] == manifest.revision
+            and self._clock() - checked[1] < self._interval
+        )

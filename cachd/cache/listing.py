@@ -1,0 +1,106 @@
+"""The store's and the flights' state in the words of the cache's callers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cachd.cache.types import Lease, ModelInfo, Snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from cachd.cache.flight import Flight
+    from cachd.store.store import Store, StoredLease, StoredSnapshot
+
+
+def to_snapshot(stored: StoredSnapshot) -> Snapshot:
+    return Snapshot(
+        key=stored.key,
+        revision=stored.revision,
+        tree=str(stored.tree),
+        manifest=stored.manifest,
+        allocated=stored.allocated,
+    )
+
+
+def to_lease(stored: StoredLease) -> Lease:
+    return Lease(
+        id=stored.id,
+        key=stored.key,
+        revision=stored.revision,
+        holder=stored.holder,
+        ttl=stored.ttl,
+        expires_in=stored.expires_in,
+    )
+
+
+def usage(store: Store) -> dict[str, Any]:
+    """The store's numbers: bytes and counts."""
+    return {
+        **asdict(store.usage()),
+        "models": len({snapshot.key for snapshot in store.snapshots()}),
+        "leases": len(store.leases(None)),
+        "pins": len(store.pins()),
+    }
+
+
+def models(
+    store: Store,
+    flights: Iterable[Flight],
+    may_see: Callable[[StoredSnapshot], bool],
+    may_follow: Callable[[Flight], bool],
+) -> list[ModelInfo]:
+    """One row per key: what is current, else what is being fetched; newest use first."""
+    revisions: dict[str, list[StoredSnapshot]] = {}
+    for snapshot in store.snapshots():
+        if may_see(snapshot):
+            revisions.setdefault(snapshot.key, []).append(snapshot)
+    fetching = {flight.ref.key: flight for flight in flights if may_follow(flight)}
+    rows = [
+        _ready(store, key, snapshots, fetching.pop(key, None))
+        for key, snapshots in revisions.items()
+    ]
+    rows.sort(key=lambda row: row.last_used or 0.0, reverse=True)
+    return [_fetching(flight) for flight in fetching.values()] + rows
+
+
+def _ready(
+    store: Store, key: str, snapshots: list[StoredSnapshot], flight: Flight | None
+) -> ModelInfo:
+    current = store.get(key, None) or snapshots[0]
+    manifest = current.manifest
+    return ModelInfo(
+        key=key,
+        ref=manifest.ref,
+        state="ready",
+        revision=current.revision,
+        revisions=tuple(s.revision for s in snapshots),
+        files=len(manifest.files),
+        bytes=manifest.size,
+        allocated=sum(s.allocated for s in snapshots),
+        last_used=max(s.last_used for s in snapshots),
+        is_pinned=store.is_pinned(key),
+        is_credentialed=manifest.is_credentialed,
+        is_validated=manifest.is_validated,
+        leases=len(store.leases(key)),
+        progress=flight.progress() if flight else None,
+    )
+
+
+def _fetching(flight: Flight) -> ModelInfo:
+    return ModelInfo(
+        key=flight.ref.key,
+        ref=flight.ref,
+        state="fetching",
+        revision=None,
+        files=len(flight.plan.files),
+        bytes=flight.plan.size,
+        allocated=0,
+        last_used=None,
+        is_pinned=False,
+        is_credentialed=flight.plan.is_credentialed,
+        is_validated=flight.plan.is_validated,
+        leases=0,
+        progress=flight.progress(),
+    )

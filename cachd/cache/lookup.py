@@ -1,0 +1,114 @@
+"""What may be given at once to whom, and what must be fetched."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
+from cachd.cache.resolve import Asked, locate, resolve
+from cachd.cache.singleflight import SingleFlight
+from cachd.errors import Forbidden, Offline, OriginBusy, OriginStalled, OriginUnreachable
+
+if TYPE_CHECKING:
+    from cachd.cache.parts import Parts
+    from cachd.cache.types import Ask, Caller, Result
+    from cachd.model import Plan
+    from cachd.store.store import StoredSnapshot
+
+log = logging.getLogger("cachd.cache")
+
+_UNREACHABLE = (OriginUnreachable, OriginBusy, OriginStalled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """A snapshot that may be given, and what to call that."""
+
+    snapshot: StoredSnapshot
+    result: Result
+
+
+class Lookup:
+    """Decides hits by ref, freshness and the caller's own pass."""
+
+    def __init__(self, parts: Parts, daemon_uid: int) -> None:
+        self._parts = parts
+        self._daemon_uid = daemon_uid
+        self._resolving: SingleFlight[Plan] = SingleFlight()
+
+    def understand(self, ask: Ask, caller: Caller) -> Asked:
+        """The ask with its ref and principal. Raises UriInvalid and its kin."""
+        ref, location = locate(ask, self._parts.resolver)
+        principal = principal_of(
+            ask.credentials,
+            caller,
+            self._parts.settings.access,
+            daemon_uid=self._daemon_uid,
+            is_default_origin=location.is_default_origin,
+        )
+        return Asked(ask=ask, ref=ref, location=location, principal=principal)
+
+    async def find(self, asked: Asked) -> Found | Plan:
+        """What may be given at once, or the plan of what must be fetched."""
+        parts, ref, principal = self._parts, asked.ref, asked.principal
+        snapshot = parts.store.current(ref)
+        if parts.settings.offline:
+            return self._find_offline(asked, snapshot)
+        if snapshot is not None and parts.freshness.is_fresh(ref, snapshot.manifest):
+            if is_open(snapshot.manifest, principal, parts.settings.access) or parts.proofs.holds(
+                principal, ref, snapshot.revision
+            ):
+                return Found(snapshot=snapshot, result="hit")
+        try:
+            plan = await self._resolving.run(
+                (ref, principal.fingerprint), lambda: resolve(asked, parts)
+            )
+        except _UNREACHABLE as error:
+            if snapshot is None or not self._may_have_stale(asked, snapshot):
+                raise
+            log.warning("%s is served stale: %s", ref.key, error.message)
+            return Found(snapshot=snapshot, result="stale")
+        snapshot = parts.store.current(ref)
+        if snapshot is not None and snapshot.revision == plan.revision:
+            return Found(snapshot=snapshot, result="hit")
+        return plan
+
+    def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:
+        if snapshot is None:
+            raise Offline(
+                f"{asked.ref.uri} is not in the cache and the daemon is offline",
+                hint="carry it here with `cachd export` and `cachd import`",
+                key=asked.ref.key,
+            )
+        if snapshot.manifest.is_credentialed and not self._may_have_stale(asked, snapshot):
+            raise Forbidden(
+                f"{asked.ref.uri} needed credentials, and offline nobody can check yours",
+                hint="set access.open_hits if every caller of this node may have it",
+            )
+        return Found(snapshot=snapshot, result="hit")
+
+    def _may_have_stale(self, asked: Asked, snapshot: StoredSnapshot) -> bool:
+        """Whether the cached revision may be given while the source can't be asked."""
+        parts = self._parts
+        if not parts.settings.freshness.serve_stale and not parts.settings.offline:
+            return False
+        return (
+            parts.settings.access.open_hits
+            or not snapshot.manifest.is_credentialed
+            or asked.principal.identity == snapshot.manifest.identity == "daemon"
+            or parts.proofs.ever_held(asked.principal, asked.ref, snapshot.revision)
+        )
+
+    def may_see(self, snapshot: StoredSnapshot, caller: Caller) -> bool:
+        """Without asking the source: what this caller could have had a moment ago."""
+        settings = self._parts.settings.access
+        manifest = snapshot.manifest
+        if caller.role == "admin" or settings.open_hits or not manifest.is_credentialed:
+            return True
+        if not may_use_daemon_identity(caller, settings, self._daemon_uid):
+            return False
+        return manifest.identity == "daemon" or self._parts.proofs.ever_held_by_daemon(
+            manifest.ref, manifest.revision
+        )

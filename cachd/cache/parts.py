@@ -1,0 +1,35 @@
+"""What the cache is made of, handed round as one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cachd.cache.access import Proofs
+    from cachd.cache.events import EventBus
+    from cachd.cache.freshness import Freshness
+    from cachd.fetch.mover import Mover
+    from cachd.metrics import Metrics
+    from cachd.settings import Settings
+    from cachd.sources.resolver import Resolver
+    from cachd.store.store import Store
+
+
+@dataclass(kw_only=True)
+class Parts:
+    """``slots`` bounds the models that are fetched at the same time."""
+
+    settings: Settings
+    store: Store
+    resolver: Resolver
+    mover: Mover
+    metrics: Metrics
+    proofs: Proofs
+    freshness: Freshness
+    events: EventBus
+    slots: asyncio.Semaphore = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = asyncio.Semaphore(self.settings.fetch.max_concurrent_models)

@@ -1,0 +1,210 @@
+"""Files on their way into a destination: all there or none, and nothing of ours stays behind.
+
+Files are written into a hidden directory inside the destination and renamed into place: at the end,
+or one by one where the space doesn't allow both the old and the new ones. The hidden directory is
+locked while its process lives, so that a later run clears what a killed one left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cachd.errors import (
+    Cancelled,
+    CachdError,
+    DestinationUnusable,
+    DiskError,
+    DiskFull,
+    PathUnsafe,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+PREFIX = ".cachd-pull-"
+FILE_MODE = 0o644
+DIRECTORY_MODE = 0o755
+
+
+def check_relative(path: str) -> str:
+    """``path`` if it stays inside a directory; raises PathUnsafe otherwise."""
+    parts = path.split("/")
+    if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
+        raise PathUnsafe(f"the path {path!r} would leave the destination")
+    if parts[0].startswith(PREFIX):
+        raise PathUnsafe(f"the path {path!r} is one that cachd uses itself")
+    return path
+
+
+class Staging:
+    """The destination directory while it is filled. Leave the ``with`` block without ``commit``
+    and everything that this run wrote is removed."""
+
+    def __init__(self, destination: Path) -> None:
+        self.destination = destination
+        self._made: list[Path] = []
+        self._placed: list[Path] = []
+        self._staged: list[str] = []
+        self._lock = threading.Lock()
+        self._lock_fd = -1
+        self._is_done = False
+        self._is_closed = False
+        self.tree = destination
+
+    def __enter__(self) -> Staging:
+        with translated(self.destination):
+            try:
+                self._make_directory(self.destination)
+                _clear_dead(self.destination)
+                self.tree = self.destination / f"{PREFIX}{secrets.token_hex(6)}"
+                self.tree.mkdir(mode=0o700)
+                self._lock_fd = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                with contextlib.suppress(OSError):
+                    fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                self._remove_directories()
+                raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._is_closed = True
+        if not self._is_done:
+            for path in self._placed:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        shutil.rmtree(self.tree, ignore_errors=True)
+        if self._lock_fd >= 0:
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+        if not self._is_done:
+            self._remove_directories()
+
+    @contextlib.contextmanager
+    def create(self, path: str) -> Iterator[int]:
+        """A descriptor to write the file ``path`` with; the file is staged when the block ends."""
+        target = self.tree / check_relative(path)
+        if self._is_closed:
+            raise Cancelled("the destination is being cleaned up")
+        with translated(self.destination):
+            target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(target, flags, FILE_MODE)
+        try:
+            yield fd
+            with translated(self.destination):
+                os.fchmod(fd, FILE_MODE)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                target.unlink()
+            raise
+        finally:
+            os.close(fd)
+        with self._lock:
+            self._staged.append(path)
+
+    def link(self, source: Path, path: str) -> None:
+        """Stage ``path`` as a hard link to ``source``. Raises OSError as ``link`` does."""
+        target = self.tree / check_relative(path)
+        target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        os.link(source, target, follow_symlinks=False)
+        with self._lock:
+            self._staged.append(path)
+
+    def place(self, path: str) -> None:
+        """Rename one staged file into the destination."""
+        target = self.destination / path
+        with self._lock, translated(target):
+            if self._is_closed:
+                raise Cancelled("the destination is being cleaned up")
+            self._make_directory(target.parent)
+            is_new = not os.path.lexists(target)
+            (self.tree / path).replace(target)
+            if is_new:
+                self._placed.append(target)
+            self._staged.remove(path)
+
+    def commit(self) -> None:
+        """Rename every staged file into the destination."""
+        for path in sorted(self._staged):
+            self.place(path)
+        self._is_done = True
+
+    def _make_directory(self, path: Path) -> None:
+        missing = []
+        while not path.is_dir():
+            missing.append(path)
+            path = path.parent
+        for directory in reversed(missing):
+            directory.mkdir(mode=DIRECTORY_MODE)
+            self._made.append(directory)
+
+    def _remove_directories(self) -> None:
+        for directory in reversed(self._made):
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+
+
+def _clear_dead(destination: Path) -> None:
+    for leftover in destination.glob(f"{PREFIX}*"):
+        try:
+            fd = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
+        except OSError:
+            continue  # Its process lives.
+        finally:
+            os.close(fd)
+
+
+@contextlib.contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of the destination's file system, said in terms of the destination."""
+    try:
+        yield
+    except OSError as error:
+        raise destination_error(error, path) from error
+
+
+def destination_error(error: OSError, path: Path) -> CachdError:
+    """What an OSError at the destination ``path`` means."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(
+            f"no space left at the destination {path}",
+            hint="make the volume larger (an emptyDir's sizeLimit, a claim's request), or pull "
+            "into another one",
+        )
+    if error.errno == errno.EIO:
+        return DiskError(f"the disk below {path} fails: {error.strerror}")
+    hints = {
+        errno.EACCES: f"let uid {os.getuid()} write there, or choose another destination",
+        errno.EPERM: f"let uid {os.getuid()} write there, or choose another destination",
+        errno.EROFS: "mount the destination for writing in this container",
+        errno.ENOTDIR: "something on the way to it is a file; choose another destination",
+        errno.EISDIR: "a directory is where a file of the model belongs; choose another destination",
+        errno.EEXIST: "a file is where a directory belongs; choose another destination",
+        errno.EXDEV: "another file system is mounted inside the destination; unmount it",
+    }
+    number = error.errno or 0
+    return DestinationUnusable(
+        f"can't write to the destination {path}: {error.strerror or error}",
+        hint=hints.get(number, "choose another destination"),
+        errno=errno.errorcode.get(number, ""),
+    )

@@ -1,0 +1,132 @@
+"""The composition root: builds the parts, opens the sockets, waits for a signal, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cachd import __version__
+from cachd.api.listeners import Listeners
+from cachd.cache.access import Proofs
+from cachd.cache.cache import Cache
+from cachd.cache.events import EventBus
+from cachd.cache.freshness import Freshness
+from cachd.cache.parts import Parts
+from cachd.environment import default_root, default_socket
+from cachd.fetch.mover import Mover
+from cachd.logs import configure_logging
+from cachd.metrics import Metrics
+from cachd.sources.resolver import Resolver
+from cachd.store.store import Store
+
+if TYPE_CHECKING:
+    from cachd.settings import Settings
+
+log = logging.getLogger("cachd.daemon")
+
+_FORCED_EXIT = 130
+
+
+async def serve(settings: Settings) -> int:
+    """Run until SIGTERM or SIGINT; the exit code. Raises CachdError if it can't start.
+
+    The health listener comes first, so that probes see a live daemon that is not ready yet; the
+    sockets come last, when the root is ours: a standby never takes the place of its predecessor.
+    """
+    configure_logging(settings.log)
+    stopping = _catch_signals()
+    root = settings.store.root or default_root()
+    metrics = Metrics()
+    async with contextlib.AsyncExitStack() as stack:
+        store = Store(root, settings.store, settings.leases, metrics=metrics)
+        resolver = Resolver(settings.sources, metrics=metrics)
+        mover = Mover(
+            settings.fetch,
+            settings.sources.archive,
+            settings.sources.egress,
+            metrics=metrics,
+        )
+        cache = Cache(
+            Parts(
+                settings=settings,
+                store=store,
+                resolver=resolver,
+                mover=mover,
+                metrics=metrics,
+                proofs=Proofs(settings.access.probe_ttl),
+                freshness=Freshness(settings.freshness.interval),
+                events=EventBus(),
+            )
+        )
+        listeners = Listeners(cache, settings, metrics)
+        stack.push_async_callback(listeners.close)
+        await listeners.open_health()
+        if not await _until(store.open(), stopping):
+            return 0
+        stack.push_async_callback(store.close)
+        await resolver.start()
+        stack.push_async_callback(resolver.stop)
+        await mover.start()
+        stack.push_async_callback(mover.stop)
+        pods, administrators = socket_paths(settings)
+        await listeners.open_sockets(pods, administrators)
+        log.info(
+            "cachd %s is ready: root %s, socket %s, administrators' socket %s, quota %.1f GiB",
+            __version__,
+            root,
+            pods,
+            administrators,
+            store.usage().quota / 2**30,
+        )
+        await stopping.wait()
+        log.info("draining: no new asks, fetches stop and keep their journals")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(settings.drain_timeout):
+                await cache.drain()
+                await listeners.drain()
+    log.info("stopped")
+    return 0
+
+
+def socket_paths(settings: Settings) -> tuple[Path, Path]:
+    """The pods' socket and the administrators'."""
+    pods = settings.listen.socket or default_socket()
+    return pods, settings.listen.admin_socket or pods.with_name("admin.sock")
+
+
+def _catch_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second ends the process at once."""
+    stopping = asyncio.Event()
+
+    def on_signal() -> None:
+        if stopping.is_set():
+            os._exit(_FORCED_EXIT)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stopping
+
+
+async def _until(opening: object, stopping: asyncio.Event) -> bool:
+    """Await ``opening`` unless a signal comes first (a standby waits for long)."""
+    task = asyncio.ensure_future(opening)  # type: ignore[call-overload]
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return False
+        await task
+        return True
+    finally:
+        stop.cancel()
+        if not task.done():
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task

@@ -1,0 +1,314 @@
+"""Everything that Prometheus sees, declared once: names carry units, labels have a closed set of
+values (never a URI or a key). ``docs/metrics.md`` is generated from ``CATALOGUE``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from cachd import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+_log = logging.getLogger(__name__)
+
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60, 300, 1800)
+PHASE_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 30, 120, 600, 1800)
+
+OTHER = "other"
+"""The label value for what nobody foresaw, so that the number of series stays bounded."""
+
+PHASES = frozenset(
+    {
+        "resolve",
+        "probe",
+        "queue",
+        "reserve",
+        "fetch",
+        "verify",
+        "unpack",
+        "commit",
+        "wait",
+        "total",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the catalogue.
+
+    ``gauge`` is the name in ``usage()`` that a gauge of the store is read from at scrape.
+    ``values`` lists what its labels can be, in words.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    values: str = ""
+    buckets: tuple[float, ...] = ()
+    gauge: str = ""
+
+
+CATALOGUE: tuple[Metric, ...] = (
+    Metric(
+        name="cachd_requests_total",
+        kind="counter",
+        help="API requests answered.",
+        labels=("endpoint", "code"),
+        values="endpoint: a route of the API; code: the HTTP status, 499 if the caller went away",
+    ),
+    Metric(
+        name="cachd_request_seconds",
+        kind="histogram",
+        help="Time from a request's head to the end of its answer.",
+        labels=("endpoint",),
+        values="endpoint: a route of the API",
+        buckets=REQUEST_BUCKETS,
+    ),
+    Metric(
+        name="cachd_lookups_total",
+        kind="counter",
+        help="Models asked for, by what the cache had.",
+        labels=("result",),
+        values="hit, miss, stale",
+    ),
+    Metric(
+        name="cachd_fetch_bytes_total",
+        kind="counter",
+        help="Bytes received from origins.",
+        labels=("source",),
+        values="the URI scheme: s3, http, https, file, …",
+    ),
+    Metric(
+        name="cachd_phase_seconds",
+        kind="histogram",
+        help="Time spent in each phase of an ask.",
+        labels=("phase",),
+        values=", ".join(sorted(PHASES)) + ", other",
+        buckets=PHASE_BUCKETS,
+    ),
+    Metric(
+        name="cachd_retries_total",
+        kind="counter",
+        help="Parts tried again, by cause.",
+        labels=("cause",),
+        values="the code of the error that caused it, such as origin_busy, origin_stalled",
+    ),
+    Metric(
+        name="cachd_probes_total",
+        kind="counter",
+        help="Questions to a source whether a caller may read what is cached.",
+        labels=("result",),
+        values="allowed, denied, failed, remembered",
+    ),
+    Metric(
+        name="cachd_evictions_total",
+        kind="counter",
+        help="Snapshots let go, by reason.",
+        labels=("reason",),
+        values="one word, such as capacity, watermark, floor, superseded, removed",
+    ),
+    Metric(
+        name="cachd_evicted_bytes_total",
+        kind="counter",
+        help="Bytes freed by snapshots let go, by reason.",
+        labels=("reason",),
+        values="as cachd_evictions_total",
+    ),
+    Metric(
+        name="cachd_workers",
+        kind="gauge",
+        help="Worker processes that are running.",
+    ),
+    Metric(
+        name="cachd_connections",
+        kind="gauge",
+        help="Connections to origins that are in use.",
+    ),
+    Metric(
+        name="cachd_flights_in_flight",
+        kind="gauge",
+        help="Fetches that are running.",
+        gauge="flights",
+    ),
+    Metric(
+        name="cachd_flights_queued",
+        kind="gauge",
+        help="Fetches that wait for their turn.",
+        gauge="queued",
+    ),
+    Metric(
+        name="cachd_store_allocated_bytes",
+        kind="gauge",
+        help="Disk space that the cache has allocated.",
+        gauge="allocated",
+    ),
+    Metric(
+        name="cachd_store_reserved_bytes",
+        kind="gauge",
+        help="Space promised to fetches that run, less what they have allocated.",
+        gauge="reserved",
+    ),
+    Metric(
+        name="cachd_store_quota_bytes",
+        kind="gauge",
+        help="Most that the cache may allocate.",
+        gauge="quota",
+    ),
+    Metric(
+        name="cachd_store_free_bytes",
+        kind="gauge",
+        help="Free space of the volume, whoever uses the rest.",
+        gauge="free",
+    ),
+    Metric(
+        name="cachd_store_free_floor_bytes",
+        kind="gauge",
+        help="Free space that is left to others.",
+        gauge="free_floor",
+    ),
+    Metric(
+        name="cachd_store_high_watermark_bytes",
+        kind="gauge",
+        help="Allocated space above which idle models are evicted in the background.",
+        gauge="high_watermark",
+    ),
+    Metric(
+        name="cachd_store_low_watermark_bytes",
+        kind="gauge",
+        help="Allocated space at which the background eviction ends.",
+        gauge="low_watermark",
+    ),
+    Metric(
+        name="cachd_store_models",
+        kind="gauge",
+        help="Models that have a snapshot.",
+        gauge="models",
+    ),
+    Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
+    Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
+    Metric(
+        name="cachd_build_info",
+        kind="gauge",
+        help="Always 1; the version is the label.",
+        labels=("version",),
+        values="the version of this daemon",
+    ),
+)
+
+
+class _UsageCollector(Collector):
+    """Gauges of the store, asked for at scrape; what ``usage`` doesn't have is left out."""
+
+    def __init__(self, usage: Callable[[], Mapping[str, Any]]) -> None:
+        self._usage = usage
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        try:
+            usage = self._usage()
+        except Exception:
+            _log.exception("the store's usage can't be had")
+            return
+        for metric in CATALOGUE:
+            value = usage.get(metric.gauge) if metric.gauge else None
+            if value is not None:
+                yield GaugeMetricFamily(metric.name, metric.help, value=float(value))
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        return [GaugeMetricFamily(m.name, m.help) for m in CATALOGUE if m.gauge]
+
+
+class Metrics:
+    """The collectors, on a registry of their own. Its methods are what other parts call."""
+
+    def __init__(self) -> None:
+        disable_created_metrics()
+        self.registry = CollectorRegistry()
+        made = {m.name: self._make(m) for m in CATALOGUE if not m.gauge}
+        self._made: dict[str, Any] = made
+        self._sources: set[str] = set()
+        self._words: dict[str, set[str]] = {}
+        ProcessCollector(registry=self.registry)
+        made["cachd_build_info"].labels(version=__version__).set(1)
+        for result in ("hit", "miss", "stale"):
+            made["cachd_lookups_total"].labels(result=result)
+
+    def _make(self, metric: Metric) -> Any:
+        kinds = {"counter": Counter, "gauge": Gauge}
+        if metric.kind == "histogram":
+            return Histogram(
+                metric.name,
+                metric.help,
+                metric.labels,
+                buckets=metric.buckets,
+                registry=self.registry,
+            )
+        return kinds[metric.kind](metric.name, metric.help, metric.labels, registry=self.registry)
+
+    def watch(self, usage: Callable[[], Mapping[str, Any]]) -> None:
+        """Read the store's gauges from ``usage()`` at each scrape. Once per instance."""
+        self.registry.register(_UsageCollector(usage))
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition and its content type, in the format that ``accept`` asks for."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+    def _word(self, family: str, value: str) -> str:
+        """``value``, unless the family has 32 others already: a bound on series, whatever comes."""
+        known = self._words.setdefault(family, set())
+        if value not in known:
+            if len(known) >= 32:
+                return OTHER
+            known.add(value)
+        return value
+
+    def requested(self, endpoint: str, code: int, seconds: float) -> None:
+        self._made["cachd_requests_total"].labels(endpoint=endpoint, code=str(code)).inc()
+        self._made["cachd_request_seconds"].labels(endpoint=endpoint).observe(seconds)
+
+    def looked_up(self, result: str) -> None:
+        self._made["cachd_lookups_total"].labels(result=result).inc()
+
+    def fetched(self, source: str, count: int) -> None:
+        """``count`` bytes came from an origin of the scheme ``source``."""
+        self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
+
+    def phase(self, name: str, seconds: float) -> None:
+        phase = name if name in PHASES else OTHER
+        self._made["cachd_phase_seconds"].labels(phase=phase).observe(seconds)
+
+    def retried(self, cause: str) -> None:
+        self._made["cachd_retries_total"].labels(cause=self._word("cause", cause)).inc()
+
+    def probe(self, result: str) -> None:
+        self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()
+
+    def evicted(self, reason: str, count: int) -> None:
+        """A snapshot went, and ``count`` bytes with it."""
+        word = self._word("reason", reason)
+        self._made["cachd_evictions_total"].labels(reason=word).inc()
+        self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
+
+    def workers(self, count: int) -> None:
+        self._made["cachd_workers"].set(count)
+
+    def connections(self, count: int) -> None:
+        self._made["cachd_connections"].set(count)

@@ -1,0 +1,91 @@
+"""Names that come from a source (object keys, file names, archive members), judged before any of
+them becomes a path. Pure.
+
+What is refused: absolute names, empty, ``.`` and ``..`` components, NUL, components of more than
+255 bytes, names of more than 4096, one name twice, and a file that is also a directory of another
+(S3 may hold ``a`` and ``a/b``; a file system can't). Everything else is a name on Linux: spaces,
+newlines, backslashes. Names that differ only in their Unicode normalisation (``é`` as one code
+point or as two) are different names on Linux and stay so. Names that differ only in case are
+refused only where the file system can't tell them apart.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cachd.errors import PathUnsafe
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MAX_COMPONENT_BYTES = 255
+MAX_NAME_BYTES = 4096
+_SHOWN = 120
+
+
+def escape(name: str) -> str:
+    """``name`` for a message: printable, quoted, clipped to 120 characters."""
+    clipped = name if len(name) <= _SHOWN else name[:_SHOWN] + "…"
+    return ascii(clipped).replace("\\u2026", "…")
+
+
+def check_name(name: str) -> None:
+    """Raises PathUnsafe unless ``name`` can be a file's path below a directory."""
+    if not name:
+        raise _refuse(name, "it is empty")
+    if "\0" in name:
+        raise _refuse(name, "it holds a NUL")
+    if name.startswith("/"):
+        raise _refuse(name, "it is absolute")
+    try:
+        encoded = os.fsencode(name)
+    except UnicodeEncodeError:
+        raise _refuse(name, "it can't be encoded as a file name") from None
+    if len(encoded) > MAX_NAME_BYTES:
+        raise _refuse(name, f"it has {len(encoded)} bytes, more than {MAX_NAME_BYTES}")
+    for component in encoded.split(b"/"):
+        if component == b"":
+            raise _refuse(name, "a component of it is empty")
+        if component in (b".", b".."):
+            raise _refuse(name, f"it has the component {component.decode()!r}")
+        if len(component) > MAX_COMPONENT_BYTES:
+            raise _refuse(
+                name,
+                f"a component has {len(component)} bytes, more than {MAX_COMPONENT_BYTES}",
+            )
+
+
+def check_tree(names: Iterable[str], *, is_case_sensitive: bool = True) -> None:
+    """Raises PathUnsafe unless all ``names`` can be files of one tree together."""
+    seen: dict[str, str] = {}
+    for name in names:
+        check_name(name)
+        folded = name if is_case_sensitive else name.casefold()
+        other = seen.get(folded)
+        if other == name:
+            raise _refuse(name, "it occurs twice")
+        if other is not None:
+            raise _refuse(name, f"this file system takes it for {escape(other)}")
+        seen[folded] = name
+    directories: dict[str, str] = {}
+    for folded, name in seen.items():
+        end = folded.rfind("/")
+        while end > 0 and folded[:end] not in directories:
+            directories[folded[:end]] = name
+            end = folded.rfind("/", 0, end)
+    for folded, name in seen.items():
+        if folded in directories:
+            raise _refuse(
+                name,
+                f"it is a file and also the directory of {escape(directories[folded])}",
+                hint="a file system can't hold both; leave one out with an ignore pattern",
+            )
+
+
+def _refuse(name: str, why: str, *, hint: str = "") -> PathUnsafe:
+    return PathUnsafe(
+        f"the name {escape(name)} can't be a path in a snapshot: {why}",
+        hint=hint or "rename it at its source, or leave it out with an ignore pattern",
+        name=escape(name),
+    )

@@ -1,0 +1,111 @@
+"""Schemes and who implements them: the built-in ones, and entry points of others.
+
+A third party's package adds a scheme by an entry point in the group ``cachd.sources`` (name: the
+scheme, object: a class that is a ``cachd.sources.base.Source``). The built-in schemes are there
+even where cachd runs from a plain directory, and can't be replaced.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+import re
+from typing import TYPE_CHECKING
+
+from cachd.errors import SchemeUnknown, UriInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cachd.sources.base import Source
+
+GROUP = "cachd.sources"
+OWN_PREFIX = "cachd+"
+MAX_URI = 8192
+
+_BUILT_IN = {
+    "s3": "cachd.sources.s3:S3Source",
+    "http": "cachd.sources.http:HttpSource",
+    "https": "cachd.sources.http:HttpSource",
+    "file": "cachd.sources.file:FileSource",
+}
+_SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
+
+_log = logging.getLogger(__name__)
+
+
+def split_scheme(uri: str) -> tuple[str, str]:
+    """The scheme in lower case, and the URI without ``cachd+`` and with that scheme.
+
+    ``cachd+s3://…`` means ``s3://…``: a prefix that other downloaders of a cluster don't claim.
+    Raises UriInvalid.
+    """
+    if not uri or not uri.strip():
+        raise UriInvalid("the URI is empty", field="uri")
+    if len(uri) > MAX_URI:
+        raise UriInvalid(f"the URI is longer than {MAX_URI} characters", field="uri")
+    if _UNPRINTABLE.search(uri):
+        raise UriInvalid("the URI holds a control character", field="uri")
+    try:
+        uri.encode()
+    except UnicodeEncodeError:
+        raise UriInvalid("the URI is no valid Unicode text", field="uri") from None
+    match = _SCHEME.match(uri)
+    if match is None:
+        raise UriInvalid(
+            "the URI has no scheme",
+            field="uri",
+            hint="a URI looks like s3://bucket/model or https://host/model.tar.gz",
+        )
+    scheme = match[1].lower()
+    rest = uri[match.end() :]
+    if scheme.startswith(OWN_PREFIX):
+        scheme = scheme.removeprefix(OWN_PREFIX)
+    return scheme, f"{scheme}://{rest}"
+
+
+class Registry:
+    """The known schemes. A source is imported when it is first asked for."""
+
+    def __init__(self, entry_points: Iterable[importlib.metadata.EntryPoint] | None = None) -> None:
+        found = (
+            importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
+        )
+        self._foreign = {p.name.lower(): p for p in found if p.name.lower() not in _BUILT_IN}
+        self._loaded: dict[str, Source] = {}
+
+    @property
+    def schemes(self) -> tuple[str, ...]:
+        """Every scheme that is known, sorted."""
+        return tuple(sorted({*_BUILT_IN, *self._foreign}))
+
+    def source(self, scheme: str) -> Source:
+        """The source of ``scheme``. Raises SchemeUnknown, also for one that fails to load."""
+        source = self._loaded.get(scheme)
+        if source is None:
+            source = self._loaded[scheme] = self._load(scheme)
+        return source
+
+    def _load(self, scheme: str) -> Source:
+        target = _BUILT_IN.get(scheme)
+        if target is not None:
+            module, _, name = target.partition(":")
+            built_in: Source = getattr(importlib.import_module(module), name)()
+            return built_in
+        point = self._foreign.get(scheme)
+        if point is not None:
+            try:
+                source: Source = point.load()()
+            except Exception:
+                _log.exception("the source of %s:// (%s) can't be loaded", scheme, point.value)
+                del self._foreign[scheme]
+            else:
+                return source
+        raise SchemeUnknown(
+            f"no source knows {scheme}://; known are "
+            + ", ".join(f"{known}://" for known in self.schemes),
+            field="uri",
+            hint=f"a scheme is added by a package with an entry point {scheme!r} in {GROUP!r}",
+        )

@@ -1,0 +1,74 @@
+"""TLS trust and time limits of one request, from its options over the settings."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cachd.errors import ConfigInvalid, InvalidError
+from cachd.model import Connect
+
+if TYPE_CHECKING:
+    from cachd.model import SourceOptions
+
+CONNECT_TIMEOUT = 15.0
+"""Seconds; KServe's default for S3 (``S3_CONNECT_TIMEOUT``)."""
+
+READ_TIMEOUT = 30.0
+"""Seconds; KServe's default for S3 (``S3_READ_TIMEOUT``)."""
+
+
+async def connect_of(
+    options: SourceOptions, *, verify: bool = True, ca_bundle: Path | str | None = None
+) -> Connect:
+    """How to reach the origin. ``ca_bundle`` is the path of a PEM file, read here.
+
+    Raises ConfigInvalid if the bundle can't be read.
+    """
+    pem = options.ca_pem
+    if pem is None and ca_bundle:
+        pem = await asyncio.to_thread(_read_bundle, Path(ca_bundle))
+    return Connect(
+        verify=verify if options.verify is None else options.verify,
+        ca_pem=pem,
+        connect_timeout=options.connect_timeout,
+        read_timeout=options.read_timeout,
+    )
+
+
+def _read_bundle(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigInvalid(
+            f"can't read the CA bundle {path}: {getattr(error, 'strerror', None) or error}",
+            hint="correct the path, or mount the bundle where the daemon runs",
+        ) from error
+
+
+async def tls_context(connect: Connect) -> ssl.SSLContext:
+    """A client context that trusts the system's authorities and ``connect.ca_pem``.
+
+    Nothing is written to disk. Raises InvalidError for PEM text that holds no certificate.
+    """
+    return await asyncio.to_thread(_tls_context, connect)
+
+
+def _tls_context(connect: Connect) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not connect.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if connect.ca_pem:
+        try:
+            context.load_verify_locations(cadata=connect.ca_pem)
+        except (ssl.SSLError, ValueError) as error:
+            raise InvalidError(
+                "the CA bundle holds no certificate that can be read",
+                field="options.ca_pem",
+                hint="a CA bundle is PEM text: -----BEGIN CERTIFICATE----- …",
+            ) from error
+    return context

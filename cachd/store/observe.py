@@ -1,0 +1,50 @@
+"""What the store tells others: counters, and named steps for tests that kill the process there."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+
+class StoreMetrics(Protocol):
+    """Counters of the store; gauges are read from ``Store.usage()``."""
+
+    def evicted(self, reason: str, count: int) -> None:
+        """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def evicted(self, reason: str, count: int) -> None:
+        return
+
+
+class Clock(Protocol):
+    """Time, replaceable in tests."""
+
+    def time_ns(self) -> int:
+        """Nanoseconds since the epoch; may jump."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from some start; never goes back."""
+        ...
+
+
+class SystemClock:
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+
+class OnStep(Protocol):
+    """Called after each named step of begin, commit and removal, from whichever thread does it."""
+
+    def __call__(self, name: str, /) -> None: ...
+
+
+def ignore_step(_name: str, /) -> None:
+    return

