@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 .PHONY: help venv demo test test-slow check bench lock chart docs image-test clean
 
 help: ## This list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.stamp ## .venv with everything, locked by hash.
 

@@ -71,6 +71,48 @@ class ChildChannel:
             os._exit(0)
 
 
+class ChildStreams:
+    """The child's end for a child that runs an event loop."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @staticmethod
+    async def from_arguments() -> ChildStreams:
+        """The channel whose descriptor the daemon named as the first argument."""
+        ours = socket.socket(fileno=int(sys.argv[1]))
+        reader, writer = await asyncio.open_connection(sock=ours, limit=1024 * 1024)
+        return ChildStreams(reader, writer)
+
+    async def receive(self) -> Message | None:
+        """The next message; None when the daemon is gone."""
+        return await _receive(self._reader)
+
+    async def send(self, message: Message) -> None:
+        self._writer.write(_encode(message))
+        with contextlib.suppress(ConnectionError):
+            await self._writer.drain()
+
+    async def close(self) -> None:
+        self._writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self._writer.wait_closed()
+
+
+async def _receive(reader: asyncio.StreamReader) -> Message | None:
+    """The next message; None when the other end is gone or sends nonsense."""
+    try:
+        head = await reader.readexactly(_LENGTH.size)
+        (length,) = _LENGTH.unpack(head)
+        if length > MAX_MESSAGE:
+            return None
+        body = await reader.readexactly(length)
+    except (asyncio.IncompleteReadError, ConnectionError):
+        return None
+    return _decode(body)
+
+
 class Child:
     """The daemon's end: a child process and its channel."""
 
@@ -125,15 +167,7 @@ class Child:
 
     async def receive(self) -> Message | None:
         """The next message; None when the child is gone."""
-        try:
-            head = await self._reader.readexactly(_LENGTH.size)
-            (length,) = _LENGTH.unpack(head)
-            if length > MAX_MESSAGE:
-                return None
-            body = await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return None
-        return _decode(body)
+        return await _receive(self._reader)
 
     async def stop(self, patience: float = 2.0) -> None:
         """Close the channel, which ends the child; kill it after ``patience`` seconds."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cachd.settings import LogSettings
+
 request_id: ContextVar[str] = ContextVar("cachd_request_id", default="")
 key: ContextVar[str] = ContextVar("cachd_key", default="")
 
@@ -113,9 +115,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, default=str)
 
 
-def configuration(
-    format: Literal["text", "json"] = "text", level: str = "info"
-) -> dict[str, Any]:
+def configuration(format: Literal["text", "json"] = "text", level: str = "info") -> dict[str, Any]:
     """The ``dictConfig`` data: everything to standard error."""
     return {
         "version": 1,
@@ -136,6 +136,6 @@ def configuration(
     }
 
 
-def configure(format: Literal["text", "json"] = "text", level: str = "info") -> None:
+def configure_logging(settings: LogSettings) -> None:
     """Set up logging for this process."""
-    logging.config.dictConfig(configuration(format, level))
+    logging.config.dictConfig(configuration(settings.format, settings.level))

@@ -21,6 +21,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from cachd import __version__
+from cachd.errors import NotReady
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -33,20 +34,7 @@ PHASE_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 30, 120, 600, 1800)
 OTHER = "other"
 """The label value for what nobody foresaw, so that the number of series stays bounded."""
 
-PHASES = frozenset(
-    {
-        "resolve",
-        "probe",
-        "queue",
-        "reserve",
-        "fetch",
-        "verify",
-        "unpack",
-        "commit",
-        "wait",
-        "total",
-    }
-)
+PHASES = frozenset({"resolve", "probe", "queue", "fetch", "verify", "publish", "total"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +80,14 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(
         name="cachd_fetch_bytes_total",
         kind="counter",
-        help="Bytes received from origins.",
+        help="Bytes received from origins, wasted ones included.",
         labels=("source",),
         values="the URI scheme: s3, http, https, file, …",
+    ),
+    Metric(
+        name="cachd_worker_deaths_total",
+        kind="counter",
+        help="Worker processes that ended by themselves, or were killed because they hung.",
     ),
     Metric(
         name="cachd_phase_seconds",
@@ -143,16 +136,21 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Connections to origins that are in use.",
     ),
     Metric(
+        name="cachd_parts_waiting",
+        kind="gauge",
+        help="Ranges that no connection has taken yet.",
+    ),
+    Metric(
         name="cachd_flights_in_flight",
         kind="gauge",
         help="Fetches that are running.",
-        gauge="flights",
+        gauge="flights_in_flight",
     ),
     Metric(
         name="cachd_flights_queued",
         kind="gauge",
         help="Fetches that wait for their turn.",
-        gauge="queued",
+        gauge="flights_queued",
     ),
     Metric(
         name="cachd_store_allocated_bytes",
@@ -202,6 +200,54 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Models that have a snapshot.",
         gauge="models",
     ),
+    Metric(
+        name="cachd_store_snapshots",
+        kind="gauge",
+        help="Snapshots: a model has one, or more while an old revision is in use.",
+        gauge="snapshots",
+    ),
+    Metric(
+        name="cachd_store_inodes",
+        kind="gauge",
+        help="Inodes that the cache uses.",
+        gauge="inodes",
+    ),
+    Metric(
+        name="cachd_store_free_inodes",
+        kind="gauge",
+        help="Free inodes of the volume.",
+        gauge="inodes_free",
+    ),
+    Metric(
+        name="cachd_store_volume_bytes",
+        kind="gauge",
+        help="Size of the volume.",
+        gauge="volume_size",
+    ),
+    Metric(
+        name="cachd_store_pinned_bytes",
+        kind="gauge",
+        help="Space of what is pinned.",
+        gauge="pinned",
+    ),
+    Metric(
+        name="cachd_store_leased_bytes",
+        kind="gauge",
+        help="Space of what is leased.",
+        gauge="leased",
+    ),
+    Metric(
+        name="cachd_store_ingest_bytes",
+        kind="gauge",
+        help="Space of unfinished ingests.",
+        gauge="ingests",
+    ),
+    Metric(
+        name="cachd_store_trash_bytes",
+        kind="gauge",
+        help="Space of what is being unlinked.",
+        gauge="trash",
+    ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
     Metric(
@@ -223,6 +269,9 @@ class _UsageCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         try:
             usage = self._usage()
+        except NotReady:
+            # Not opened yet, or another daemon has the root: there is nothing to tell.
+            return
         except Exception:
             _log.exception("the store's usage can't be had")
             return
@@ -239,7 +288,8 @@ class Metrics:
     """The collectors, on a registry of their own. Its methods are what other parts call."""
 
     def __init__(self) -> None:
-        disable_created_metrics()
+        # The creation times would double the series, and nobody reads them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         made = {m.name: self._make(m) for m in CATALOGUE if not m.gauge}
         self._made: dict[str, Any] = made
@@ -287,7 +337,7 @@ class Metrics:
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 
-    def fetched(self, source: str, count: int) -> None:
+    def received(self, source: str, count: int) -> None:
         """``count`` bytes came from an origin of the scheme ``source``."""
         self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
 
@@ -310,5 +360,13 @@ class Metrics:
     def workers(self, count: int) -> None:
         self._made["cachd_workers"].set(count)
 
+    def worker_died(self) -> None:
+        self._made["cachd_worker_deaths_total"].inc()
+
     def connections(self, count: int) -> None:
+        """Connections to origins that are in use now."""
         self._made["cachd_connections"].set(count)
+
+    def waiting(self, count: int) -> None:
+        """Ranges that no connection has taken yet."""
+        self._made["cachd_parts_waiting"].set(count)

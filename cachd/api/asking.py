@@ -54,9 +54,7 @@ def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
 
 def parse_lease(fields: Fields) -> LeaseRequest:
     """``holder`` and ``ttl``; the caller finishes ``fields``."""
-    return LeaseRequest(
-        holder=fields.text("holder", limit=256) or "", ttl=fields.number("ttl")
-    )
+    return LeaseRequest(holder=fields.text("holder", limit=256) or "", ttl=fields.number("ttl"))
 
 
 def _uri(fields: Fields) -> str:

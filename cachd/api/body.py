@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import difflib
 import json
-import math
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from aiohttp import web
@@ -151,7 +150,7 @@ class Fields:
         if value is None:
             return None
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not 0 < value < 1e12 or not math.isfinite(value):
+        if not is_number or not 0 < value < 1e12:
             raise self.fail(field, f"must be a number of {unit}, greater than 0")
         return float(value)
 
@@ -171,9 +170,7 @@ class Fields:
             return ()
         if not isinstance(value, list) or len(value) > most:
             raise self.fail(field, f"must be a list of at most {most} strings")
-        inner = Fields(
-            {str(i): item for i, item in enumerate(value)}, self.name(field)
-        )
+        inner = Fields({str(i): item for i, item in enumerate(value)}, self.name(field))
         found = [inner.text(str(i), limit=limit) for i in range(len(value))]
         for i, text in enumerate(found):
             if text is None:

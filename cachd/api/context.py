@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from cachd.cache.types import Answer, Caller
     from cachd.metrics import Metrics
     from cachd.settings import Settings
-
-_FACTS = "cachd.facts"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +41,7 @@ class Facts:
     log: dict[str, Any] = field(default_factory=dict)
 
 
+FACTS = web.RequestKey("cachd.facts", Facts)
 PARTS = web.AppKey("cachd.parts", Parts)
 
 
@@ -55,15 +54,15 @@ def cache(request: web.Request) -> CacheApi:
 
 
 def set_facts(request: web.Request, facts: Facts) -> None:
-    request[_FACTS] = facts
+    request[FACTS] = facts
 
 
 def facts(request: web.Request) -> Facts:
-    return cast("Facts", request[_FACTS])
+    return request[FACTS]
 
 
 def has_facts(request: web.Request) -> bool:
-    return _FACTS in request
+    return FACTS in request
 
 
 def caller(request: web.Request) -> Caller:

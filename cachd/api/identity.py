@@ -1,4 +1,4 @@
-"""Who asks: by the kernel on a Unix socket, by a token over TCP. The role comes with the listener."""
+"""Who asks: over a Unix socket the kernel says it, over TCP a token. The listener has the role."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ from cachd.errors import CachdError, Draining, Forbidden
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from cachd.api.routing import Route
+    from aiohttp.typedefs import Middleware
 
-Handler = "Callable[[web.Request], Awaitable[web.StreamResponse]]"
+    from cachd.api.routing import Route
 
 log = logging.getLogger("cachd.api")
 
@@ -31,7 +31,7 @@ GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,63}")
 
 
-def make_middleware(routes: Mapping[str, Route]) -> web.Middleware:
+def make_middleware(routes: Mapping[str, Route]) -> Middleware:
     """The one middleware, for an application that serves ``routes`` (by endpoint name)."""
 
     @web.middleware

@@ -95,7 +95,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     key = key_of(request)
     caller = context.caller(request)
     cache = context.cache(request)
-    details = wire.model_details(*cache.model(key, caller))
+    details = wire.model_details(*await cache.model(key, caller))
     if caller.role == "admin":
         details["lease_list"] = [wire.lease(lease) for lease in cache.lease_list(key)]
     return wire.reply(details)

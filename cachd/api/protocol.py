@@ -39,7 +39,7 @@ class CacheApi(Protocol):
         """What this caller may read."""
         ...
 
-    def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
+    async def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
         """Raises ModelUnknown, Forbidden."""
         ...
 
@@ -91,7 +91,7 @@ class CacheApi(Protocol):
 
     def usage(self) -> Mapping[str, Any]:
         """Bytes: allocated, reserved, quota, free, free_floor, high_watermark, low_watermark;
-        counts: models, leases, pins, flights (that run), queued."""
+        counts: models, leases, pins, flights_in_flight, flights_queued."""
         ...
 
     def readiness(self) -> list[str]:

@@ -4,6 +4,7 @@ event loop finds them in the page cache."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 from typing import TYPE_CHECKING
@@ -16,43 +17,12 @@ STALL_TIMEOUT = 120.0
 """Seconds in which a reader must take one slice."""
 
 
-class _Descriptor(io.RawIOBase):
-    """The least of a file object that ``loop.sendfile`` wants; ``readinto`` serves TLS."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._position = 0
-        self.mode = "rb"
-
-    def fileno(self) -> int:
-        return self._descriptor
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        assert whence == os.SEEK_SET
-        self._position = offset
-        return offset
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
-        count = os.preadv(self._descriptor, [buffer], self._position)
-        self._position += count
-        return count
-
-
 async def send_file(request: web.Request, descriptor: int, start: int, count: int) -> None:
     """Send ``count`` bytes from ``start``, straight to the transport: the response's head, and
     what was written before, must be out. Raises ConnectionResetError if the reader went away or
     stopped reading, or if the file is shorter than that (the connection is then aborted)."""
     loop = asyncio.get_running_loop()
-    file = _Descriptor(descriptor)
+    file = io.FileIO(descriptor, closefd=False)
     while count:
         length = min(count, SLICE)
         await asyncio.to_thread(_read_ahead, descriptor, start, min(count, 2 * SLICE))
@@ -76,4 +46,6 @@ async def send_file(request: web.Request, descriptor: int, start: int, count: in
 
 
 def _read_ahead(descriptor: int, start: int, count: int) -> None:
-    os.posix_fadvise(descriptor, start, count, os.POSIX_FADV_WILLNEED)
+    # Advice only: a file system that takes none is no error.
+    with contextlib.suppress(OSError):
+        os.posix_fadvise(descriptor, start, count, os.POSIX_FADV_WILLNEED)

@@ -1,4 +1,4 @@
-"""NDJSON answers: a line as things happen, a heartbeat while nothing does, an error as last line."""
+"""NDJSON: a line as things happen, a heartbeat while nothing does, an error as last line."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ async def _pump(lines: AsyncGenerator[Mapping[str, Any], None], writer: _Writer,
                 done, _ = await asyncio.wait(
                     waited, timeout=HEARTBEAT, return_when=asyncio.FIRST_COMPLETED
                 )
-                if stopping in done:
+                if following not in done and stopping in done:
                     return
                 if not done:
                     await writer.heartbeat()

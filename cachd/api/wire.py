@@ -32,7 +32,9 @@ def _default(value: object) -> Any:
     raise TypeError(f"{type(value).__name__} has no JSON form")
 
 
-def reply(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
+def reply(
+    value: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> web.Response:
     """A JSON response."""
     return web.Response(
         status=status, body=dumps(value), content_type="application/json", headers=headers

@@ -14,13 +14,14 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.model import Credentials, Identity, Manifest, Ref
+from cachd.model import Credentials, Identity, Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cachd.cache.types import Caller
     from cachd.settings import AccessSettings
+    from cachd.store.types import SnapshotInfo
 
 _FINGERPRINT_KEY = secrets.token_bytes(32)
 
@@ -114,7 +115,7 @@ class Proofs:
         return self.ever_held(DAEMON, ref, revision)
 
 
-def is_open(manifest: Manifest, principal: Principal, settings: AccessSettings) -> bool:
+def is_open(info: SnapshotInfo, principal: Principal, settings: AccessSettings) -> bool:
     """Whether ``principal`` may have the snapshot without the source being asked.
 
     A caller that brings credentials is asked for at the source even if the content is public: the
@@ -122,4 +123,4 @@ def is_open(manifest: Manifest, principal: Principal, settings: AccessSettings) 
     """
     if settings.open_hits:
         return True
-    return not manifest.is_credentialed and principal.identity != "caller"
+    return not info.is_credentialed and principal.identity != "caller"

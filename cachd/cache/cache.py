@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cache import admin, importing, listing
 from cachd.cache.flight import Flight, Participant
 from cachd.cache.lookup import Found, Lookup
-from cachd.cache.types import Answer, Caller, Event, Lease
+from cachd.cache.types import Answer, Caller, Event, Lease, Snapshot
 from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, OriginChanged
 
 if TYPE_CHECKING:
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
-    from cachd.cache.types import Ask, LeaseRequest, ModelInfo, Result, Snapshot
+    from cachd.cache.types import Ask, LeaseRequest, ModelInfo, Result
     from cachd.model import Plan, Ref
-    from cachd.store.store import StoredSnapshot
+    from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
 
@@ -177,11 +177,11 @@ class Cache:
             uri=asked.ref.uri,
             origin=asked.ref.origin,
             path=str(snapshot.tree),
-            files=len(snapshot.manifest.files),
-            bytes=snapshot.manifest.size,
+            files=snapshot.info.files,
+            bytes=snapshot.info.bytes,
             result=result,
             is_shared_flight=is_shared,
-            is_validated=snapshot.manifest.is_validated,
+            is_validated=snapshot.info.is_validated,
             fetched_bytes=fetched_bytes,
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
@@ -210,7 +210,16 @@ class Cache:
                 hint="ask for it with POST /v1/models or `cachd pull`",
             )
         self.parts.store.touch(snapshot.key, snapshot.revision)
-        return listing.to_snapshot(snapshot)
+        return await self._to_snapshot(snapshot)
+
+    async def _to_snapshot(self, stored: StoredSnapshot) -> Snapshot:
+        return Snapshot(
+            key=stored.key,
+            revision=stored.revision,
+            tree=str(stored.tree),
+            manifest=await self.parts.store.load_manifest(stored),
+            allocated=stored.allocated,
+        )
 
     def models(self, caller: Caller) -> list[ModelInfo]:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
@@ -221,12 +230,12 @@ class Cache:
             lambda flight: _may_follow(flight, caller),
         )
 
-    def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
+    async def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
         """One key. Raises ModelUnknown (also for what the caller may not see: no oracle)."""
         for info in self.models(caller):
             if info.key == key:
                 stored = self.parts.store.get(key, None)
-                return info, listing.to_snapshot(stored) if stored else None
+                return info, await self._to_snapshot(stored) if stored else None
         raise ModelUnknown(
             f"there is no model {key} in the cache, or this caller may not see it",
             hint="`cachd ls` lists what there is; `cachd key URI` tells a URI's key",

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from cachd.model import Auth, PartDone, Plan, Ref
     from cachd.sources.base import SourceRequest
     from cachd.store.ingest import Ingest
-    from cachd.store.store import StoredSnapshot
+    from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.flight")
 

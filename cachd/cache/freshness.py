@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cachd.model import Manifest, Ref
+    from cachd.model import Ref
+    from cachd.store.types import SnapshotInfo
 
 
 class Freshness:
@@ -28,13 +29,13 @@ class Freshness:
         while len(self._checked) > self._limit:
             del self._checked[next(iter(self._checked))]
 
-    def is_fresh(self, ref: Ref, manifest: Manifest) -> bool:
+    def is_fresh(self, ref: Ref, info: SnapshotInfo, revision: str) -> bool:
         """Whether the snapshot may be given without asking the source if it moved."""
-        if manifest.is_immutable:
+        if info.is_immutable:
             return True
         checked = self._checked.get(ref)
         return (
             checked is not None
-            and checked[0] == manifest.revision
+            and checked[0] == revision
             and self._clock() - checked[1] < self._interval
         )

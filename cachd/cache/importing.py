@@ -77,10 +77,10 @@ async def import_tar(parts: Parts, uri: str, chunks: AsyncIterator[bytes]) -> An
         origin=ref.origin,
         path=str(snapshot.tree),
         files=len(files),
-        bytes=snapshot.manifest.size,
+        bytes=snapshot.info.bytes,
         result="miss",
         is_shared_flight=False,
-        is_validated=snapshot.manifest.is_validated,
+        is_validated=snapshot.info.is_validated,
         fetched_bytes=0,
         timings={"total": round(total, 6)},
     )

@@ -5,23 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.cache.types import Lease, ModelInfo, Snapshot
+from cachd.cache.types import Lease, ModelInfo
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cachd.cache.flight import Flight
-    from cachd.store.store import Store, StoredLease, StoredSnapshot
-
-
-def to_snapshot(stored: StoredSnapshot) -> Snapshot:
-    return Snapshot(
-        key=stored.key,
-        revision=stored.revision,
-        tree=str(stored.tree),
-        manifest=stored.manifest,
-        allocated=stored.allocated,
-    )
+    from cachd.store.store import Store
+    from cachd.store.types import StoredLease, StoredSnapshot
 
 
 def to_lease(stored: StoredLease) -> Lease:
@@ -69,20 +60,20 @@ def _ready(
     store: Store, key: str, snapshots: list[StoredSnapshot], flight: Flight | None
 ) -> ModelInfo:
     current = store.get(key, None) or snapshots[0]
-    manifest = current.manifest
+    info = current.info
     return ModelInfo(
         key=key,
-        ref=manifest.ref,
+        ref=info.ref,
         state="ready",
         revision=current.revision,
         revisions=tuple(s.revision for s in snapshots),
-        files=len(manifest.files),
-        bytes=manifest.size,
+        files=info.files,
+        bytes=info.bytes,
         allocated=sum(s.allocated for s in snapshots),
         last_used=max(s.last_used for s in snapshots),
         is_pinned=store.is_pinned(key),
-        is_credentialed=manifest.is_credentialed,
-        is_validated=manifest.is_validated,
+        is_credentialed=info.is_credentialed,
+        is_validated=info.is_validated,
         leases=len(store.leases(key)),
         progress=flight.progress() if flight else None,
     )

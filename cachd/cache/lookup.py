@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.types import Ask, Caller, Result
     from cachd.model import Plan
-    from cachd.store.store import StoredSnapshot
+    from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
 
@@ -56,8 +56,10 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if parts.settings.offline:
             return self._find_offline(asked, snapshot)
-        if snapshot is not None and parts.freshness.is_fresh(ref, snapshot.manifest):
-            if is_open(snapshot.manifest, principal, parts.settings.access) or parts.proofs.holds(
+        if snapshot is not None and parts.freshness.is_fresh(
+            ref, snapshot.info, snapshot.revision
+        ):
+            if is_open(snapshot.info, principal, parts.settings.access) or parts.proofs.holds(
                 principal, ref, snapshot.revision
             ):
                 return Found(snapshot=snapshot, result="hit")
@@ -82,7 +84,7 @@ class Lookup:
                 hint="carry it here with `cachd export` and `cachd import`",
                 key=asked.ref.key,
             )
-        if snapshot.manifest.is_credentialed and not self._may_have_stale(asked, snapshot):
+        if snapshot.info.is_credentialed and not self._may_have_stale(asked, snapshot):
             raise Forbidden(
                 f"{asked.ref.uri} needed credentials, and offline nobody can check yours",
                 hint="set access.open_hits if every caller of this node may have it",
@@ -96,19 +98,18 @@ class Lookup:
             return False
         return (
             parts.settings.access.open_hits
-            or not snapshot.manifest.is_credentialed
-            or asked.principal.identity == snapshot.manifest.identity == "daemon"
+            or not snapshot.info.is_credentialed
+            or asked.principal.identity == snapshot.info.identity == "daemon"
             or parts.proofs.ever_held(asked.principal, asked.ref, snapshot.revision)
         )
 
     def may_see(self, snapshot: StoredSnapshot, caller: Caller) -> bool:
         """Without asking the source: what this caller could have had a moment ago."""
         settings = self._parts.settings.access
-        manifest = snapshot.manifest
-        if caller.role == "admin" or settings.open_hits or not manifest.is_credentialed:
+        if caller.role == "admin" or settings.open_hits or not snapshot.info.is_credentialed:
             return True
         if not may_use_daemon_identity(caller, settings, self._daemon_uid):
             return False
-        return manifest.identity == "daemon" or self._parts.proofs.ever_held_by_daemon(
-            manifest.ref, manifest.revision
+        return snapshot.info.identity == "daemon" or self._parts.proofs.ever_held_by_daemon(
+            snapshot.ref, snapshot.revision
         )

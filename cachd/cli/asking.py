@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 COPY_LEASE_TTL = 120.0
 """Seconds; renewed while files are copied, so that a client that was killed holds on no longer."""
 
-SILENCE = 600.0
-"""Seconds without an event after which the connection is taken for dead, and the ask is repeated."""
+SILENCE = 60.0
+"""Seconds without an event; then the connection is taken for dead, and the ask is repeated. The
+daemon sends a heartbeat every few seconds."""
 
 _GRACE = 15.0
 
@@ -66,19 +67,15 @@ def ask(
             raise InternalError("the daemon's answer had no end")
         except CachdError as error:
             display.state.phase = "waiting for the daemon"
-            if deadline is not None and isinstance(error, DaemonUnreachable):
-                patience_left = deadline - time.monotonic()
-                if patience_left <= 0:
-                    continue
-            patience.pause(error)
+            is_late = deadline is not None and time.monotonic() >= deadline
+            if not (is_late and isinstance(error, DaemonUnreachable)):
+                patience.pause(error)
 
 
 class LeaseKeeper:
     """Renews a lease while the ``with`` block runs, and releases it at the end unless ``keep``."""
 
-    def __init__(
-        self, client: Client, lease: dict[str, Any] | None, *, keep: bool = False
-    ) -> None:
+    def __init__(self, client: Client, lease: dict[str, Any] | None, *, keep: bool = False) -> None:
         self._client = client
         self._lease = lease
         self._keep = keep

@@ -1,4 +1,4 @@
-"""HTTP over a Unix socket: one connection a call, every wait bounded, every failure a CachdError."""
+"""HTTP over a Unix socket: a connection a call, every wait bounded, every failure a CachdError."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import json
 import os
 import socket
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from cachd import __version__
-from cachd.errors import CachdError, DaemonUnreachable, InternalError
+from cachd.cli.problems import connection_errors, problem_to_error, read_problem
+from cachd.errors import DaemonUnreachable, InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
 CONNECT_TIMEOUT = 5.0
 """Seconds; a listening socket of this machine answers at once, or its backlog is full."""
@@ -70,19 +71,22 @@ class Answer:
         return self._response.getheader(name) or ""
 
     def read(self, count: int = -1) -> bytes:
-        with _translated(self._path):
-            return self._response.read(None if count < 0 else count)
+        with connection_errors(self._path):
+            data = self._response.read(None if count < 0 else count)
+            if not data and count:
+                self._check_end()
+            return data
 
     def readinto(self, buffer: memoryview) -> int:
         """As many bytes as one read gives; 0 at the end. A body cut short is an error."""
-        with _translated(self._path):
+        with connection_errors(self._path):
             count = self._response.readinto(buffer)
-            if count == 0 and self._response.length:
-                raise http.client.IncompleteRead(b"", self._response.length)
+            if count == 0:
+                self._check_end()
             return count
 
     def readline(self) -> bytes:
-        with _translated(self._path):
+        with connection_errors(self._path):
             return self._response.readline()
 
     def read_all(self) -> bytes:
@@ -93,6 +97,14 @@ class Answer:
                 f"the daemon at {self._path} sent an answer of more than {MAX_ANSWER} bytes"
             )
         return data
+
+    def read_object(self) -> dict[str, Any]:
+        """The whole body as a JSON object; an empty one is ``{}``."""
+        return _object(self.read_all())
+
+    def _check_end(self) -> None:
+        if self._response.length:  # http.client tells of a short body in some calls only.
+            raise http.client.IncompleteRead(b"", self._response.length)
 
 
 class Client:
@@ -120,7 +132,7 @@ class Client:
         with self.open(
             method, target, body, query=query, headers=headers, timeout=timeout
         ) as answer:
-            return _object(answer.read_all())
+            return answer.read_object()
 
     @contextmanager
     def open(
@@ -139,13 +151,16 @@ class Client:
         ``timeout`` in seconds bounds each wait for bytes, not the whole.
         """
         connection = _UnixConnection(self.path, timeout or self.timeout)
+        response: http.client.HTTPResponse | None = None
         try:
-            with _translated(self.path):
+            with connection_errors(self.path):
                 response = _send(connection, method, _target(target, query), body, chunks, headers)
             if response.status >= 400:
-                raise _problem(response, self.path)
+                raise read_problem(response, self.path)
             yield Answer(response, self.path)
         finally:
+            if response is not None:
+                response.close()
             connection.close()
 
     def events(
@@ -158,7 +173,7 @@ class Client:
         headers = {"Accept": "application/x-ndjson"}
         with self.open("POST", target, body, headers=headers, timeout=timeout) as answer:
             if "ndjson" not in answer.header("Content-Type"):
-                yield {"event": "ready", **_object(answer.read_all())}
+                yield {"event": "ready", **answer.read_object()}
                 return
             while line := answer.readline():
                 if not line.endswith(b"\n"):
@@ -179,21 +194,6 @@ class Client:
 def path_of(*segments: str) -> str:
     """A request path under ``/v1``; slashes within a segment stay (file paths)."""
     return "/v1/" + "/".join(quote(segment, safe="/") for segment in segments)
-
-
-def problem_to_error(problem: Mapping[str, Any]) -> CachdError:
-    """The error that a problem+json object describes, its further facts as ``detail``."""
-    known = {"type", "title", "status", "detail", "code", "field", "hint", "retry_after", "event"}
-    return CachdError.from_wire(
-        {
-            "code": problem.get("code"),
-            "message": problem.get("detail") or problem.get("title") or "the daemon refused",
-            "hint": problem.get("hint"),
-            "field": problem.get("field"),
-            "retry_after": problem.get("retry_after"),
-            "detail": {name: value for name, value in problem.items() if name not in known},
-        }
-    )
 
 
 def _target(target: str, query: Mapping[str, object] | None) -> str:
@@ -245,59 +245,3 @@ def _object(data: bytes) -> dict[str, Any]:
             "(cachd version)",
         )
     return value
-
-
-def _problem(response: http.client.HTTPResponse, path: Path) -> CachdError:
-    with _translated(path):
-        data = response.read(1024 * 1024)
-    try:
-        problem = json.loads(data)
-    except ValueError:
-        problem = None
-    if not isinstance(problem, dict):
-        return InternalError(
-            f"the daemon at {path} answered {response.status} {response.reason}",
-            hint="its log says more",
-            status=response.status,
-        )
-    header = response.getheader("Retry-After") or ""
-    if "retry_after" not in problem and header.isdigit():
-        problem["retry_after"] = float(header)
-    return problem_to_error(problem)
-
-
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise DaemonUnreachable(
-            f"no daemon: there is no socket at {path}",
-            hint="start it with `cachd serve`, or name its socket with --socket or CACHD_SOCKET",
-            reason="absent",
-        ) from error
-    except ConnectionRefusedError as error:
-        raise DaemonUnreachable(
-            f"no daemon: nobody listens on {path}",
-            hint="the daemon that made this socket has ended; start it with `cachd serve`",
-            reason="refused",
-        ) from error
-    except PermissionError as error:
-        raise DaemonUnreachable(
-            f"uid {os.getuid()} may not open the socket {path}",
-            hint="run as the daemon's user, or see listen.socket_mode and listen.socket_group; "
-            "the administrators' socket is for the daemon's user alone",
-            reason="permission",
-        ) from error
-    except TimeoutError as error:
-        raise DaemonUnreachable(
-            f"the daemon at {path} doesn't answer",
-            hint="`cachd top` and the daemon's log tell what it is doing",
-            reason="silent",
-        ) from error
-    except (ConnectionError, http.client.HTTPException, NotADirectoryError) as error:
-        raise DaemonUnreachable(
-            f"the connection to the daemon at {path} was lost ({type(error).__name__})",
-            hint="it may be restarting; ask again",
-            reason="lost",
-        ) from error

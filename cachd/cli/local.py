@@ -13,7 +13,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from cachd.cli import copying, places
@@ -57,7 +57,8 @@ def list_files(
         found = source.stat()
     except OSError as error:
         raise NotFound(
-            f"Local path {uri} does not exist" if isinstance(error, FileNotFoundError)
+            f"Local path {uri} does not exist"
+            if isinstance(error, FileNotFoundError)
             else f"can't read the local path {uri}: {error.strerror}",
             hint="the client reads local paths itself: give one that exists in this container; "
             "a model elsewhere has a URI such as s3://bucket/model",
@@ -118,8 +119,8 @@ def pull_local(
     ways: set[str] = set()
     with Staging(destination) as staging:
         if kind:
-            display.state.phase = "unpacking"
-            total, count = _unpack(files[0][0], kind, staging)
+            meter = Meter(display, "unpacking", 0, 0)
+            total, count = _unpack(files[0][0], kind, staging, meter, stop)
             ways.add("unpack")
         else:
             meter = Meter(display, "copying", total, len(files))
@@ -164,11 +165,30 @@ def _copy(
     meter.file_done()
 
 
-def _unpack(archive: Path, kind: str, staging: Staging) -> tuple[int, int]:
+def _unpack(
+    archive: Path,
+    kind: Literal["tar", "zip"],
+    staging: Staging,
+    meter: Meter,
+    stop: threading.Event,
+) -> tuple[int, int]:
     """Bytes and number of the files unpacked into the staging directory."""
-    from cachd.cli.unpacking import unpack_into  # noqa: PLC0415  (only for archives)
+    from cachd.fetch.unpack import UnpackLimits, unpack_archive  # noqa: PLC0415  (loads awscrt)
 
-    return unpack_into(archive, kind, staging)
+    # The defaults of the daemon's settings, sources.archive.
+    limits = UnpackLimits(max_bytes=2 * 1024**4, max_members=1_000_000, max_ratio=200.0)
+    files = unpack_archive(
+        archive,
+        staging.tree,
+        kind,
+        archive.name,
+        limits,
+        grow=lambda count: None,
+        report=meter.add,
+        cancelled=stop.is_set,
+    )
+    staging.adopt(file.path for file in files)
+    return sum(file.size for file in files), len(files)
 
 
 def _is_inside(destination: Path, source: Path) -> bool:

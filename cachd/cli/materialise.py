@@ -168,9 +168,7 @@ class Materialiser:
             staging.place(file.path)
         meter.file_done()
 
-    def _bring_by(
-        self, staging: Staging, file: WantedFile, wanted: Wanted, meter: Meter
-    ) -> str:
+    def _bring_by(self, staging: Staging, file: WantedFile, wanted: Wanted, meter: Meter) -> str:
         if self._hard_link and self._link(staging, file, wanted):
             meter.add(file.size)
             return "hard-link"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from cachd.errors import Cancelled, CachdError, DaemonUnreachable, NotReady
+from cachd.errors import CachdError, Cancelled, DaemonUnreachable, NotReady
 
 if TYPE_CHECKING:
     import threading

@@ -40,9 +40,7 @@ def parse_patterns(text: str, name: str) -> tuple[str, ...]:
     return tuple(item.strip() for item in items if item.strip())
 
 
-def gather(
-    options: Sequence[str], variable: str, environ: Mapping[str, str]
-) -> tuple[str, ...]:
+def gather(options: Sequence[str], variable: str, environ: Mapping[str, str]) -> tuple[str, ...]:
     """What the command line said; else the environment variable."""
     if options:
         return tuple(options)

@@ -20,6 +20,14 @@ _BAR_WIDEST = 30
 _BAR_NARROWEST = 6
 
 
+_PHASES = {
+    "resolving": "resolving",
+    "queued": "queued",
+    "progress": "fetching",
+    "verifying": "verifying",
+}
+
+
 @dataclass(slots=True)
 class State:
     """What is known now. Sizes in bytes, rate in bytes/s, eta in seconds; None: not known."""
@@ -42,7 +50,8 @@ class State:
             cause = event.get("cause") or event.get("code") or event.get("message") or "trouble"
             self.note = str(cause)
             return
-        self.phase = {"progress": "fetching"}.get(name, name) or self.phase
+        # Heartbeats, and what a newer daemon may say, change nothing.
+        self.phase = _PHASES.get(name, self.phase)
         if name == "progress":
             self.bytes = int(event.get("bytes") or 0)
             self.total = event.get("total")

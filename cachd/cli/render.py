@@ -88,8 +88,13 @@ def printable(text: object) -> str:
     )
 
 
+def printable_lines(text: str) -> str:
+    """``printable``, but for line ends."""
+    return "\n".join(printable(line) for line in text.splitlines())
+
+
 def shorten(text: str, width: int) -> str:
-    """``text`` in at most ``width`` characters, its middle left out: both ends tell models apart."""
+    """``text`` in at most ``width`` characters, its middle left out: both ends tell of a model."""
     if len(text) <= width:
         return text
     if width <= 1:
@@ -110,7 +115,7 @@ def table(
     wider than ``width``, the column named ``flexible`` is shortened."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max([len(name), *(len(row[i]) for row in cells)]) for i, name in enumerate(header)]
-    if width and flexible in header:
+    if width and flexible is not None and flexible in header:
         column = list(header).index(flexible)
         over = sum(widths) + 2 * (len(widths) - 1) - width
         if over > 0:

@@ -38,7 +38,7 @@ def admin_socket(
 
 def may_open(path: Path) -> bool:
     """Whether ``path`` exists and this user may connect to it."""
-    return os.access(path, os.R_OK | os.W_OK)
+    return os.access(path, os.R_OK | os.W_OK, effective_ids=True)
 
 
 def suspicious_variables(environ: Mapping[str, str]) -> list[tuple[str, str]]:

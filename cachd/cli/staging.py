@@ -14,20 +14,21 @@ import os
 import secrets
 import shutil
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd.errors import (
-    Cancelled,
     CachdError,
+    Cancelled,
     DestinationUnusable,
     DiskError,
     DiskFull,
     PathUnsafe,
 )
+from cachd.names import check_name, escape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
 PREFIX = ".cachd-pull-"
@@ -36,12 +37,10 @@ DIRECTORY_MODE = 0o755
 
 
 def check_relative(path: str) -> str:
-    """``path`` if it stays inside a directory; raises PathUnsafe otherwise."""
-    parts = path.split("/")
-    if not path or "\0" in path or any(part in ("", ".", "..") for part in parts):
-        raise PathUnsafe(f"the path {path!r} would leave the destination")
-    if parts[0].startswith(PREFIX):
-        raise PathUnsafe(f"the path {path!r} is one that cachd uses itself")
+    """``path`` if it can be a file below a directory; raises PathUnsafe otherwise."""
+    check_name(path)
+    if path.startswith(PREFIX):
+        raise PathUnsafe(f"the path {escape(path)} is one that cachd uses itself")
     return path
 
 
@@ -125,6 +124,13 @@ class Staging:
         with self._lock:
             self._staged.append(path)
 
+    def adopt(self, paths: Iterable[str]) -> None:
+        """Stage files that somebody else wrote below ``tree``."""
+        for path in paths:
+            with translated(self.destination):
+                (self.tree / path).chmod(FILE_MODE)
+            self._staged.append(path)
+
     def place(self, path: str) -> None:
         """Rename one staged file into the destination."""
         target = self.destination / path
@@ -194,11 +200,11 @@ def destination_error(error: OSError, path: Path) -> CachdError:
     if error.errno == errno.EIO:
         return DiskError(f"the disk below {path} fails: {error.strerror}")
     hints = {
-        errno.EACCES: f"let uid {os.getuid()} write there, or choose another destination",
-        errno.EPERM: f"let uid {os.getuid()} write there, or choose another destination",
+        errno.EACCES: f"let uid {os.geteuid()} write there, or choose another destination",
+        errno.EPERM: f"let uid {os.geteuid()} write there, or choose another destination",
         errno.EROFS: "mount the destination for writing in this container",
         errno.ENOTDIR: "something on the way to it is a file; choose another destination",
-        errno.EISDIR: "a directory is where a file of the model belongs; choose another destination",
+        errno.EISDIR: "a directory is where a file belongs; choose another destination",
         errno.EEXIST: "a file is where a directory belongs; choose another destination",
         errno.EXDEV: "another file system is mounted inside the destination; unmount it",
     }

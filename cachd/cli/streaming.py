@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cli.client import path_of
 from cachd.cli.manifest import lease_header
 from cachd.cli.patience import Patience, is_passing
-from cachd.errors import Cancelled, CachdError, SizeMismatch
+from cachd.errors import CachdError, Cancelled, SizeMismatch
 
 if TYPE_CHECKING:
     import threading

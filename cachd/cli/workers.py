@@ -13,9 +13,7 @@ PATIENCE = 3.0
 doesn't keep the process."""
 
 
-def run_all(
-    calls: Sequence[Callable[[], None]], width: int, stop: threading.Event
-) -> None:
+def run_all(calls: Sequence[Callable[[], None]], width: int, stop: threading.Event) -> None:
     """Run every call, at most ``width`` at a time. Raises the first call's failure.
 
     ``stop`` is set at a failure and at an interrupt, for the calls to look at.

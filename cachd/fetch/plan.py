@@ -88,16 +88,16 @@ def plan_parts(
         if file.size == 0:
             continue
         if file.size is None or not file.ranges:
-            is_whole = bool(blocks) and (
-                file.size is None or len(blocks) == block_count(file.size)
-            )
+            is_whole = bool(blocks) and (file.size is None or len(blocks) == block_count(file.size))
             if not is_whole:
                 parts.append(Part(index, 0, None))
             continue
         for start, end in _gaps(blocks, block_count(file.size)):
             stop = min(end * BLOCK_SIZE, file.size)
-            for offset in range(start * BLOCK_SIZE, stop, step):
-                parts.append(Part(index, offset, min(step, stop - offset)))
+            parts.extend(
+                Part(index, offset, min(step, stop - offset))
+                for offset in range(start * BLOCK_SIZE, stop, step)
+            )
     return parts
 
 

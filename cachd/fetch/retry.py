@@ -1,7 +1,7 @@
 """What to do about a part that failed. Pure.
 
 Only classes of errors decide, and those come from parsed codes (``refusal.py``), never from words
-in a message.
+in a message. ``final`` in an error's detail: this one will come again, whatever its class.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def decide(
         return Decision("refresh")
     if "clock_offset" in error.detail:
         return Decision("adjust_clock" if attempts <= 2 else "fail")
-    if not error.retryable or attempts >= policy.attempts:
+    if not error.retryable or error.detail.get("final") or attempts >= policy.attempts:
         return Decision("fail")
     if isinstance(error, WorkerDied):
         return Decision("again")

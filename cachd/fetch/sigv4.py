@@ -80,8 +80,10 @@ class Signer:
         added.append(
             (
                 "authorization",
-                f"AWS4-HMAC-SHA256 Credential={self._access_key}/{scope}, "
-                f"SignedHeaders={signed}, Signature={mac.hexdigest()}",
+                (
+                    f"AWS4-HMAC-SHA256 Credential={self._access_key}/{scope}, "
+                    f"SignedHeaders={signed}, Signature={mac.hexdigest()}"
+                ),
             )
         )
         return added

@@ -84,8 +84,9 @@ def _can_link(root: Path, scratch: Path) -> bool:
         os.link(source, target)
     except OSError:
         return False
+    is_counted = source.stat().st_nlink == 2
     target.unlink()
-    return source.stat().st_nlink >= 1
+    return is_counted
 
 
 def _can_clone(scratch: Path) -> bool:

@@ -6,16 +6,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from cachd.errors import DiskError, DiskFull, PathUnsafe, StoreError
 from cachd.names import escape
 from cachd.store.linux import fallocate, syncfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
 SyncMethod = Literal["none", "syncfs", "fsync"]
 SECTOR = 512

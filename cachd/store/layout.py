@@ -19,7 +19,6 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import portalocker
@@ -30,6 +29,9 @@ from cachd.store.fsio import make_directory, replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+
+    from cachd.store.threads import Threads
 
 LAYOUT_VERSION = 1
 _LAYOUT_FILE = "layout.json"
@@ -176,8 +178,9 @@ def make_directories(root: Path) -> None:
 class DaemonLock:
     """``daemon.lock``: at most one daemon writes below a root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, threads: Threads) -> None:
         self._path = root / "daemon.lock"
+        self._threads = threads
         self._fd = -1
 
     async def acquire(self, *, standby: bool, on_wait: Callable[[str], None]) -> None:
@@ -187,8 +190,8 @@ class DaemonLock:
         RootLocked, RootUnusable.
         """
         is_waiting = False
-        while not await asyncio.to_thread(self._try):
-            holder = await asyncio.to_thread(self._holder)
+        while not await self._threads.run(self._try):
+            holder = await self._threads.run(self._holder)
             if not standby:
                 raise RootLocked(
                     f"another cachd{holder} uses the root {self._path.parent}", hint=_IN_USE_HINT

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.model import Ref
-
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cachd.model import Manifest
+    from cachd.model import Identity, Manifest, Ref
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +25,7 @@ class SnapshotInfo:
     is_credentialed: bool
     is_validated: bool
     is_immutable: bool
+    identity: Identity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +33,10 @@ class StoredSnapshot:
     """A published revision. ``path`` holds ``manifest.json`` and ``tree/``; never changed.
 
     ``allocated`` counts blocks that it shares with other snapshots as well. ``last_used`` in
-    seconds since the epoch. ``info`` is in memory; ``manifest`` is too for what was used lately,
-    and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads it in a
-    thread): a node may hold more manifests than a daemon should keep.
+    seconds since the epoch. ``validated_at``: monotonic time at which its source last said, since
+    the start, that it is current. ``info`` is in memory; ``manifest`` is too for what was used
+    lately, and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads
+    it in a thread): a node may hold more manifests than a daemon should keep.
     """
 
     key: str
@@ -47,6 +47,7 @@ class StoredSnapshot:
     allocated: int
     last_used: float
     is_current: bool
+    validated_at: float | None
     load: Callable[[], Manifest] = field(repr=False, compare=False)
 
     @property

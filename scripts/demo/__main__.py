@@ -31,7 +31,7 @@ NEEDED = 3 * 1024 * MIB
 METRICS = (
     "cachd_lookups_total",
     "cachd_fetch_bytes_total",
-    "cachd_store_size_bytes",
+    "cachd_store_allocated_bytes",
     "cachd_store_quota_bytes",
     "cachd_store_models",
     "cachd_evictions_total",
@@ -85,9 +85,7 @@ class Demo:
         self.shell.heading(f"cachd, with room for {QUOTA // MIB} MiB")
         start = time.monotonic()
         self.daemon.start()
-        for name, value in self.daemon.shown_settings.items():
-            self.shell.say(f"  {name}={value}")
-        self.shell.say("\n$ cachd serve")
+        self.shell.say(f"\n$ {self.daemon.shown_command}")
         self.shell.say(f"  ready after {time.monotonic() - start:.1f} s")
 
     def _pull_cold(self, sample: Sample) -> None:
@@ -256,7 +254,8 @@ def main() -> int:
         try:
             demo.run()
         except Failure as error:
-            print(f"\ndemo: {error}\n{demo.daemon.tail()}", file=sys.stderr)
+            log = demo.daemon.tail()
+            print(f"\ndemo: {error}", *[log] * (log not in str(error)), sep="\n", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print("\ndemo: stopped", file=sys.stderr)

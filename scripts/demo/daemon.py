@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import urllib.error
 import urllib.request
@@ -28,7 +29,7 @@ class Daemon:
         clean = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("CACHD_", "AWS_", "S3_"))
+            if not name.startswith(("CACHD_", "AWS_", "S3_", "STORAGE_"))
         }
         self.client_environ = {
             **clean,
@@ -36,38 +37,40 @@ class Daemon:
             "NO_PROXY": "127.0.0.1",
             "no_proxy": "127.0.0.1",
         }
-        self._settings = {
-            "CACHD_STORE_ROOT": str(directory / "store"),
-            "CACHD_STORE_QUOTA": str(quota),
-            "CACHD_STORE_FREE_FLOOR": str(64 * MIB),
-            "CACHD_SOCKET": str(self.socket),
-            "CACHD_LISTEN_HEALTH_ADDRESS": self.health,
-        }
+        self._arguments = [
+            *("serve", "--root", str(directory / "store"), "--socket", str(self.socket)),
+            *("--quota", f"{quota // MIB}MiB", "--set", "store.free_floor=64MiB"),
+            *("--health-address", self.health),
+        ]
         self._identity = {
             "AWS_ENDPOINT_URL": origin.endpoint,
-            "AWS_REGION": "us-east-1",
             "AWS_ACCESS_KEY_ID": origin.access_key,
             "AWS_SECRET_ACCESS_KEY": origin.secret_key,
+        }
+        self._environ = {
+            **self.client_environ,
+            **self._identity,
+            "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
     @property
-    def shown_settings(self) -> dict[str, str]:
-        """What ``cachd serve`` was told, secrets apart."""
-        hidden = {"AWS_SECRET_ACCESS_KEY": "…"}
-        names = ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
-        return self._settings | {name: hidden.get(name, self._identity[name]) for name in names}
+    def shown_command(self) -> str:
+        """What was run, as a person would type it, the secret apart."""
+        shown = self._identity | {"AWS_SECRET_ACCESS_KEY": "…"}
+        lines = [f"{name}={value} \\" for name, value in shown.items()]
+        return "\n  ".join([*lines, shlex.join(["cachd", *self._arguments])])
 
     def start(self) -> None:
         """Start and wait until ``/readyz`` says yes. Raises Failure with the log's tail."""
         self._directory.mkdir()
         self._process = Running.start(
-            [sys.executable, "-m", "cachd", "serve"],
+            [sys.executable, "-m", "cachd", *self._arguments],
             self._directory / "cachd.log",
             cwd=self._directory,
-            environ=self.client_environ | self._settings | self._identity,
+            environ=self._environ,
         )
         self._process.wait_until(self._is_ready, "cachd", 30)
 

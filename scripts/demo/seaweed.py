@@ -76,7 +76,7 @@ class Seaweed:
 
     def stop(self) -> None:
         if self._process:
-            self._process.stop(kill_after=5)
+            self._process.stop(kill_after=1)  # what it holds is thrown away
         for port in self._ports:  # a few of its sockets have a fixed place
             for left in Path("/tmp").glob(f"seaweedfs-*-{port + GRPC_OFFSET}.sock"):
                 left.unlink(missing_ok=True)

@@ -8,24 +8,26 @@ import pytest
 
 from cachd.cache.access import ANONYMOUS, DAEMON, Proofs, is_open, principal_of
 from cachd.cache.types import Caller
-from cachd.model import Credentials, Manifest, make_ref
+from cachd.model import Credentials, make_ref
 from cachd.settings import AccessSettings
+from cachd.store.types import SnapshotInfo
 
 REF = make_ref(uri="s3://b/m", origin="s3+https://h", is_default_origin=True)
 KEYS = Credentials(access_key="AK", secret_key="very-secret", session_token="tok")  # noqa: S106
 DAEMON_UID = 10001
 
 
-def manifest(*, credentialed: bool) -> Manifest:
-    return Manifest(
+def info(*, credentialed: bool) -> SnapshotInfo:
+    return SnapshotInfo(
         ref=REF,
-        revision="r1",
-        files=(),
+        files=0,
+        bytes=0,
         created="",
         source="s3",
         is_credentialed=credentialed,
         is_validated=True,
         is_immutable=False,
+        identity="anonymous",
     )
 
 
@@ -123,4 +125,4 @@ def test_proofs_are_bounded_and_the_oldest_go():
 def test_what_is_given_without_asking_the_source(credentialed, identity, open_hits, is_given):
     principal = dataclasses.replace(ANONYMOUS, identity=identity)
     settings = AccessSettings(open_hits=open_hits)
-    assert is_open(manifest(credentialed=credentialed), principal, settings) is is_given
+    assert is_open(info(credentialed=credentialed), principal, settings) is is_given

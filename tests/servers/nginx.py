@@ -99,9 +99,7 @@ class Nginx:
         return server
 
     @staticmethod
-    def start_tls_front(
-        program: str, folder: Path, certificates: Certificates, port: int
-    ) -> Nginx:
+    def start_tls_front(program: str, folder: Path, certificates: Certificates, port: int) -> Nginx:
         """https before a plain server on loopback ``port``."""
         return Nginx.start(
             program, folder, certificates, body=_FRONT.format(host=LOOPBACK, port=port)

@@ -1,4 +1,7 @@
-"""S3 servers of two makes: SeaweedFS, and JuiceFS's gateway (MinIO's code). Both check signatures."""
+"""S3 servers of two makes: SeaweedFS, and JuiceFS's gateway (MinIO's code).
+
+Both check signatures.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,311 @@
+"""The table of routes. It registers them, documents them, and says who may use them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cachd import errors
+from cachd.api import archive, files, leases, models, ops, probes
+from cachd.api.routing import Parameter, Reply, Route
+from cachd.api.schemas import FLAG, TEXT, ref
+from cachd.api.stream import NDJSON
+
+_JSON = "application/json"
+_TAR = "application/x-tar"
+_BYTES = "application/octet-stream"
+_BINARY = {"type": "string", "contentMediaType": _BYTES}
+
+_ASKING = (
+    errors.UriInvalid,
+    errors.SchemeUnknown,
+    errors.PatternInvalid,
+    errors.AccessError,
+    errors.CredentialsMissing,
+    errors.CredentialsInvalid,
+    errors.CredentialsExpired,
+    errors.EgressForbidden,
+    errors.NotFound,
+    errors.OriginError,
+    errors.OriginBusy,
+    errors.OriginStalled,
+    errors.Offline,
+    errors.ContentError,
+    errors.NoSpace,
+    errors.TooLarge,
+    errors.DiskFull,
+    errors.NotReady,
+    errors.Draining,
+    errors.Cancelled,
+    errors.DeadlineExceeded,
+)
+
+_READING = (
+    Parameter(name="revision", schema=TEXT, description="a revision; else the current one"),
+    Parameter(
+        name=files.LEASE_HEADER,
+        schema=TEXT,
+        where="header",
+        description="a lease's id: a pass to read its model",
+    ),
+    Parameter(name="If-None-Match", schema=TEXT, where="header", description="ETags that you have"),
+)
+
+_RANGES = (
+    Parameter(name="Range", schema=TEXT, where="header", description="one range of bytes"),
+    Parameter(
+        name="If-Range", schema=TEXT, where="header", description="range only if this ETag holds"
+    ),
+    Parameter(
+        name="If-Match", schema=TEXT, where="header", description="412 if the file is another"
+    ),
+)
+
+
+def _json(status: int, description: str, schema: str) -> Reply:
+    return Reply(status=status, description=description, content={_JSON: ref(schema)})
+
+
+def _body(*schemas: str) -> dict[str, dict[str, object]]:
+    found = [ref(schema) for schema in schemas]
+    return {_JSON: found[0] if len(found) == 1 else {"anyOf": found}}
+
+
+_NOT_MODIFIED = Reply(status=304, description="You have it already.")
+
+ROUTES: Final[tuple[Route, ...]] = (
+    Route(
+        method="POST",
+        path="/v1/models",
+        name="ask",
+        handler=models.ask,
+        summary="Have a model here",
+        description="Waits until the model is on this node. With `wait: false` it answers at once; "
+        "with `Accept: application/x-ndjson` it streams progress. A caller that goes away harms "
+        "nobody else's fetch.",
+        is_ask=True,
+        body=_body("Ask"),
+        replies=(
+            Reply(
+                status=200,
+                description="It is there.",
+                content={_JSON: ref("Answer"), NDJSON: ref("AskEvent")},
+            ),
+            _json(202, "It is being fetched (wait: false).", "Fetching"),
+        ),
+        errors=_ASKING,
+    ),
+    Route(
+        method="GET",
+        path="/v1/models",
+        name="list",
+        handler=models.list_models,
+        summary="What is here, as far as the caller may see it",
+        replies=(_json(200, "Models and the store's numbers.", "Models"),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{key}",
+        name="show",
+        handler=models.show,
+        summary="One model, with its files",
+        replies=(_json(200, "The model.", "ModelDetails"),),
+        errors=(errors.ModelUnknown, errors.Forbidden),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/models/{key}",
+        name="remove",
+        handler=models.remove,
+        summary="Remove a model",
+        is_admin=True,
+        parameters=(
+            Parameter(name="force", schema=FLAG, description="even if leased, pinned or fetched"),
+        ),
+        replies=(_json(200, "It is gone.", "Removed"),),
+        errors=(errors.ModelUnknown, errors.InUse),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/models/{key}/pin",
+        name="pin",
+        handler=models.pin,
+        summary="Never evict a model",
+        is_admin=True,
+        replies=(_json(200, "It is pinned.", "Pin"),),
+        errors=(errors.ModelUnknown,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/models/{key}/pin",
+        name="unpin",
+        handler=models.unpin,
+        summary="Let a model be evicted again",
+        is_admin=True,
+        replies=(_json(200, "It is not pinned.", "Pin"),),
+        errors=(errors.ModelUnknown,),
+    ),
+    Route(
+        method="POST",
+        path="/v1/models/{key}/leases",
+        name="lease",
+        handler=leases.take,
+        summary="Keep a model for a while",
+        body=_body("LeaseTaking"),
+        is_body_required=False,
+        replies=(_json(201, "The lease.", "Lease"),),
+        errors=(errors.ModelUnknown, errors.Forbidden),
+    ),
+    Route(
+        method="PUT",
+        path="/v1/models/{key}/leases/{id}",
+        name="renew",
+        handler=leases.renew,
+        summary="Keep it longer",
+        body=_body("LeaseRenewal"),
+        is_body_required=False,
+        replies=(_json(200, "The lease.", "Lease"),),
+        errors=(errors.LeaseUnknown,),
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/models/{key}/leases/{id}",
+        name="release",
+        handler=leases.release,
+        summary="Let go",
+        replies=(_json(200, "Let go.", "LeaseReleased"),),
+        errors=(errors.LeaseUnknown,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{key}/files/{path}",
+        name="file",
+        handler=files.get,
+        summary="A file, or a range of it",
+        parameters=(*_READING, *_RANGES),
+        replies=(
+            Reply(status=200, description="The whole file.", content={_BYTES: _BINARY}),
+            Reply(status=206, description="The range.", content={_BYTES: _BINARY}),
+            _NOT_MODIFIED,
+        ),
+        errors=(errors.ModelUnknown, errors.FileUnknown, errors.Forbidden, errors.DiskError),
+        http_errors=(412, 416),
+    ),
+    Route(
+        method="HEAD",
+        path="/v1/models/{key}/files/{path}",
+        name="file_head",
+        handler=files.get,
+        summary="A file's size, ETag and digest",
+        parameters=_READING,
+        replies=(Reply(status=200, description="Headers alone."), _NOT_MODIFIED),
+        errors=(errors.ModelUnknown, errors.FileUnknown, errors.Forbidden, errors.DiskError),
+        http_errors=(412,),
+    ),
+    Route(
+        method="GET",
+        path="/v1/models/{key}/archive.tar",
+        name="archive",
+        handler=archive.get,
+        summary="The whole model as one tar",
+        description="The first member is `.cachd-manifest.json`; the files follow, by path. The "
+        "same snapshot gives the same bytes.",
+        parameters=_READING,
+        replies=(
+            Reply(status=200, description="The tar.", content={_TAR: _BINARY}),
+            _NOT_MODIFIED,
+        ),
+        errors=(errors.ModelUnknown, errors.Forbidden, errors.ContentError, errors.DiskError),
+    ),
+    Route(
+        method="POST",
+        path="/v1/import",
+        name="import_model",
+        handler=ops.import_model,
+        summary="Bring a model in a tar",
+        description="An archive of this API, verified against its manifest, or a plain tar.",
+        is_admin=True,
+        is_ask=True,
+        parameters=(
+            Parameter(
+                name="uri", schema=TEXT, description="what the model is called", is_required=True
+            ),
+        ),
+        body={_TAR: _BINARY},
+        replies=(_json(200, "It is there.", "Answer"),),
+        errors=(errors.UriInvalid, errors.ContentError, errors.NoSpace, errors.DeadlineExceeded),
+    ),
+    Route(
+        method="POST",
+        path="/v1/plan",
+        name="plan",
+        handler=ops.plan,
+        summary="Would it fit, and what would go",
+        is_ask=True,
+        body=_body("Ask", "SpaceQuestion"),
+        replies=(_json(200, "What would happen; nothing did.", "SpacePlan"),),
+        errors=_ASKING,
+    ),
+    Route(
+        method="POST",
+        path="/v1/gc",
+        name="gc",
+        handler=ops.gc,
+        summary="Evict down to a target",
+        is_admin=True,
+        body=_body("Collection"),
+        is_body_required=False,
+        replies=(_json(200, "What went, or would go.", "Collected"),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/events",
+        name="events",
+        handler=ops.events,
+        summary="What happens from now on",
+        is_admin=True,
+        replies=(
+            Reply(status=200, description="A line each.", content={NDJSON: ref("CacheEvent")}),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        handler=ops.document,
+        summary="This document",
+        replies=(
+            Reply(status=200, description="OpenAPI 3.1.", content={_JSON: {"type": "object"}}),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/livez",
+        name="livez",
+        handler=probes.livez,
+        summary="Whether the daemon's event loop runs",
+        is_health=True,
+        replies=(_json(200, "It runs.", "Alive"),),
+    ),
+    Route(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        handler=probes.readyz,
+        summary="Whether the daemon takes asks, and why not",
+        is_health=True,
+        replies=(
+            _json(200, "Ready.", "Readiness"),
+            _json(503, "Not ready, with reasons.", "Readiness"),
+        ),
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        handler=probes.metrics,
+        summary="Prometheus metrics",
+        is_admin=True,
+        is_health=True,
+        replies=(Reply(status=200, description="The metrics.", content={"text/plain": TEXT}),),
+    ),
+)

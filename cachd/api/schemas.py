@@ -1,0 +1,281 @@
+"""JSON Schemas (2020-12) of what goes over the wire, by name. ``wire`` and ``asking`` are the code
+that they describe."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+Schema = dict[str, Any]
+
+
+def ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _object(
+    properties: dict[str, Schema],
+    *,
+    required: tuple[str, ...] | None = None,
+    closed: bool = False,
+    description: str = "",
+) -> Schema:
+    """``required`` None: all of them."""
+    schema: Schema = {"type": "object", "properties": properties}
+    names = list(properties) if required is None else list(required)
+    if names:
+        schema["required"] = names
+    if closed:
+        schema["additionalProperties"] = False
+    if description:
+        schema["description"] = description
+    return schema
+
+
+def _maybe(schema: Schema) -> Schema:
+    if "type" in schema and isinstance(schema["type"], str):
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _said(schema: Schema, description: str) -> Schema:
+    return {**schema, "description": description}
+
+
+TEXT: Final[Schema] = {"type": "string"}
+FLAG: Final[Schema] = {"type": "boolean"}
+COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
+SECONDS: Final[Schema] = {"type": "number", "minimum": 0, "description": "seconds"}
+POSITIVE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "description": "seconds"}
+BYTES: Final[Schema] = {"type": "integer", "minimum": 0, "description": "bytes"}
+TIME: Final[Schema] = {"type": "string", "format": "date-time"}
+KEY: Final[Schema] = {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{32})$"}
+FREE: Final[Schema] = {"type": "object", "additionalProperties": True}
+RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
+
+_CREDENTIALS = _object(
+    {
+        "access_key_id": _maybe(TEXT),
+        "secret_access_key": _maybe(TEXT),
+        "session_token": _maybe(TEXT),
+        "anonymous": _said(_maybe(FLAG), "sign nothing, even if the daemon could"),
+        "token": _said(_maybe(TEXT), "a bearer token for the source"),
+        "headers": _said(
+            _maybe(
+                {
+                    "type": "object",
+                    "additionalProperties": _maybe(
+                        {"type": "object", "additionalProperties": TEXT}
+                    ),
+                }
+            ),
+            "by host: header names and values that are sent to that host alone",
+        ),
+    },
+    required=(),
+    closed=True,
+    description="They serve this caller only, live in memory only, and are never logged.",
+)
+
+_OPTIONS = _object(
+    {
+        "endpoint": _said(_maybe(TEXT), "URL of the source's endpoint; part of the model's key"),
+        "region": _maybe(TEXT),
+        "addressing": {"enum": ["auto", "path", "virtual", None]},
+        "accelerate": _maybe(FLAG),
+        "verify": _said(_maybe(FLAG), "verify the source's TLS certificate"),
+        "ca_pem": _said(_maybe(TEXT), "PEM certificates trusted besides the system's"),
+        "connect_timeout": _maybe(POSITIVE),
+        "read_timeout": _maybe(POSITIVE),
+        "max_attempts": _maybe({"type": "integer", "minimum": 1}),
+    },
+    required=(),
+    closed=True,
+)
+
+_LEASE_REQUEST = {
+    "holder": _said(_maybe(TEXT), "who holds it, for people to read"),
+    "ttl": _said(_maybe(POSITIVE), "seconds; the daemon's settings have the default and a limit"),
+}
+
+_MODEL = {
+    "key": KEY,
+    "uri": TEXT,
+    "origin": _said(TEXT, "the very server: scheme and effective endpoint"),
+    "allow": _list(TEXT),
+    "ignore": _list(TEXT),
+    "state": {"type": "string", "enum": ["ready", "fetching"]},
+    "revision": _maybe(TEXT),
+    "revisions": _list(TEXT),
+    "files": COUNT,
+    "bytes": BYTES,
+    "allocated": _said(BYTES, "bytes on disk, of all revisions"),
+    "last_used": _maybe(TIME),
+    "pinned": FLAG,
+    "credentialed": _said(FLAG, "its source wanted credentials"),
+    "validated": _said(FLAG, "its source has validators that tell every change"),
+    "leases": COUNT,
+    "progress": _maybe(ref("Progress")),
+}
+
+_VICTIM = _object(
+    {
+        "key": KEY,
+        "revision": TEXT,
+        "uri": TEXT,
+        "bytes": BYTES,
+        "last_used": TIME,
+        "reason": TEXT,
+    },
+    required=("bytes", "reason"),
+    description="Callers who may not see every model are told bytes and reason only.",
+)
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Ask": _object(
+        {
+            "uri": _said({"type": "string", "minLength": 1, "maxLength": 8192}, "what to have"),
+            "wait": _said(_maybe(FLAG), "false: start the fetch and answer 202 at once"),
+            "timeout": _said(_maybe(POSITIVE), "seconds to wait; null: no limit"),
+            "allow": _said(_maybe(_list(TEXT)), "patterns of files to take; none: all"),
+            "ignore": _said(_maybe(_list(TEXT)), "patterns of files to leave out"),
+            "priority": {"enum": ["interactive", "prefetch", None]},
+            "credentials": _maybe(ref("Credentials")),
+            "options": _maybe(ref("Options")),
+            "lease": _said(_maybe(ref("LeaseRequest")), "keep the model from being evicted"),
+        },
+        required=("uri",),
+        closed=True,
+    ),
+    "Credentials": _CREDENTIALS,
+    "Options": _OPTIONS,
+    "LeaseRequest": _object(_LEASE_REQUEST, required=(), closed=True),
+    "LeaseTaking": _object({**_LEASE_REQUEST, "revision": _maybe(TEXT)}, required=(), closed=True),
+    "LeaseRenewal": _object({"ttl": _LEASE_REQUEST["ttl"]}, required=(), closed=True),
+    "Lease": _object(
+        {
+            "id": _said(TEXT, "unguessable, and a pass to read: the header Cachd-Lease takes it"),
+            "key": KEY,
+            "revision": TEXT,
+            "holder": TEXT,
+            "ttl": SECONDS,
+            "expires_in": {"type": "number", "description": "seconds from now"},
+        }
+    ),
+    "LeaseReleased": _object({"key": KEY, "released": FLAG}),
+    "Answer": _object(
+        {
+            "key": KEY,
+            "revision": TEXT,
+            "uri": TEXT,
+            "origin": TEXT,
+            "path": _said(TEXT, "directory of the snapshot, as the daemon sees it"),
+            "files": COUNT,
+            "bytes": BYTES,
+            "result": RESULT,
+            "shared_flight": _said(FLAG, "another caller's fetch brought it"),
+            "validated": FLAG,
+            "fetched_bytes": BYTES,
+            "timings": _said(
+                {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
+            ),
+            "lease": _maybe(ref("Lease")),
+            "request_id": TEXT,
+        }
+    ),
+    "Fetching": _object(
+        {
+            "key": KEY,
+            "state": {"type": "string", "enum": ["fetching"]},
+            "progress": _maybe(ref("Progress")),
+        }
+    ),
+    "Progress": _said(FREE, "bytes, total, rate (bytes/s), eta (s), files_done, files_total, …"),
+    "AskEvent": _object(
+        {
+            "event": {
+                "type": "string",
+                "enum": [
+                    "resolving",
+                    "queued",
+                    "progress",
+                    "retry",
+                    "verifying",
+                    "heartbeat",
+                    "ready",
+                    "error",
+                ],
+            }
+        },
+        description="One line. ready has the members of Answer, error those of Problem; one of the "
+        "two is the last. A line comes at least every 5 s.",
+    ),
+    "CacheEvent": _object({"event": TEXT, "time": TIME, "key": KEY}, required=("event",)),
+    "Model": _object(_MODEL),
+    "ModelDetails": _object(
+        {
+            **_MODEL,
+            "manifest_files": _list(
+                _object(
+                    {
+                        "path": TEXT,
+                        "size": BYTES,
+                        "etag": _said(_maybe(TEXT), "as the origin sent it"),
+                        "blocks": _said(COUNT, "number of checksummed blocks"),
+                        "digests": {"type": "object", "additionalProperties": TEXT},
+                    }
+                )
+            ),
+            "metadata": {"type": "object", "additionalProperties": TEXT},
+            "lease_list": _said(_list(ref("Lease")), "for administrators; ids are shortened"),
+        },
+        required=(*_MODEL, "manifest_files", "metadata"),
+    ),
+    "Models": _object({"models": _list(ref("Model")), "store": ref("Usage")}),
+    "Usage": _said(FREE, "bytes: allocated, reserved, quota, free, …; counts: models, leases, …"),
+    "Removed": _object({"freed": BYTES}),
+    "Pin": _object({"key": KEY, "pinned": FLAG}),
+    "SpaceQuestion": _object({"bytes": BYTES}, closed=True),
+    "SpacePlan": _object(
+        {
+            "result": {"type": "string", "enum": ["hit", "miss"]},
+            "fits": FLAG,
+            "needed": BYTES,
+            "free": BYTES,
+            "quota": BYTES,
+            "evict": _list(ref("Victim")),
+            "shortfall": BYTES,
+            "held_by": _list(FREE),
+        }
+    ),
+    "Victim": _VICTIM,
+    "Collection": _object(
+        {
+            "dry_run": _maybe(FLAG),
+            "target": _said(_maybe(BYTES), "bytes to get down to; null: the low watermark"),
+        },
+        required=(),
+        closed=True,
+    ),
+    "Collected": _object({"evicted": _list(ref("Victim")), "freed": BYTES, "dry_run": FLAG}),
+    "Alive": _object({"alive": FLAG}),
+    "Readiness": _object({"ready": FLAG, "reasons": _list(TEXT)}),
+    "Problem": _object(
+        {
+            "type": TEXT,
+            "title": TEXT,
+            "status": {"type": "integer"},
+            "detail": TEXT,
+            "code": _said(TEXT, "stable; what programs decide by"),
+            "field": _said(TEXT, "the field of the request that is at fault"),
+            "hint": _said(TEXT, "what to do next"),
+            "request_id": TEXT,
+            "retry_after": SECONDS,
+        },
+        required=("type", "title", "status", "detail", "code", "hint", "request_id"),
+        description="RFC 9457, with the error's facts (sizes in bytes) as further members.",
+    ),
+}

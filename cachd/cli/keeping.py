@@ -1,0 +1,140 @@
+"""``cachd rm``, ``pin``, ``unpin``, ``plan``, ``gc``."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from cachd.cli import render
+from cachd.cli.choosing import admin_client, find_key
+from cachd.cli.client import path_of
+from cachd.cli.looking import terminal_width
+from cachd.cli.output import print_json, warn
+from cachd.cli.request import request_body
+from cachd.errors import InvalidError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+_RIGHT = frozenset({"SIZE", "BYTES"})
+
+
+def rm(arguments: argparse.Namespace) -> int:
+    client = admin_client(arguments, needed=True)
+    removed = []
+    for text in arguments.model:
+        key = find_key(client, text)
+        query = {"force": "true"} if arguments.force else None
+        answer = client.call("DELETE", path_of("models", key), query=query)
+        removed.append({"key": key, "freed": answer.get("freed", 0)})
+        if not arguments.json:
+            print(f"removed {key}, {render.size(answer.get('freed', 0))} freed")
+    if arguments.json:
+        print_json({"removed": removed})
+    return 0
+
+
+def pin(arguments: argparse.Namespace) -> int:
+    return _pin(arguments, "PUT", "pinned")
+
+
+def unpin(arguments: argparse.Namespace) -> int:
+    return _pin(arguments, "DELETE", "unpinned")
+
+
+def _pin(arguments: argparse.Namespace, method: str, done: str) -> int:
+    client = admin_client(arguments, needed=True)
+    answers = []
+    for text in arguments.model:
+        answers.append(client.call(method, path_of("models", find_key(client, text), "pin")))
+        if not arguments.json:
+            print(f"{done} {answers[-1].get('key')}")
+    if arguments.json:
+        print_json({"models": answers})
+    return 0
+
+
+def gc(arguments: argparse.Namespace) -> int:
+    client = admin_client(arguments, needed=True)
+    body = {"dry_run": arguments.dry_run, "target": arguments.target}
+    answer = client.call("POST", "/v1/gc", body, timeout=600.0)
+    if arguments.json:
+        print_json(answer)
+        return 0
+    evicted = answer.get("evicted") or []
+    if evicted:
+        print(_victims(evicted))
+        print()
+    verb = "would be" if answer.get("dry_run") else "were"
+    count = render.plural(len(evicted), "model")
+    print(f"{count} {verb} evicted, {render.size(answer.get('freed', 0))} freed")
+    return 0
+
+
+def plan(arguments: argparse.Namespace) -> int:
+    """Exit code 0 if it fits, 6 if it doesn't."""
+    if (arguments.uri is None) == (arguments.bytes is None):
+        raise InvalidError("name a URI or --bytes, one of them", field="URI")
+    client = admin_client(arguments, needed=False)
+    if arguments.uri is None:
+        body: dict[str, Any] = {"bytes": arguments.bytes}
+    else:
+        body, warnings = request_body(arguments, os.environ)
+        for text in warnings:
+            warn(text)
+    answer = client.call("POST", "/v1/plan", body, timeout=300.0)
+    fits = bool(answer.get("fits"))
+    if arguments.json:
+        print_json(answer)
+    else:
+        print(_plan_text(answer))
+    return 0 if fits else 6
+
+
+def _plan_text(answer: dict[str, Any]) -> str:
+    evict = answer.get("evict") or []
+    held = answer.get("held_by") or []
+    if answer.get("result") == "hit":
+        verdict = "it is in the cache"
+    elif not answer.get("fits"):
+        verdict = f"it does not fit: {render.size(answer.get('shortfall'))} are missing"
+    elif evict:
+        gone = sum(victim.get("bytes") or 0 for victim in evict)
+        verdict = f"it fits after {render.plural(len(evict), 'eviction')} ({render.size(gone)})"
+    else:
+        verdict = "it fits"
+    parts = [
+        verdict,
+        render.facts(
+            [
+                ("needed", render.size(answer.get("needed"))),
+                ("quota", render.size(answer.get("quota"))),
+                ("free", render.size(answer.get("free"))),
+            ]
+        ),
+    ]
+    if evict:
+        parts.append("would go:\n" + _victims(evict))
+    if held and not answer.get("fits"):
+        rows = [
+            (h.get("what", "-"), h.get("key") or "-", render.size(h.get("bytes"))) for h in held
+        ]
+        parts.append("what holds the space:\n" + render.table(("WHAT", "KEY", "BYTES"), rows))
+    return "\n\n".join(parts)
+
+
+def _victims(victims: Sequence[dict[str, Any]]) -> str:
+    rows = [
+        (
+            victim.get("key", "-"),
+            victim.get("uri", "-"),
+            str(victim.get("revision", "-"))[:12],
+            render.size(victim.get("bytes")),
+            render.ago(victim.get("last_used")),
+            victim.get("reason", "-"),
+        )
+        for victim in victims
+    ]
+    header = ("KEY", "URI", "REVISION", "SIZE", "USED", "REASON")
+    return render.table(header, rows, right=_RIGHT, width=terminal_width(), flexible="URI")

@@ -1,0 +1,174 @@
+"""``cachd ls``, ``show``, ``version``."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from typing import TYPE_CHECKING, Any
+
+from cachd import __version__
+from cachd.cli import render
+from cachd.cli.choosing import admin_client, find_key
+from cachd.cli.client import path_of
+from cachd.cli.output import print_json
+from cachd.errors import CachdError, DaemonUnreachable
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+_RIGHT = frozenset({"FILES", "SIZE", "ON DISK", "LEASES", "BLOCKS"})
+
+
+def ls(arguments: argparse.Namespace) -> int:
+    answer = admin_client(arguments, needed=False).call("GET", "/v1/models")
+    if arguments.json:
+        print_json(answer)
+        return 0
+    models = answer.get("models", [])
+    print(models_table(models, width=terminal_width()))
+    print(f"\n{usage_line(answer.get('store') or {}, len(models))}")
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    client = admin_client(arguments, needed=False)
+    model = client.call("GET", path_of("models", find_key(client, arguments.model)))
+    if arguments.json:
+        print_json(model)
+        return 0
+    print(model_facts(model))
+    files = model.get("manifest_files") or []
+    if files:
+        rows = [
+            (
+                f["path"],
+                render.size(f["size"]),
+                f.get("blocks", "-"),
+                ", ".join(f"{name}:{value[:12]}" for name, value in f["digests"].items()) or "-",
+            )
+            for f in files
+        ]
+        header = ("FILE", "SIZE", "BLOCKS", "DIGEST")
+        print()
+        print(render.table(header, rows, right=_RIGHT, width=terminal_width(), flexible="FILE"))
+    leases = model.get("lease_list") or []
+    if leases:
+        header = ("LEASE", "HOLDER", "REVISION", "ENDS IN")
+        held = [
+            (
+                str(lease.get("id", "-"))[:12],
+                lease.get("holder") or "-",
+                str(lease.get("revision", ""))[:12],
+                render.duration(lease.get("expires_in")),
+            )
+            for lease in leases
+        ]
+        print()
+        print(render.table(header, held))
+    return 0
+
+
+def version(arguments: argparse.Namespace) -> int:
+    daemon: str | None = None
+    problem = ""
+    try:
+        document = admin_client(arguments, needed=False).call("GET", "/openapi.json", timeout=5.0)
+        daemon = (document.get("info") or {}).get("version")
+    except DaemonUnreachable as error:
+        problem = error.message
+    except CachdError as error:
+        problem = f"the daemon answers: {error.message}"
+    if arguments.json:
+        print_json({"client": __version__, "daemon": daemon})
+    else:
+        print(f"cachd {__version__}")
+        print(f"daemon {daemon or '- (' + problem + ')'}")
+    return 0
+
+
+def models_table(models: Sequence[dict[str, Any]], width: int | None = None) -> str:
+    """The models as a table, the last used first."""
+    header = ("KEY", "URI", "STATE", "FILES", "SIZE", "LEASES", "USED", "")
+    rows = [
+        (
+            model["key"],
+            model["uri"],
+            _state(model),
+            model["files"],
+            render.size(model["bytes"]),
+            model.get("leases") or "-",
+            render.ago(model.get("last_used")),
+            marks(model),
+        )
+        for model in sorted(models, key=lambda m: str(m.get("last_used") or "~"), reverse=True)
+    ]
+    return render.table(header, rows, right=_RIGHT, width=width, flexible="URI")
+
+
+def marks(model: dict[str, Any]) -> str:
+    """What else a person should know, in words."""
+    words = []
+    if model.get("pinned"):
+        words.append("pinned")
+    if model.get("credentialed"):
+        words.append("private")
+    if model.get("validated") is False and model.get("state") == "ready":
+        words.append("unvalidated")
+    if model.get("allow") or model.get("ignore"):
+        words.append("patterns")
+    return ",".join(words)
+
+
+def usage_line(store: dict[str, Any], models: int) -> str:
+    """The store's numbers in one line."""
+    used, quota = store.get("allocated"), store.get("quota")
+    text = f"{render.plural(models, 'model')}, {render.size(used)}"
+    if quota:
+        text += f" of {render.size(quota)} ({100 * (used or 0) / quota:.0f} %)"
+    if store.get("reserved"):
+        text += f", {render.size(store['reserved'])} reserved"
+    if store.get("free") is not None:
+        text += f", {render.size(store['free'])} free on the volume"
+    if store.get("degraded"):
+        text += f"; degraded: {', '.join(map(str, store['degraded']))}"
+    return text
+
+
+def model_facts(model: dict[str, Any]) -> str:
+    """One model as ``name: value`` lines."""
+    older = [r for r in model.get("revisions") or [] if r != model.get("revision")]
+    metadata = model.get("metadata") or {}
+    return render.facts(
+        [
+            ("uri", model.get("uri")),
+            ("key", model.get("key")),
+            ("origin", model.get("origin")),
+            ("allow", ", ".join(model.get("allow") or [])),
+            ("ignore", ", ".join(model.get("ignore") or [])),
+            ("state", _state(model)),
+            ("revision", model.get("revision")),
+            ("older", ", ".join(older)),
+            ("files", model.get("files")),
+            ("size", render.size(model.get("bytes"))),
+            ("on disk", render.size(model.get("allocated"))),
+            ("last used", render.ago(model.get("last_used"))),
+            ("leases", model.get("leases")),
+            ("marks", marks(model)),
+            *((f"metadata.{name}", value) for name, value in metadata.items()),
+        ]
+    )
+
+
+def terminal_width() -> int | None:
+    """Columns of the terminal that stdout is; None for a pipe, whose reader wants whole values."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _state(model: dict[str, Any]) -> str:
+    progress = model.get("progress")
+    state = str(model.get("state", "-"))
+    if not progress:
+        return state
+    done, total = progress.get("bytes") or 0, progress.get("total")
+    return f"{state} {100 * done / total:.0f}%" if total else f"{state} {render.size(done)}"

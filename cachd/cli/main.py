@@ -1,0 +1,77 @@
+"""The entry point: parse, run, and say what went wrong in one place."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+from cachd.cli import exits
+from cachd.cli.output import report
+from cachd.cli.parser import build
+from cachd.errors import CachdError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Sequence
+    from types import FrameType
+
+_COMMANDS = {
+    "serve": "cachd.cli.serve:serve",
+    "check-config": "cachd.cli.serve:check_config",
+    "version": "cachd.cli.looking:version",
+    "pull": "cachd.cli.pull:pull",
+    "ls": "cachd.cli.looking:ls",
+    "show": "cachd.cli.looking:show",
+    "key": "cachd.cli.naming:key",
+    "plan": "cachd.cli.keeping:plan",
+    "top": "cachd.cli.top:top",
+    "rm": "cachd.cli.keeping:rm",
+    "pin": "cachd.cli.keeping:pin",
+    "unpin": "cachd.cli.keeping:unpin",
+    "gc": "cachd.cli.keeping:gc",
+    "import": "cachd.cli.importing:import_model",
+    "export": "cachd.cli.exporting:export_model",
+}
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, unwound like SIGINT, so that a destination is cleaned up."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code (see ``cachd.cli.exits``)."""
+    arguments = build().parse_args(argv)
+    if arguments.command != "serve":
+        # An init container is process 1, which has no default action for this signal.
+        signal.signal(signal.SIGTERM, _on_terminate)
+    try:
+        return run(arguments)
+    except CachdError as error:
+        report(error, as_json=arguments.json)
+        return exits.exit_of(error)
+    except _Terminated:
+        print("cachd: terminated", file=sys.stderr)
+        return exits.TERMINATED
+    except KeyboardInterrupt:
+        print("cachd: interrupted", file=sys.stderr)
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; the interpreter's last flush must not fail as well.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exits.FAILURE
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Import the command and run it."""
+    module, _, name = _COMMANDS[arguments.command].partition(":")
+    command: Callable[[argparse.Namespace], int] = getattr(importlib.import_module(module), name)
+    code = command(arguments)
+    sys.stdout.flush()
+    return code
+
+
+def _on_terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated

@@ -1,0 +1,245 @@
+"""The command line's grammar. Light: commands are imported when they run."""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+from cachd import __version__
+from cachd.cli import exits, render
+
+_EPILOG = f"exit codes:\n{exits.table()}"
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30)
+
+
+def _size(text: str) -> int:
+    try:
+        return render.parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return value
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        # The text may be a secret: it isn't repeated.
+        raise argparse.ArgumentTypeError("write 'Name: value'")
+    return name.strip(), value.strip()
+
+
+class _Commands:
+    def __init__(self, parser: argparse.ArgumentParser) -> None:
+        self._commands = parser.add_subparsers(
+            dest="command", metavar="COMMAND", required=True, title="commands"
+        )
+
+    def add(self, name: str, text: str, *, daemon: bool = True) -> argparse.ArgumentParser:
+        command = self._commands.add_parser(
+            name,
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=_EPILOG,
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+        )
+        if daemon:
+            command.add_argument(
+                "--socket",
+                metavar="PATH",
+                help="the pods' socket (default: CACHD_SOCKET, else the daemon's default)",
+            )
+            command.add_argument(
+                "--admin-socket",
+                metavar="PATH",
+                help="the administrators' socket (default: CACHD_ADMIN_SOCKET, else admin.sock "
+                "beside the pods' socket)",
+            )
+        command.add_argument("--json", action="store_true", help="answer with JSON on stdout")
+        return command
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser of ``cachd``."""
+    parser = argparse.ArgumentParser(
+        prog="cachd",
+        description="The model cache of a node: ask for a URI, get a verified model, once.",
+        epilog=_EPILOG,
+        formatter_class=_Formatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"cachd {__version__}")
+    commands = _Commands(parser)
+    _serve(commands)
+    _pull(commands)
+    _looking(commands)
+    _keeping(commands)
+    _carrying(commands)
+    return parser
+
+
+def _serve(commands: _Commands) -> None:
+    serve = commands.add("serve", "run the daemon", daemon=False)
+    settings = serve.add_argument_group(
+        "settings (each over the configuration file and the environment)"
+    )
+    config = "configuration file, YAML (default: CACHD_CONFIG, else none)"
+    settings.add_argument("--config", metavar="FILE", help=config)
+    settings.add_argument("--root", metavar="DIR", help="directory of the models")
+    settings.add_argument("--socket", metavar="PATH", help="the pods' socket")
+    settings.add_argument("--admin-socket", metavar="PATH", help="the administrators' socket")
+    settings.add_argument("--quota", metavar="SIZE", help="such as 200GiB or 80%%")
+    settings.add_argument("--health-address", metavar="HOST:PORT", help="/metrics and probes")
+    settings.add_argument("--offline", action="store_true", help="never call out")
+    settings.add_argument(
+        "--standby", action="store_true", help="wait while another daemon holds the root"
+    )
+    settings.add_argument("--log-format", choices=("text", "json"))
+    settings.add_argument("--log-level", choices=("debug", "info", "warning", "error"))
+    settings.add_argument(
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="any setting, such as fetch.connections=32; may be repeated",
+    )
+    check = commands.add(
+        "check-config", "print the effective settings, or what is wrong with them", daemon=False
+    )
+    check.add_argument("file", nargs="?", metavar="FILE", help=config)
+    commands.add("version", "print the versions of client and daemon")
+
+
+def _uri_options(command: argparse.ArgumentParser) -> None:
+    which = command.add_argument_group("which files")
+    which.add_argument(
+        "--allow",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="take only files that match; may be repeated (default: STORAGE_ALLOW_PATTERNS)",
+    )
+    which.add_argument(
+        "--ignore",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="leave out files that match; may be repeated (default: STORAGE_IGNORE_PATTERNS)",
+    )
+    where = command.add_argument_group("the source (each over the environment)")
+    where.add_argument("--endpoint", metavar="URL", help="S3 endpoint, or another hub")
+    where.add_argument("--region", metavar="NAME")
+    where.add_argument("--addressing", choices=("auto", "path", "virtual"), help="of S3 buckets")
+    where.add_argument("--anonymous", action="store_true", help="send no credentials, sign nothing")
+    where.add_argument(
+        "--no-verify-ssl", action="store_true", help="don't verify the origin's certificate"
+    )
+    where.add_argument("--ca-bundle", metavar="FILE", help="PEM authorities to trust besides")
+    where.add_argument(
+        "--header",
+        metavar="'NAME: VALUE'",
+        action="append",
+        default=[],
+        type=_header,
+        help="sent to the URI's host alone; may be repeated. Visible in the process list: for "
+        "secrets use the environment variable HOST-headers",
+    )
+    where.add_argument(
+        "--no-forward",
+        action="store_true",
+        help="send nothing of this environment (AWS_*, S3_*, STORAGE_CONFIG, HF_TOKEN, "
+        "HOST-headers); by default what the URI's scheme can use goes with the request",
+    )
+
+
+def _pull(commands: _Commands) -> None:
+    pull = commands.add("pull", "have a model fetched, and bring it into a directory")
+    pull.add_argument("uri", metavar="URI", help="such as s3://bucket/model; or a local path")
+    pull.add_argument(
+        "destination",
+        nargs="?",
+        metavar="DEST",
+        help="directory to fill (default: none; prints where the model is in the cache)",
+    )
+    _uri_options(pull)
+    how = pull.add_argument_group("how")
+    how.add_argument("--priority", choices=("interactive", "prefetch"))
+    how.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="for the whole")
+    how.add_argument("--no-wait", action="store_true", help="start the fetch and return")
+    how.add_argument(
+        "--wait-daemon",
+        metavar="SECONDS",
+        type=_seconds,
+        default=30.0,
+        help="how long to wait for a daemon that is away or restarts (default: 30)",
+    )
+    how.add_argument(
+        "--lease-ttl", metavar="SECONDS", type=_seconds, help="take a lease and leave it"
+    )
+    how.add_argument("--holder", metavar="NAME", help="who the lease is for (with --lease-ttl)")
+    how.add_argument(
+        "--hard-link",
+        action="store_true",
+        help="link files instead of copying them. DANGER: whoever writes into such a file changes "
+        "the cached model for everybody",
+    )
+    how.add_argument(
+        "--verify", action="store_true", help="check the copied blocks against the manifest"
+    )
+    how.add_argument("--quiet", action="store_true", help="no progress")
+
+
+def _looking(commands: _Commands) -> None:
+    commands.add("ls", "list the models")
+    show = commands.add("show", "show one model with its files")
+    show.add_argument("model", metavar="KEY|URI")
+    key = commands.add("key", "print the key of a URI on a daemon with the given settings")
+    key.add_argument("uri", metavar="URI")
+    key.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
+    _uri_options(key)
+    plan = commands.add("plan", "tell whether a model would fit, and what would go")
+    plan.add_argument("uri", nargs="?", metavar="URI")
+    plan.add_argument("--bytes", metavar="SIZE", type=_size, help="a size instead of a URI")
+    _uri_options(plan)
+    top = commands.add("top", "watch fetches and usage")
+    top.add_argument("--once", action="store_true", help="print once and end")
+    top.add_argument("--interval", metavar="SECONDS", type=_seconds, default=1.0, help="default: 1")
+
+
+def _keeping(commands: _Commands) -> None:
+    remove = commands.add("rm", "remove a model from the cache")
+    remove.add_argument("model", metavar="KEY|URI", nargs="+")
+    remove.add_argument("--force", action="store_true", help="even if leased or pinned")
+    for name, text in (("pin", "keep a model"), ("unpin", "let a model be evicted again")):
+        command = commands.add(name, text)
+        command.add_argument("model", metavar="KEY|URI", nargs="+")
+    collect = commands.add("gc", "evict idle models down to the low watermark, or to a target")
+    collect.add_argument("--dry-run", action="store_true", help="tell what would go, and why")
+    collect.add_argument("--target", metavar="SIZE", type=_size, help="bytes to leave allocated")
+
+
+def _carrying(commands: _Commands) -> None:
+    bring = commands.add("import", "bring a model from a directory or tar file into the cache")
+    bring.add_argument("source", metavar="DIR|TAR", help="a tar may be compressed; - is stdin")
+    bring.add_argument(
+        "--as", dest="uri", metavar="URI", required=True, help="the URI to be asked for later"
+    )
+    bring.add_argument("--quiet", action="store_true", help="no progress")
+    take = commands.add("export", "write a model to a directory or tar file")
+    take.add_argument("model", metavar="KEY|URI")
+    take.add_argument("target", metavar="DIR|TAR|-", help="a name that ends in .tar is a tar file")
+    take.add_argument("--revision", metavar="HEX", help="default: the current one")
+    take.add_argument("--quiet", action="store_true", help="no progress")

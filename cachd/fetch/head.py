@@ -1,0 +1,107 @@
+"""The heads of requests and responses, written and parsed by h11."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import h11
+
+from cachd.errors import OriginError, OriginStalled, OriginUnreachable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cachd.fetch.transport import Transport
+
+HEAD_MOST = 64 * 1024
+_READ = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A response's head. Header names are in lower case; ``headers`` joins repeated ones.
+
+    ``length`` is the body's, None if it is chunked or ends with the connection. ``connection`` is
+    the parser, for a body of that kind.
+    """
+
+    status: int
+    headers: dict[str, str]
+    length: int | None
+    keep_alive: bool
+    connection: h11.Connection
+
+    def get(self, name: str) -> str | None:
+        return self.headers.get(name)
+
+
+def write_head(method: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
+    """The bytes of a request. Raises OriginError for a URL or a header that HTTP can't carry."""
+    try:
+        request = h11.Request(method=method, target=target, headers=list(headers))
+        return h11.Connection(h11.CLIENT).send(request) or b""
+    except (h11.LocalProtocolError, UnicodeError):
+        raise OriginError("a URL or header holds characters that HTTP can't carry") from None
+
+
+def read_head(
+    transport: Transport, view: memoryview, method: str, patience: float
+) -> tuple[Head, int]:
+    """The head of the answer to ``method``, and how many bytes after it now stand at the start of
+    ``view``. ``patience`` in seconds until it is complete.
+
+    Raises OriginStalled, OriginUnreachable (the connection ended), OriginError (no HTTP).
+    """
+    end = time.monotonic() + patience
+    filled, searched = 0, 0
+    while True:
+        position = bytes(view[searched:filled]).find(b"\r\n\r\n")
+        if position >= 0:
+            cut = searched + position + 4
+            head = _parse(bytes(view[:cut]), method)
+            rest = filled - cut
+            view[:rest] = bytes(view[cut:filled])
+            if head is not None:
+                return head, rest
+            # An informational answer (100, 103) is dropped; the real one follows.
+            filled, searched = rest, 0
+            continue
+        searched = max(0, filled - 3)
+        if transport.is_eof:
+            if filled:
+                raise OriginUnreachable("the origin's answer ends within its head")
+            raise OriginUnreachable("the origin closed the connection without an answer")
+        if filled + _READ > min(HEAD_MOST, len(view)):
+            raise OriginError("the head of the origin's answer is larger than 64 KiB")
+        if time.monotonic() > end:
+            raise OriginStalled("the origin sends no answer")
+        filled += transport.receive(view[filled : filled + _READ])
+
+
+def _parse(data: bytes, method: str) -> Head | None:
+    connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MOST)
+    connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
+    connection.send(h11.EndOfMessage())
+    try:
+        connection.receive_data(data)
+        event = connection.next_event()
+    except h11.RemoteProtocolError as error:
+        raise OriginError(f"the origin's answer is no HTTP: {error}") from None
+    if isinstance(event, h11.InformationalResponse):
+        return None
+    if not isinstance(event, h11.Response):
+        raise OriginError("the origin's answer is no HTTP response")
+    headers: dict[str, str] = {}
+    for raw_name, raw_value in event.headers:
+        name, value = raw_name.decode("ascii"), raw_value.decode("latin-1")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    length: int | None = None
+    if method == "HEAD" or event.status_code in (204, 304):
+        length = 0
+    elif "chunked" not in headers.get("transfer-encoding", "") and "content-length" in headers:
+        length = int(headers["content-length"])
+    tokens = headers.get("connection", "").lower()
+    keep_alive = "close" not in tokens if event.http_version == b"1.1" else "keep-alive" in tokens
+    return Head(event.status_code, headers, length, keep_alive, connection)

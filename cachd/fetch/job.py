@@ -1,0 +1,80 @@
+"""One fetch, as its owner describes it, and what comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from cachd.fetch.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from cachd.errors import CachdError
+    from cachd.fetch.schedule import Priority
+    from cachd.model import Auth, ManifestFile, PartDone, Plan
+
+
+async def _grow_nothing(count: int) -> None:
+    """Where every size is known, nobody asks."""
+
+
+@dataclass(eq=False, kw_only=True)
+class FetchJob:
+    """``id`` is unique among the jobs that run. ``origin`` is what connections are limited by.
+
+    ``done`` is what the journal has, or whole files that were linked, by path.
+    ``on_parts`` journals parts that are in place; awaited in batches, one at a time.
+    ``grow`` reserves that many more bytes (sizes that aren't known, archives), or raises NoSpace.
+    ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
+    called once for all parts at a time. ``on_retry`` hears of each retry: the error's code, and it.
+    """
+
+    id: str
+    origin: str
+    plan: Plan
+    tree: Path
+    on_parts: Callable[[Sequence[PartDone]], Awaitable[None]]
+    refresh_auth: Callable[[], Awaitable[Auth]]
+    grow: Callable[[int], Awaitable[None]] = _grow_nothing
+    on_retry: Callable[[str, CachdError], None] = lambda cause, error: None
+    done: Mapping[str, Sequence[PartDone]] = field(default_factory=dict)
+    priority: Priority = "interactive"
+    progress: Progress = field(default_factory=Progress)
+    _auth: Auth | None = field(default=None, repr=False)
+    _listener: Callable[[Auth], None] | None = field(default=None, repr=False)
+
+    @property
+    def auth(self) -> Auth:
+        """The credentials that parts started from now on use."""
+        return self._auth or self.plan.auth
+
+    def set_auth(self, auth: Auth) -> None:
+        """Use other credentials for the parts that are started from now on."""
+        self._auth = auth
+        if self._listener is not None:
+            self._listener(auth)
+
+    def listen(self, listener: Callable[[Auth], None] | None) -> None:
+        """The mover's ear for ``set_auth``."""
+        self._listener = listener
+
+    @property
+    def is_s3(self) -> bool:
+        return self.auth.kind == "sigv4" or self.origin.startswith("s3")
+
+    @property
+    def source(self) -> str:
+        """The scheme, a bounded label for metrics."""
+        return "s3" if self.is_s3 else self.origin.partition("://")[0].rpartition("+")[2]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FetchResult:
+    """``files`` in the plan's order, or an archive's members by path. ``fetched_bytes`` came from
+    the origin now. ``timings`` in seconds: ``fetch``, ``verify`` (after the last byte)."""
+
+    files: tuple[ManifestFile, ...]
+    fetched_bytes: int
+    timings: dict[str, float]

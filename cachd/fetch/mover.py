@@ -1,0 +1,441 @@
+"""The mover: takes fetch jobs, shares connections between them, gives work to the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cachd.errors import CachdError, DeadlineExceeded, InternalError, WorkerDied
+from cachd.fetch.job import FetchJob, FetchResult
+from cachd.fetch.observe import FetchMetrics, NoMetrics
+from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
+from cachd.fetch.retry import RetryPolicy
+from cachd.fetch.schedule import Priority, Scheduler, Unit
+from cachd.fetch.transfer import Transfer
+from cachd.fetch.tree import clear_archive, prepare_tree, prepare_unpack
+from cachd.model import Digest, ManifestFile
+
+if TYPE_CHECKING:
+    from cachd.channel import Message
+    from cachd.fetch.filestate import FileState
+    from cachd.model import Auth
+    from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
+
+CANCEL_PATIENCE = 1.0
+"""Seconds after which a worker that doesn't let go of a cancelled job is killed."""
+
+TASKS_PER_WORKER = 2
+"""Files whose digests one worker computes at the same time."""
+
+
+class Mover:
+    """Fetches plans into trees by worker processes. ``start`` before, ``stop`` after."""
+
+    def __init__(
+        self,
+        settings: FetchSettings,
+        archive: ArchiveSettings,
+        egress: EgressSettings,
+        *,
+        metrics: FetchMetrics | None = None,
+    ) -> None:
+        self._settings = settings
+        self._archive = archive
+        self._egress = egress
+        self._metrics = metrics or NoMetrics()
+        count = settings.workers or max(2, (os.cpu_count() or 2) // 2)
+        count = min(count, settings.connections)
+        self._scheduler = Scheduler(settings.connections, settings.connections_per_origin)
+        self._policy = RetryPolicy(
+            attempts=settings.attempts,
+            backoff_base=settings.backoff_base,
+            backoff_max=settings.backoff_max,
+        )
+        self._pool = WorkerPool(
+            size=count,
+            capacity=-(-settings.connections // count),
+            idle=settings.worker_idle,
+            stuck_after=2 * settings.stall_window + 2 * settings.connect_timeout + 10,
+            setup=self._setup,
+            on_message=self._on_message,
+            on_gone=self._on_gone,
+        )
+        self._transfers: dict[str, Transfer] = {}
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, tuple[WorkerHandle, asyncio.Future[dict[str, Any]]]] = {}
+        self._followers: dict[int, tuple[WorkerHandle, int]] = {}
+        self._task_slots = asyncio.Semaphore(count * TASKS_PER_WORKER)
+        self._room = asyncio.Event()
+        self._grows: set[asyncio.Task[None]] = set()
+        self._is_stopping = False
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        self._pool.start()
+
+    async def stop(self) -> None:
+        """End the workers. Jobs that still run fail with Cancelled; bounded by about 3 s."""
+        self._is_stopping = True
+        for transfer in list(self._transfers.values()):
+            transfer.fail(WorkerDied("cachd stops"))
+        for task in list(self._grows):
+            task.cancel()
+        await asyncio.gather(*self._grows, return_exceptions=True)
+        await self._pool.stop(2.0)
+
+    async def fetch(self, job: FetchJob) -> FetchResult:
+        """Fetch and verify all files of ``job.plan`` into ``job.tree``.
+
+        Cancelling the caller's task stops the job's parts within about a second; what is in place
+        was journalled. Raises CachdError: what the origin, the disk or the job's callbacks said,
+        DeadlineExceeded, ContentError (what is on disk is wrong: don't resume from it).
+        """
+        if self._is_stopping or job.id in self._transfers:
+            raise InternalError(f"job {job.id} can't be taken up")
+        started = time.monotonic()
+        await asyncio.to_thread(prepare_tree, job.tree, job.plan)
+        transfer = Transfer(job, self._policy, self)
+        self._transfers[job.id] = transfer
+        job.listen(lambda auth: self._on_auth(job, auth))
+        job.progress.state = "queued"
+        limit = asyncio.timeout(self._settings.deadline or None)
+        try:
+            units = transfer.initial_units(int(self._settings.part_size))
+            self._scheduler.add(job.id, job.origin, job.priority, units)
+            self._dispatch()
+            async with limit:
+                await transfer.run()
+                fetched = transfer.fetched_at or time.monotonic()
+                files = await self._finish(job, transfer)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise DeadlineExceeded(
+                f"the fetch took longer than {self._settings.deadline:g} s",
+                hint="raise fetch.deadline; what is in place is kept for the next try",
+            ) from None
+        finally:
+            job.listen(None)
+            self._scheduler.remove(job.id)
+            del self._transfers[job.id]
+            await self._release(job.id)
+            self._dispatch()
+        job.progress.state = "done"
+        ended = time.monotonic()
+        return FetchResult(
+            files=files,
+            fetched_bytes=job.progress.received,
+            timings={"fetch": fetched - started, "verify": ended - fetched},
+        )
+
+    def set_priority(self, job: FetchJob, priority: Priority) -> None:
+        """From now on; parts under way go on."""
+        job.priority = priority
+        self._scheduler.set_priority(job.id, priority)
+        self._dispatch()
+
+    def describe(self) -> dict[str, Any]:
+        """Numbers for a status page."""
+        return {
+            "connections": self._scheduler.running,
+            "waiting": self._scheduler.waiting,
+            "workers": self._pool.describe(),
+        }
+
+    async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
+        files = tuple(file.to_manifest() for file in transfer.files)
+        if not job.plan.unpack:
+            return files
+        job.progress.state = "unpacking"
+        archive = job.plan.files[0]
+        place = await asyncio.to_thread(prepare_unpack, job.tree, archive.path)
+        answer = await self.run_task(
+            job.id,
+            {
+                "kind": "unpack",
+                "archive": str(place),
+                "tree": str(job.tree),
+                "format": job.plan.unpack,
+                "name": archive.path,
+            },
+            None,
+        )
+        await asyncio.to_thread(clear_archive, job.tree)
+        return tuple(
+            ManifestFile(
+                path=data["path"],
+                size=data["size"],
+                blocks=tuple(data["blocks"]),
+                etag=data["etag"],
+                digests=tuple(Digest(**d) for d in data["digests"]),
+            )
+            for data in answer["files"]
+        )
+
+    async def _release(self, job: str) -> None:
+        """Take the job from the workers; kill one that doesn't let go, for it may still write."""
+        waits = []
+        for worker in list(self._pool.workers):
+            if job in worker.jobs and not worker.is_gone:
+                worker.jobs.discard(job)
+                event = worker.cancels[job] = asyncio.Event()
+                worker.send({"do": "cancel", "job": job})
+                waits.append(asyncio.create_task(self._await_release(worker, job, event)))
+        if waits:
+            await asyncio.shield(asyncio.gather(*waits))
+
+    async def _await_release(self, worker: WorkerHandle, job: str, event: asyncio.Event) -> None:
+        try:
+            await asyncio.wait_for(event.wait(), CANCEL_PATIENCE)
+        except TimeoutError:
+            self._pool.kill(worker, "it doesn't let go of a cancelled job")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(event.wait(), CANCEL_PATIENCE)
+        finally:
+            worker.cancels.pop(job, None)
+
+    # --- work to workers -----------------------------------------------------------------------
+
+    def _setup(self) -> Message:
+        settings = self._settings
+        return {
+            "threads": -(-settings.connections // self._pool.size),
+            "connect_timeout": settings.connect_timeout,
+            "stall_window": settings.stall_window,
+            "stall_floor": int(settings.stall_floor),
+            "bandwidth": self._share(),
+            "egress": self._egress.model_dump(mode="json"),
+            "archive": self._archive.model_dump(mode="json"),
+        }
+
+    def _share(self) -> float | None:
+        """One worker's part of the bandwidth."""
+        cap = self._settings.bandwidth
+        return None if cap is None else int(cap) / max(1, len(self._pool.workers))
+
+    def _spread_bandwidth(self) -> None:
+        if self._settings.bandwidth is not None:
+            for worker in self._pool.workers:
+                worker.send({"do": "bandwidth", "rate": self._share()})
+
+    def _dispatch(self) -> None:
+        """Give out units while there are connections and workers for them."""
+        if self._is_stopping:
+            return
+        self._pool.want(self._scheduler.running + min(self._scheduler.waiting, self._pool.size))
+        while (worker := self._pool.pick()) is not None:
+            found = self._scheduler.next()
+            if found is None:
+                break
+            self._assign(worker, *found)
+        self._metrics.connections(self._scheduler.running)
+        self._metrics.waiting(self._scheduler.waiting)
+
+    def _assign(self, worker: WorkerHandle, job_id: str, unit: Unit) -> None:
+        transfer = self._transfers[job_id]
+        job = transfer.job
+        if job.progress.state == "queued":
+            job.progress.state = "fetching"
+        self._introduce(worker, transfer)
+        now = time.monotonic()
+        batch = Batch(
+            next(self._numbers), job_id, job.origin, unit, transfer.recovery.generation, now
+        )
+        worker.batches[batch.number] = batch
+        parts = [transfer.describe(part) for part in unit.parts]
+        worker.send({"do": "batch", "job": job_id, "batch": batch.number, "parts": parts})
+
+    def _introduce(self, worker: WorkerHandle, transfer: Transfer) -> None:
+        """Tell a worker of a job, once."""
+        job = transfer.job
+        if job.id in worker.jobs:
+            return
+        worker.jobs.add(job.id)
+        connect = job.plan.connect
+        tree = job.tree.parent / "archive" if job.plan.unpack else job.tree
+        worker.send(
+            {
+                "do": "job",
+                "job": job.id,
+                "tree": str(tree),
+                "s3": job.is_s3,
+                "auth": asdict(job.auth),
+                "connect": {
+                    "verify": connect.verify,
+                    "ca_pem": connect.ca_pem,
+                    "connect_timeout": connect.connect_timeout,
+                    "read_timeout": connect.read_timeout,
+                },
+                "clock_offset": transfer.clock_offset,
+            }
+        )
+
+    def _on_auth(self, job: FetchJob, auth: Auth) -> None:
+        transfer = self._transfers.get(job.id)
+        if transfer is None:
+            return
+        transfer.recovery.note_auth()
+        for worker in self._pool.workers:
+            if job.id in worker.jobs:
+                worker.send({"do": "auth", "job": job.id, "auth": asdict(auth)})
+
+    # --- what a transfer needs (transfer.Floor) ------------------------------------------------
+
+    def push(self, job: str, units: list[Unit]) -> None:
+        self._scheduler.push(job, units)
+        self._dispatch()
+
+    def drop(self, job: str, file: int) -> None:
+        self._scheduler.drop(job, file)
+
+    def set_clock(self, job: str, offset: float) -> None:
+        self._transfers[job].clock_offset = offset
+        for worker in self._pool.workers:
+            if job in worker.jobs:
+                worker.send({"do": "clock", "job": job, "offset": offset})
+
+    def retried(self, cause: str) -> None:
+        self._metrics.retried(cause)
+
+    def received(self, job: FetchJob, count: int) -> None:
+        if count > 0:
+            self._metrics.received(job.source, count)
+
+    async def run_task(
+        self, job: str, message: dict[str, Any], follow: FileState | None
+    ) -> dict[str, Any]:
+        """Have a worker do a local task; its answer. Done again elsewhere if the worker dies."""
+        async with self._task_slots:
+            for _ in range(self._policy.attempts):
+                worker = await self._wait_for_worker()
+                self._introduce(worker, self._transfers[job])
+                number = next(self._numbers)
+                answer: asyncio.Future[dict[str, Any]]
+                answer = asyncio.get_running_loop().create_future()
+                self._answers[number] = (worker, answer)
+                worker.tasks.add(number)
+                if follow is not None:
+                    self._followers[id(follow)] = (worker, number)
+                    message["upto"] = follow.advance_prefix()
+                worker.send({"do": "task", "job": job, "task": number, **message})
+                try:
+                    found = await answer
+                except WorkerDied:
+                    continue
+                finally:
+                    worker.tasks.discard(number)
+                    self._answers.pop(number, None)
+                    if follow is not None:
+                        self._followers.pop(id(follow), None)
+                if found["error"]:
+                    raise CachdError.from_wire(found["error"])
+                return found
+        raise WorkerDied("worker processes ended again and again while a file was verified")
+
+    def follow(self, file: FileState, upto: int) -> None:
+        """More of a file is in place for the digest that trails it."""
+        found = self._followers.get(id(file))
+        if found is not None:
+            found[0].send({"do": "upto", "task": found[1], "upto": upto})
+
+    async def _wait_for_worker(self) -> WorkerHandle:
+        while True:
+            self._pool.want(1)
+            workers = [worker for worker in self._pool.workers if not worker.is_gone]
+            if workers:
+                return min(workers, key=lambda w: (len(w.tasks), len(w.batches)))
+            self._room.clear()
+            await self._room.wait()
+
+    # --- what workers say ----------------------------------------------------------------------
+
+    def _on_message(self, worker: WorkerHandle, message: Message) -> None:
+        match message["is"]:
+            case "progress":
+                now = time.monotonic()
+                for number, index, received in message["parts"]:
+                    batch = worker.batches.get(number)
+                    transfer = self._transfers.get(batch.job) if batch else None
+                    if batch is not None:
+                        batch.moved = now
+                    if batch is not None and transfer is not None:
+                        transfer.on_progress(batch, index, received)
+            case "ended":
+                batch = worker.batches.pop(message["batch"])
+                self._scheduler.finish(batch.job, batch.origin, batch.unit)
+                transfer = self._transfers.get(batch.job)
+                if transfer is not None and not transfer.is_over:
+                    transfer.on_ended(batch, message["results"])
+                self._dispatch()
+            case "grow":
+                task = asyncio.create_task(self._grow(worker, message), name="fetch-grow")
+                self._grows.add(task)
+                task.add_done_callback(self._grows.discard)
+            case "task":
+                found = self._answers.get(message["task"])
+                if found is not None and not found[1].done():
+                    found[1].set_result(message)
+            case "unpacked":
+                transfer = self._transfers.get(message["job"])
+                if transfer is not None:
+                    transfer.job.progress.unpacked += message["bytes"]
+            case "cancelled":
+                event = worker.cancels.get(message["job"])
+                if event is not None:
+                    event.set()
+            case "started":
+                self._room.set()
+                self._metrics.workers(len(self._pool.workers))
+                self._spread_bandwidth()
+                self._dispatch()
+
+    async def _grow(self, worker: WorkerHandle, message: Message) -> None:
+        transfer = self._transfers.get(message["job"])
+        if transfer is None:
+            return
+        mine = [batch for batch in worker.batches.values() if batch.job == message["job"]]
+        error: CachdError | None = None
+        for batch in mine:
+            batch.is_growing = True
+        try:
+            await transfer.job.grow(message["bytes"])
+        except CachdError as problem:
+            error = problem
+            # It ends the job: the daemon knows the reason better than the worker's echo of it.
+            transfer.fail(problem)
+        finally:
+            for batch in mine:
+                batch.is_growing = False
+                batch.moved = time.monotonic()
+        worker.send(
+            {
+                "do": "grant",
+                "job": message["job"],
+                "number": message["number"],
+                "error": error.to_wire() if error else None,
+            }
+        )
+
+    def _on_gone(self, worker: WorkerHandle) -> None:
+        """A worker ended, by itself or at our word: its work is done again elsewhere."""
+        if worker.has_work and not self._is_stopping:
+            self._metrics.worker_died()
+        self._metrics.workers(len(self._pool.workers))
+        batches, worker.batches = list(worker.batches.values()), {}
+        for batch in batches:
+            self._scheduler.finish(batch.job, batch.origin, batch.unit)
+        for _, answer in [found for found in self._answers.values() if found[0] is worker]:
+            if not answer.done():
+                answer.set_exception(WorkerDied("a worker process ended"))
+        for batch in batches:
+            transfer = self._transfers.get(batch.job)
+            if transfer is not None and not transfer.is_over:
+                transfer.on_worker_died(batch)
+        self._spread_bandwidth()
+        self._dispatch()

@@ -1,0 +1,43 @@
+"""What the fetch tells a metrics module; the default tells nobody."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class FetchMetrics(Protocol):
+    """``source`` is a scheme (s3, http, https), ``cause`` the code of an error: bounded labels."""
+
+    def received(self, source: str, count: int) -> None:
+        """``count`` more body bytes came from an origin, wasted ones included."""
+
+    def retried(self, cause: str) -> None:
+        """A part is tried again."""
+
+    def connections(self, count: int) -> None:
+        """Connections in use now."""
+
+    def waiting(self, count: int) -> None:
+        """Units of work that no connection has yet."""
+
+    def workers(self, count: int) -> None:
+        """Worker processes now."""
+
+    def worker_died(self) -> None:
+        """A worker process ended by itself, or was killed because it hung."""
+
+
+class NoMetrics:
+    """Tells nobody."""
+
+    def received(self, source: str, count: int) -> None: ...
+
+    def retried(self, cause: str) -> None: ...
+
+    def connections(self, count: int) -> None: ...
+
+    def waiting(self, count: int) -> None: ...
+
+    def workers(self, count: int) -> None: ...
+
+    def worker_died(self) -> None: ...

@@ -1,0 +1,116 @@
+"""Work on files that are in place: a digest read back, or an archive unpacked; one thread each."""
+
+from __future__ import annotations
+
+import threading
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cachd.errors import CachdError, Cancelled, InternalError
+from cachd.fetch.readback import digest_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cachd.fetch.work import WorkerJob
+
+
+class LocalTask:
+    """``message``: task, job, kind ("digest" or "unpack"), and what that kind needs."""
+
+    def __init__(
+        self,
+        message: dict[str, Any],
+        job: WorkerJob,
+        limits: dict[str, Any],
+        send: Callable[..., None],
+        ended: Callable[[int], None],
+    ) -> None:
+        self.number = int(message["task"])
+        self.job_id = job.id
+        self._message = message
+        self._job = job
+        self._limits = limits
+        self._send = send
+        self._ended = ended
+        self._condition = threading.Condition()
+        self._upto = int(message.get("upto", 0))
+        self._is_cancelled = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"task-{message['kind']}", daemon=True
+        )
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def cancel(self) -> None:
+        with self._condition:
+            self._is_cancelled = True
+            self._condition.notify_all()
+
+    def join(self, patience: float) -> bool:
+        self._thread.join(patience)
+        return not self._thread.is_alive()
+
+    def set_upto(self, upto: int) -> None:
+        with self._condition:
+            self._upto = upto
+            self._condition.notify_all()
+
+    def _run(self) -> None:
+        answer: dict[str, Any] = {"is": "task", "task": self.number, "error": None}
+        try:
+            if self._message["kind"] == "digest":
+                answer["value"] = self._digest()
+            else:
+                answer["files"] = self._unpack()
+        except Cancelled:
+            return
+        except CachdError as error:
+            answer["error"] = error.to_wire()
+        except Exception as error:
+            traceback.print_exc()
+            name = type(error).__name__
+            answer["error"] = InternalError(f"a defect in the mover: {name}").to_wire()
+        finally:
+            self._ended(self.number)
+        self._send(answer)
+
+    def _cancelled(self) -> bool:
+        return self._is_cancelled or self._job.is_cancelled
+
+    def _wait_upto(self, offset: int) -> int:
+        with self._condition:
+            self._condition.wait_for(lambda: self._is_cancelled or self._upto > offset)
+            if self._is_cancelled:
+                raise Cancelled("nobody wants this fetch any more")
+            return self._upto
+
+    def _digest(self) -> str:
+        message = self._message
+        return digest_file(
+            self._job.tree,
+            message["path"],
+            message["size"],
+            message["algorithm"],
+            self._wait_upto,
+            self._cancelled,
+        )
+
+    def _unpack(self) -> list[dict[str, Any]]:
+        from cachd.fetch.unpack import UnpackLimits, unpack_archive  # noqa: PLC0415  (few models need it)
+
+        message = self._message
+        files = unpack_archive(
+            Path(message["archive"]),
+            Path(message["tree"]),
+            message["format"],
+            message["name"],
+            UnpackLimits(**self._limits),
+            self._job.grow,
+            lambda count: self._send({"is": "unpacked", "job": self.job_id, "bytes": count}),
+            self._cancelled,
+        )
+        return [asdict(file) for file in files]

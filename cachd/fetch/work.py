@@ -1,0 +1,231 @@
+"""What a worker process knows of one job, and what a part's request may use of it."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from cachd.errors import CachdError, Cancelled
+from cachd.fetch.sigv4 import Signer
+from cachd.fetch.transport import shutdown_socket
+from cachd.model import Auth
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator, Sequence
+
+    from cachd.fetch.answer import Wanted
+    from cachd.fetch.connect import Connector
+    from cachd.fetch.rate import TokenBucket
+    from cachd.fetch.transport import Transport
+
+GROW_STEP = 64 * 1024 * 1024
+"""Bytes asked for at once, where a size isn't known beforehand."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSettings:
+    """Times in seconds, rates in bytes per second."""
+
+    connect_timeout: float
+    stall_window: float
+    stall_floor: float
+
+
+class Locations:
+    """Where redirects of one job's URLs ended; threads share it."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, str]] = {}
+
+    def get(self, url: str, now: float) -> str | None:
+        known = self._known.get(url)
+        return known[1] if known is not None and known[0] > now else None
+
+    def remember(self, url: str, location: str, until: float) -> None:
+        self._known[url] = (until, location)
+
+    def forget(self, url: str) -> None:
+        self._known.pop(url, None)
+
+
+class WorkerJob:
+    """One job, shared by the threads that work on it.
+
+    ``ask`` sends the daemon a request for more bytes and returns its number.
+    """
+
+    def __init__(self, message: dict[str, Any], ask: Callable[[str, int], int]) -> None:
+        self.id = str(message["job"])
+        self.tree = str(message["tree"])
+        self.is_s3 = bool(message["s3"])
+        connect = message["connect"]
+        self.verify = bool(connect["verify"])
+        self.ca_pem = str(connect["ca_pem"] or "")
+        self.connect_timeout: float | None = connect["connect_timeout"]
+        self.read_timeout: float | None = connect["read_timeout"]
+        self.locations = Locations()
+        self._auth = Auth()
+        self._signer: Signer | None = None
+        self._clock_offset = float(message["clock_offset"])
+        self.set_auth(message["auth"])
+        self._ask = ask
+        self._lock = threading.Condition()
+        self._sockets: set[socket.socket] = set()
+        self._transports: set[Transport] = set()
+        self._writers = 0
+        self._grants: dict[int, CachdError | None] = {}
+        self.is_cancelled = False
+
+    def set_auth(self, data: dict[str, Any]) -> None:
+        auth = Auth(**{**data, "headers": tuple((n, v) for n, v in data["headers"])})
+        signer = Signer(auth) if auth.kind == "sigv4" else None
+        if signer is not None:
+            signer.clock_offset = self._clock_offset
+        self._auth, self._signer = auth, signer
+
+    def set_clock(self, offset: float) -> None:
+        self._clock_offset = offset
+        if self._signer is not None:
+            self._signer.clock_offset = offset
+
+    def auth_headers(
+        self, method: str, url: str, original: str, headers: Sequence[tuple[str, str]]
+    ) -> list[tuple[str, str]]:
+        """The pass for ``url``: never for another host than the plan's, and never in the clear
+        where the plan's URL was https."""
+        auth, signer = self._auth, self._signer
+        if auth.kind == "none":
+            return []
+        here, there = urlsplit(url), urlsplit(original)
+        if here.scheme != there.scheme:
+            return []
+        if signer is not None:
+            return signer.sign(method, url, headers) if here.netloc == there.netloc else []
+        return list(auth.headers) if _is_host(auth.host, here.hostname, here.netloc) else []
+
+    # --- cancelling ----------------------------------------------------------------------------
+
+    def watch(self, sock: socket.socket) -> None:
+        with self._lock:
+            # One that failed, or that its TLS wrapper has replaced, has no descriptor any more.
+            self._sockets = {one for one in self._sockets if one.fileno() >= 0}
+            self._sockets.add(sock)
+        if self.is_cancelled:
+            raise _cancelled()
+
+    def hold(self, transport: Transport) -> None:
+        with self._lock:
+            self._sockets.discard(transport.sock)
+            self._transports.add(transport)
+        if self.is_cancelled:
+            self.release(transport)
+            transport.close()
+            raise _cancelled()
+
+    def release(self, transport: Transport) -> None:
+        with self._lock:
+            self._transports.discard(transport)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Raises Cancelled instead of letting anybody write after ``cancel`` has returned."""
+        with self._lock:
+            if self.is_cancelled:
+                raise _cancelled()
+            self._writers += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._writers -= 1
+                if self.is_cancelled:
+                    self._lock.notify_all()
+
+    def cancel(self, patience: float) -> bool:
+        """Shut its connections, wait for writes under way; whether all ended in time (s)."""
+        with self._lock:
+            self.is_cancelled = True
+            sockets, transports = list(self._sockets), list(self._transports)
+            self._lock.notify_all()
+        for sock in sockets:
+            shutdown_socket(sock)
+        for transport in transports:
+            transport.shutdown()
+        with self._lock:
+            return self._lock.wait_for(lambda: self._writers == 0, patience)
+
+    # --- more bytes ----------------------------------------------------------------------------
+
+    def grow(self, count: int) -> None:
+        """Wait until the daemon has reserved ``count`` more bytes, or raise what it says."""
+        number = self._ask(self.id, count)
+        with self._lock:
+            self._lock.wait_for(lambda: self.is_cancelled or number in self._grants)
+            if self.is_cancelled:
+                raise _cancelled()
+            error = self._grants.pop(number)
+        if error is not None:
+            raise error
+
+    def grant(self, number: int, error: CachdError | None) -> None:
+        with self._lock:
+            self._grants[number] = error
+            self._lock.notify_all()
+
+
+class Work:
+    """One part under way in one thread: the job, the process's means, and what was received."""
+
+    def __init__(
+        self,
+        job: WorkerJob,
+        connector: Connector,
+        bucket: TokenBucket,
+        settings: WorkerSettings,
+        scratch: bytearray,
+    ) -> None:
+        self.job = job
+        self.connector = connector
+        self.bucket = bucket
+        self.verify = job.verify
+        self.ca_pem = job.ca_pem
+        self.locations = job.locations
+        self.auth_headers = job.auth_headers
+        self.watch = job.watch
+        self.hold = job.hold
+        self.release = job.release
+        self.writing = job.writing
+        self.connect_timeout = job.connect_timeout or settings.connect_timeout
+        self.stall_window = settings.stall_window
+        self.stall_floor = settings.stall_floor
+        self.head_patience = job.read_timeout or settings.stall_window
+        self.received = 0
+        self.started = time.monotonic()
+        self._scratch = memoryview(scratch)
+        self._granted = 0
+
+    def progress(self, count: int) -> None:
+        self.received += count
+
+    def scratch(self, count: int) -> memoryview:
+        return self._scratch[: min(count, len(self._scratch))]
+
+    def reserve(self, end: int, wanted: Wanted) -> None:
+        """See that the first ``end`` bytes of a file of unknown size may be written."""
+        if wanted.size is None and end > self._granted:
+            more = max(GROW_STEP, end - self._granted)
+            self.job.grow(more)
+            self._granted += more
+
+
+def _is_host(allowed: str, hostname: str | None, netloc: str) -> bool:
+    return allowed.lower() in ((hostname or "").lower(), netloc.rpartition("@")[2].lower())
+
+
+def _cancelled() -> Cancelled:
+    return Cancelled("nobody wants this fetch any more")

@@ -1,0 +1,166 @@
+"""``http://`` and ``https://``: one file, or one archive that is unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from cachd.model import Auth, Credentials, Plan, PlannedFile, Validator
+from cachd.names import check_name
+from cachd.sources.base import Location
+from cachd.sources.http_rules import (
+    authority,
+    canonical_url,
+    check_content_type,
+    file_name,
+    kind_of,
+    origin_of,
+)
+from cachd.sources.trust import connect_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cachd.model import Connect, SourceOptions
+    from cachd.settings import SourcesSettings
+    from cachd.sources.base import SourceContext, SourceRequest
+    from cachd.sources.http_client import HttpAnswer, HttpClient
+
+_NO_ANSWER_TO_HEAD = {400, 403, 405, 406, 500, 501, 502}
+
+
+class HttpSource:
+    """The ``Source`` of web servers.
+
+    A URI's query is part of what it means and stays in the canonical URI; messages leave it out,
+    for it may hold a signature. Patterns don't apply: the URI names one exact file.
+    """
+
+    schemes = ("http", "https")
+
+    def locate(
+        self,
+        uri: str,
+        options: SourceOptions,
+        settings: SourcesSettings,
+        environ: Mapping[str, str],
+    ) -> Location:
+        """Raises UriInvalid: no host, user information, no file name."""
+        url = canonical_url(uri)
+        file_name(url)
+        return Location(
+            scheme=urlsplit(url).scheme,
+            uri=url,
+            origin=origin_of(url),
+            is_default_origin=True,
+            options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+        )
+
+    async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
+        """One or two requests: HEAD, or a GET of the first byte where HEAD doesn't tell enough."""
+        uri = request.location.uri
+        name = file_name(uri)
+        check_name(name)
+        connect = await _connect(request, context)
+        async with _client(request, context, connect) as client:
+            answer, ranges, size = await _look(client, uri)
+        kind = kind_of(uri)
+        check_content_type(
+            uri,
+            kind,
+            answer.headers.get("Content-Type", ""),
+            strict=context.settings.http.check_content_type,
+        )
+        validator = Validator(
+            etag=answer.headers.get("ETag"), last_modified=answer.headers.get("Last-Modified")
+        )
+        return Plan(
+            revision=_revision(uri, validator, size),
+            files=(
+                PlannedFile(
+                    path=name, url=answer.url, size=size, validator=validator, ranges=ranges
+                ),
+            ),
+            auth=_auth(answer),
+            connect=connect,
+            unpack=kind,
+            is_validated=validator.is_usable,
+            is_credentialed=answer.was_credentialed,
+        )
+
+    async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
+        """The same look at the file, with the caller's headers."""
+        connect = await _connect(request, context)
+        async with _client(request, context, connect) as client:
+            await _look(client, request.location.uri)
+
+    async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
+        """The caller's headers for the host where the URI leads now."""
+        connect = await _connect(request, context)
+        async with _client(request, context, connect) as client:
+            answer, _, _ = await _look(client, request.location.uri)
+        return _auth(answer)
+
+
+async def _connect(request: SourceRequest, context: SourceContext) -> Connect:
+    return await connect_of(request.location.options, ca_bundle=context.settings.http.ca_bundle)
+
+
+def _client(request: SourceRequest, context: SourceContext, connect: Connect) -> HttpClient:
+    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+
+    return HttpClient(
+        guard=context.egress,
+        connect=connect,
+        credentials=request.credentials if request.identity == "caller" else Credentials(),
+        max_redirects=context.settings.http.max_redirects,
+        attempts=request.location.options.max_attempts,
+    )
+
+
+async def _look(client: HttpClient, url: str) -> tuple[HttpAnswer, bool, int | None]:
+    """The final answer's head, whether ranges work, and the size if it is known."""
+    from cachd.sources.http_client import check_status  # noqa: PLC0415
+
+    answer = await client.head("HEAD", url)
+    if answer.status not in _NO_ANSWER_TO_HEAD:
+        check_status(answer)
+        size = _number(answer.headers.get("Content-Length"))
+        if size is not None and answer.headers.get("Accept-Ranges", "").lower() == "bytes":
+            return answer, _is_plain(answer), size
+    first = await client.head("GET", url, Range="bytes=0-0")
+    if first.status == 416:
+        # An empty file has no first byte.
+        return first, False, 0
+    check_status(first)
+    if first.status == 206:
+        return first, _is_plain(first), _total(first.headers.get("Content-Range"))
+    return first, False, _number(first.headers.get("Content-Length"))
+
+
+def _is_plain(answer: HttpAnswer) -> bool:
+    """Ranges of an encoded body are of no use."""
+    return answer.headers.get("Content-Encoding", "identity").lower() == "identity"
+
+
+def _number(text: str | None) -> int | None:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _total(content_range: str | None) -> int | None:
+    return _number((content_range or "").rpartition("/")[2])
+
+
+def _revision(uri: str, validator: Validator, size: int | None) -> str:
+    moment = None if validator.strong_etag else validator.last_modified
+    row = [uri, validator.etag, moment, size]
+    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+
+
+def _auth(answer: HttpAnswer) -> Auth:
+    if not answer.sent_headers:
+        return Auth()
+    return Auth(kind="headers", headers=answer.sent_headers, host=authority(urlsplit(answer.url)))

@@ -1,0 +1,131 @@
+"""The rules of ``http(s)://`` URIs: file names, archives, Content-Types. Pure.
+
+They are KServe's (python/storage/kserve_storage/kserve_storage.py, ``_download_from_uri``), but for
+these: a plain file may also be ``binary/octet-stream`` (what S3 says of objects without a type); an
+archive may also be octets, or have the type of its compression; ``.tar.zst`` is an archive; a
+``.gz`` that is no tar stays as it is, where KServe unpacks it under another name; a file name stays
+percent-encoded, as it does there.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from cachd.errors import ContentTypeInvalid, UriInvalid
+from cachd.sources.archives import ArchiveKind, archive_kind
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+_OCTETS = ("application/octet-stream", "binary/octet-stream")
+_ZIP_TYPES = ("application/zip", "application/x-zip-compressed", "application/zip-compressed")
+_TAR_TYPES = ("application/x-tar", "application/x-gtar", "application/x-gzip", "application/gzip")
+_COMPRESSED_TYPES = (
+    "application/tar",
+    "application/x-tgz",
+    "application/x-compressed-tar",
+    "application/x-bzip2",
+    "application/x-bzip",
+    "application/x-xz",
+    "application/zstd",
+    "application/x-zstd",
+)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_TYPES = mimetypes.MimeTypes()
+
+
+def split_url(url: str) -> SplitResult:
+    """The parts of an absolute http(s) URL. Raises UriInvalid saying what is wrong."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise UriInvalid("the URL has no valid host or port", field="uri") from None
+    if parts.scheme.lower() not in _DEFAULT_PORTS or not parts.hostname:
+        raise UriInvalid("the URL has no host, or is not http(s)", field="uri")
+    if port == 0 or re.search(r"[\s\\%<>\"]", parts.netloc) or re.search(r"\s", url):
+        raise UriInvalid("the URL's host or port is not valid", field="uri")
+    if "@" in parts.netloc:
+        raise UriInvalid(
+            "the URL can't carry user information",
+            field="uri",
+            hint="send it as a header of the request: Authorization, for that host",
+        )
+    return parts
+
+
+def canonical_url(url: str) -> str:
+    """Host in lower case, no default port, no fragment; path and query as they are."""
+    parts = split_url(url)
+    return urlunsplit((parts.scheme.lower(), authority(parts), parts.path, parts.query, ""))
+
+
+def authority(parts: SplitResult) -> str:
+    """``host[:port]`` in lower case, without the scheme's default port."""
+    host = parts.hostname or ""
+    shown = f"[{host}]" if ":" in host else host
+    if parts.port is None or parts.port == _DEFAULT_PORTS[parts.scheme.lower()]:
+        return shown
+    return f"{shown}:{parts.port}"
+
+
+def origin_of(url: str) -> str:
+    parts = split_url(url)
+    return f"{parts.scheme.lower()}://{authority(parts)}"
+
+
+def shown(url: str) -> str:
+    """``url`` for messages: without its query, which may hold a signature."""
+    return url.partition("?")[0].partition("#")[0]
+
+
+def file_name(url: str) -> str:
+    """The base name of the path. Raises UriInvalid with KServe's words if there is none."""
+    name = split_url(url).path.rsplit("/", 1)[-1]
+    if name in {"", ".", ".."}:
+        raise UriInvalid(
+            f"No filename contained in URI: {shown(url)}",
+            field="uri",
+            hint="an http(s) URI names one file, such as https://host/model.tar.gz",
+        )
+    return name
+
+
+def kind_of(url: str) -> ArchiveKind:
+    """By the path's name, or by the query where the path's name has no known type."""
+    parts = split_url(url)
+    name = parts.path.rsplit("/", 1)[-1]
+    kind = archive_kind(name)
+    if not kind and _TYPES.guess_type(name) == (None, None):
+        kind = archive_kind(parts.query)
+    return kind
+
+
+def check_content_type(url: str, kind: ArchiveKind, content_type: str, *, strict: bool) -> None:
+    """Raises ContentTypeInvalid. HTML is always refused: it is a login page or an error page."""
+    given = content_type.strip().lower()
+    if given.startswith(("text/html", "application/xhtml")):
+        raise ContentTypeInvalid(
+            f"{shown(url)} answers with a web page (Content-Type {_clip(given)}), not a model",
+            hint="is this a login page, or the page that describes the file?",
+        )
+    if not strict:
+        return
+    expected = {
+        "zip": _ZIP_TYPES + _OCTETS,
+        "tar": _TAR_TYPES + _COMPRESSED_TYPES + _OCTETS,
+        "": _OCTETS,
+    }[kind]
+    if not given.startswith(expected):
+        raise ContentTypeInvalid(
+            f"{shown(url)} did not respond with Content-Type "
+            f"{' or '.join(expected[:2])} but with {_clip(given) or 'none'}",
+            hint="correct the server's types, or set sources.http.check_content_type to false",
+        )
+
+
+def _clip(text: str) -> str:
+    return repr(text[:80]) if text else ""

@@ -1,0 +1,113 @@
+"""Requests, locations, plans and credentials as JSON, to cross to the resolver process and back.
+
+These messages hold credentials: they go over the channel, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cachd.model import (
+    Auth,
+    Connect,
+    Credentials,
+    Digest,
+    Plan,
+    PlannedFile,
+    SourceOptions,
+    Validator,
+)
+from cachd.sources.base import Location, SourceRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Json = dict[str, Any]
+
+
+def request_to_json(request: SourceRequest) -> Json:
+    return asdict(request)
+
+
+def request_from_json(data: Json) -> SourceRequest:
+    location = data["location"]
+    credentials = dict(data["credentials"])
+    credentials["headers"] = tuple(
+        (host, _pairs(headers)) for host, headers in credentials["headers"]
+    )
+    return SourceRequest(
+        location=Location(**{**location, "options": SourceOptions(**location["options"])}),
+        allow=tuple(data["allow"]),
+        ignore=tuple(data["ignore"]),
+        identity=data["identity"],
+        credentials=Credentials(**credentials),
+    )
+
+
+def auth_to_json(auth: Auth) -> Json:
+    return asdict(auth)
+
+
+def auth_from_json(data: Json) -> Auth:
+    return Auth(**{**data, "headers": _pairs(data["headers"])})
+
+
+def plan_to_json(plan: Plan) -> Json:
+    return {
+        "revision": plan.revision,
+        "files": [_file_to_json(file) for file in plan.files],
+        "auth": auth_to_json(plan.auth),
+        "connect": asdict(plan.connect),
+        "unpack": plan.unpack,
+        "is_immutable": plan.is_immutable,
+        "is_validated": plan.is_validated,
+        "is_credentialed": plan.is_credentialed,
+        "metadata": dict(plan.metadata),
+    }
+
+
+def plan_from_json(data: Json) -> Plan:
+    return Plan(
+        **{
+            **data,
+            "files": tuple(_file_from_json(file) for file in data["files"]),
+            "auth": auth_from_json(data["auth"]),
+            "connect": Connect(**data["connect"]),
+        }
+    )
+
+
+def _file_to_json(file: PlannedFile) -> list[Any]:
+    """A row, for a model may have hundreds of thousands of files."""
+    validator, digest = file.validator, file.digest
+    return [
+        file.path,
+        file.url,
+        file.size,
+        validator.etag,
+        validator.last_modified,
+        validator.version_id,
+        digest and digest.algorithm,
+        digest and digest.value,
+        file.ranges,
+    ]
+
+
+def _file_from_json(row: list[Any]) -> PlannedFile:
+    path, url, size, etag, last_modified, version_id, algorithm, value, ranges = row
+    return PlannedFile(
+        path=path,
+        url=url,
+        size=size,
+        validator=Validator(etag=etag, last_modified=last_modified, version_id=version_id),
+        digest=None if algorithm is None else Digest(algorithm=algorithm, value=value),
+        ranges=ranges,
+    )
+
+
+def _pairs(rows: Iterable[Iterable[str]]) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for name, value in rows:
+        pairs.append((name, value))
+    return tuple(pairs)

@@ -1,0 +1,279 @@
+"""Who goes. Pure: it reads the index, and says what it would do.
+
+Least recently used first; revisions that are no longer current before current ones. Never what is
+leased, pinned, read or being written. A victim counts for the bytes that really become free with
+it: blocks that it shares with a survivor free nothing. Of the victims found so, those that turn out
+to be unnecessary are spared again, the latest used first: one big cold model rather than it and
+three small ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachd.store.index import Tally
+from cachd.store.types import Holder, SpacePlan, Victim
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from cachd.store.index import Index, Row
+
+MAX_HOLDERS = 50
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bytes and inodes. ``quota``: most that may be charged. ``free`` and ``free_inodes``: what the
+    volume has now; ``floor`` and ``inode_floor``: what must stay free. ``volume_size``: the whole.
+
+    ``may_evict_for_volume`` is False after evictions freed nothing there.
+    """
+
+    quota: int
+    volume_size: int
+    free: int
+    floor: int
+    free_inodes: int
+    inode_floor: int
+    has_inodes: bool = True
+    may_evict_for_volume: bool = True
+
+    @property
+    def ceiling(self) -> int:
+        """The most that one model could ever be given."""
+        return max(0, min(self.quota, self.volume_size - self.floor))
+
+
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What is missing, once everything in the trash is gone; 0 or less: nothing."""
+
+    quota: int
+    volume: int
+    inodes: int
+
+    def is_met(self, size: int, inodes: int) -> bool:
+        return self.quota <= size and self.volume <= size and self.inodes <= inodes
+
+    @property
+    def is_volume_short(self) -> bool:
+        return self.volume > 0 or self.inodes > 0
+
+    @property
+    def bytes(self) -> int:
+        return max(0, self.quota, self.volume)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """``rows`` are the victims, in the order in which they go, each with its reason and bytes."""
+
+    fits: bool
+    rows: tuple[tuple[Row, str, int], ...]
+    shortage: Shortage
+    shortfall: int
+    is_waiting: bool
+    """Whether it fits only once the trash is gone."""
+
+
+def shortage(index: Index, limits: Limits, needed: int = 0, inodes: int = 0) -> Shortage:
+    """What is missing for ``needed`` more bytes and ``inodes``, beyond what is promised already."""
+    going, going_inodes = index.marginal(_going(index))
+    return Shortage(
+        quota=index.charged - going + needed - limits.quota,
+        volume=index.reserved + needed + limits.floor - limits.free - going,
+        inodes=(
+            index.reserved_inodes + inodes + limits.inode_floor - limits.free_inodes - going_inodes
+            if limits.has_inodes
+            else 0
+        ),
+    )
+
+
+def make_room(
+    index: Index, limits: Limits, *, needed: int = 0, inodes: int = 0, for_row: Row | None = None
+) -> Decision:
+    """The victims for ``needed`` more bytes: any idle row may go at once, for somebody waits."""
+    short = shortage(index, limits, needed, inodes)
+    if short.is_met(0, 0):
+        now = _without_trash(index, limits, needed, inodes)
+        return Decision(True, (), short, 0, not now.is_met(0, 0))
+    if short.is_volume_short and not limits.may_evict_for_volume:
+        return Decision(False, (), short, max(0, short.volume, short.quota), False)
+    reason = "volume" if short.quota <= 0 else "quota"
+    rows = [row for row in _candidates(index) if row is not for_row]
+    return _choose(index, rows, short, reason)
+
+
+def _without_trash(index: Index, limits: Limits, needed: int, inodes: int) -> Shortage:
+    return Shortage(
+        quota=index.charged + needed - limits.quota,
+        volume=index.reserved + needed + limits.floor - limits.free,
+        inodes=(
+            index.reserved_inodes + inodes + limits.inode_floor - limits.free_inodes
+            if limits.has_inodes
+            else 0
+        ),
+    )
+
+
+def in_background(
+    index: Index, limits: Limits, *, high: int, low: int, idle_since: float
+) -> Decision:
+    """The victims of a background round: none that was used after ``idle_since`` (monotonic).
+
+    Above ``high`` charged bytes down to ``low``; and as many as the free-space floor needs.
+    """
+    short = shortage(index, limits)
+    over_quota = short.quota + limits.quota - low if short.quota + limits.quota > high else 0
+    may_help = limits.may_evict_for_volume
+    target = Shortage(
+        quota=over_quota,
+        volume=short.volume if may_help else 0,
+        inodes=short.inodes if may_help else 0,
+    )
+    if target.is_met(0, 0):
+        return Decision(True, (), target, 0, False)
+    reason = "watermark" if over_quota > 0 else "volume"
+    rows = [row for row in _candidates(index) if row.used_at <= idle_since]
+    return _choose(index, rows, target, reason)
+
+
+def down_to(index: Index, target: int, without: Sequence[Row] = ()) -> Decision:
+    """The victims that a person asks for: until at most ``target`` bytes are charged. ``without``
+    are going anyway."""
+    going, _ = index.marginal([*_going(index), *without])
+    short = Shortage(quota=index.charged - going - target, volume=0, inodes=0)
+    if short.is_met(0, 0):
+        return Decision(True, (), short, 0, False)
+    rows = [row for row in _candidates(index) if row not in without]
+    return _choose(index, rows, short, "requested")
+
+
+def superseded(index: Index, idle_since: float) -> list[Row]:
+    """Revisions that are no longer current and that nobody has used after ``idle_since``."""
+    return [
+        row
+        for row in index.snapshots.values()
+        if not row.is_current and row.used_at <= idle_since and not index.is_protected(row)
+    ]
+
+
+def expired(index: Index, idle_since: float) -> list[Row]:
+    """Ingests without a writer since before ``idle_since``."""
+    return [
+        row for row in index.ingests.values() if not row.is_active and row.used_at <= idle_since
+    ]
+
+
+def _going(index: Index) -> list[Row]:
+    return [row for row in index.trash if not row.is_stuck]
+
+
+def _tally_of_trash(index: Index) -> Tally:
+    """What a victim frees is judged as if all that is in the trash were gone already."""
+    tally = Tally(index)
+    for row in _going(index):
+        tally.add(row)
+    return tally
+
+
+def _candidates(index: Index) -> Iterable[Row]:
+    rows = [
+        row
+        for place in (index.snapshots, index.ingests)
+        for row in place.values()
+        if not index.is_protected(row)
+    ]
+    rows.sort(key=_order)
+    return rows
+
+
+def _order(row: Row) -> tuple[bool, int]:
+    return row.is_current or row.state == "ingest", row.last_used
+
+
+def _choose(index: Index, rows: list[Row], short: Shortage, reason: str) -> Decision:
+    tally = _tally_of_trash(index)
+    base_bytes, base_inodes = tally.bytes, tally.inodes
+
+    def is_met() -> bool:
+        return short.is_met(tally.bytes - base_bytes, tally.inodes - base_inodes)
+
+    chosen: list[Row] = []
+    for row in rows:
+        if is_met():
+            break
+        tally.add(row)
+        chosen.append(row)
+    fits = is_met()
+    shortfall = max(0, short.bytes - (tally.bytes - base_bytes))
+    if fits:
+        for row in sorted(chosen, key=_order, reverse=True):
+            tally.remove(row)
+            if is_met():
+                chosen.remove(row)
+            else:
+                tally.add(row)
+    return Decision(fits, price(index, chosen, reason), short, shortfall, False)
+
+
+def price(index: Index, rows: Iterable[Row], reason: str) -> tuple[tuple[Row, str, int], ...]:
+    """``rows`` as victims for ``reason``, each with the bytes that become free with it."""
+    tally = _tally_of_trash(index)
+    priced = []
+    for row in rows:
+        before = tally.bytes
+        tally.add(row)
+        is_old = row.state == "snapshot" and not row.is_current
+        priced.append((row, "superseded" if is_old else reason, tally.bytes - before))
+    return tuple(priced)
+
+
+def to_victim(row: Row, reason: str, size: int) -> Victim:
+    return Victim(
+        key=row.key,
+        revision=row.revision,
+        uri=row.info.ref.uri,
+        bytes=size,
+        last_used=row.last_used / 1e9,
+        reason=reason,
+        is_ingest=row.state == "ingest",
+    )
+
+
+def explain(
+    index: Index, limits: Limits, decision: Decision, needed: int, inodes: int
+) -> SpacePlan:
+    """``decision`` as an answer for people and programs."""
+    held_by: tuple[Holder, ...] = ()
+    is_never = needed > limits.ceiling
+    if not decision.fits:
+        held_by = tuple(_holders(index, limits, decision.shortage))
+    return SpacePlan(
+        fits=decision.fits,
+        needed=needed,
+        inodes=inodes,
+        victims=tuple(to_victim(*item) for item in decision.rows) if decision.fits else (),
+        shortfall=decision.shortfall,
+        held_by=held_by,
+        ceiling=limits.ceiling,
+        is_never=is_never,
+    )
+
+
+def _holders(index: Index, limits: Limits, short: Shortage) -> list[Holder]:
+    holders = []
+    for row in index.rows():
+        what = index.is_protected(row)
+        if what and row.state != "trash":
+            holders.append(Holder(what=what, key=row.key, bytes=row.allocated + row.reserved))
+    holders.sort(key=lambda holder: holder.bytes, reverse=True)
+    del holders[MAX_HOLDERS:]
+    if short.is_volume_short:
+        others = limits.volume_size - limits.free - index.allocated
+        what = "others" if limits.may_evict_for_volume else "open-files"
+        holders.append(Holder(what=what, key="", bytes=max(0, others)))
+    return holders

@@ -1,0 +1,103 @@
+"""Letting go on purpose: what a person asks for, and what is only old."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cachd.errors import InUse
+from cachd.store import eviction
+from cachd.store.types import GcReport, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cachd.store.index import Row
+    from cachd.store.startup import Opened
+
+
+async def collect(opened: Opened, *, dry_run: bool, target: int | None) -> GcReport:
+    """See ``Store.collect``."""
+    context, index, room = opened.context, opened.context.index, opened.room
+    now = context.clock.monotonic()
+    old = eviction.superseded(index, now)
+    partial = eviction.expired(index, now - context.settings.partial_ttl)
+    limit = room.watermarks()[1] if target is None else target
+    rest = eviction.down_to(index, limit, without=[*old, *partial])
+    victims = (
+        *eviction.price(index, old, "superseded"),
+        *eviction.price(index, partial, "expired"),
+        *rest.rows,
+    )
+    report = GcReport(
+        evicted=tuple(eviction.to_victim(*item) for item in victims),
+        freed=index.marginal(row for row, _, _ in victims)[0],
+        dry_run=dry_run,
+    )
+    if victims and not dry_run:
+        await room.evict(victims)
+    return report
+
+
+async def remove(opened: Opened, key: str, rows: list[Row], *, force: bool) -> int:
+    """See ``Store.remove``; ``rows`` are all of the key."""
+    index = opened.context.index
+    reasons = sorted({index.is_protected(row) for row in rows} - {""})
+    if reasons and not force:
+        raise InUse(
+            f"{key} is in use: {', '.join(reasons)}",
+            hint="release its leases, unpin it or end its fetch; or remove it by force",
+            held_by=reasons,
+        )
+    rows = [row for row in rows if not row.is_active]
+    victims = eviction.price(index, rows, "requested")
+    freed = index.marginal(rows)[0]
+    await opened.room.evict(tuple((row, "requested", size) for row, _, size in victims))
+    for row in rows:
+        await opened.leases.break_all(row)
+    return freed
+
+
+async def tidy(opened: Opened) -> None:
+    """Let go of old revisions and of ingests that nobody came back for; try again to unlink what
+    couldn't be."""
+    context, index = opened.context, opened.context.index
+    now = context.clock.monotonic()
+    opened.trash.retry()
+    old = eviction.superseded(index, now - context.settings.min_idle)
+    partial = eviction.expired(index, now - context.settings.partial_ttl)
+    victims = eviction.price(index, [*old, *partial], "expired")
+    if victims:
+        await opened.room.evict(victims)
+
+
+def usage(opened: Opened) -> Usage:
+    """See ``Store.usage``."""
+    context, index = opened.context, opened.context.index
+    limits, (high, low) = opened.room.limits(), opened.room.watermarks()
+    pinned = [row for key in index.pins if (row := index.current(key)) is not None]
+    return Usage(
+        quota=limits.quota,
+        allocated=index.allocated,
+        reserved=index.reserved,
+        free=context.volume.free,
+        volume_size=context.volume.size,
+        free_floor=limits.floor,
+        high_watermark=high,
+        low_watermark=low,
+        snapshots=len(index.snapshots),
+        ingests=sum(row.allocated for row in index.ingests.values()),
+        trash=index.marginal(index.trash)[0],
+        inodes=index.inodes,
+        inodes_free=context.volume.inodes_free,
+        pinned=sum(row.allocated for row in pinned),
+        leased=sum(row.allocated for row in index.snapshots.values() if row.leases),
+        degraded=tuple(_degraded(opened)),
+    )
+
+
+def _degraded(opened: Opened) -> Iterator[str]:
+    yield from opened.context.capabilities.lacks()
+    yield from opened.room.complaints()
+    stuck = sum(row.allocated for row in opened.context.index.trash if row.is_stuck)
+    if stuck:
+        yield f"{stuck} bytes in the trash can't be unlinked; see the log"

@@ -1,0 +1,196 @@
+"""The life of arriving bytes: begin, record, commit or suspend or abort.
+
+Until ``commit`` has returned nothing of it can be found by a reader. Afterwards every file of the
+revision is there, durable, under one rename.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from cachd.errors import InternalError
+from cachd.store.fsio import disk_errors, measure
+from cachd.store.publish import Publication, publish
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from cachd.model import ManifestFile, PartDone, Plan, Ref
+    from cachd.store.context import Context
+    from cachd.store.index import Row
+    from cachd.store.journal import Journal
+    from cachd.store.room import Room
+    from cachd.store.trash import Trash
+    from cachd.store.types import StoredSnapshot
+
+log = logging.getLogger("cachd.store")
+
+
+class Ingest:
+    """One revision on its way. Made by ``Store.begin``; ends with exactly one of commit, suspend
+    and abort (the others do nothing then). For use by one task, but for ``record``."""
+
+    def __init__(
+        self,
+        *,
+        context: Context,
+        room: Room,
+        trash: Trash,
+        row: Row,
+        ref: Ref,
+        plan: Plan,
+        source: str,
+        journal: Journal,
+        directory_fd: int,
+        done: Mapping[str, list[PartDone]],
+        linked: frozenset[str],
+        sparse: frozenset[str],
+        on_end: Callable[[], None],
+        to_snapshot: Callable[[Row], StoredSnapshot],
+    ) -> None:
+        self._context = context
+        self._room = room
+        self._trash = trash
+        self._row = row
+        self._ref = ref
+        self._plan = plan
+        self._source = source
+        self._journal = journal
+        self._directory_fd = directory_fd
+        self._sparse = sparse
+        self._on_end = on_end
+        self._to_snapshot = to_snapshot
+        self._appending = asyncio.Lock()
+        self._ending = asyncio.Lock()
+        self._is_over = False
+        self.path: Path = context.layout.ingest(ref.key, plan.revision)
+        self.tree: Path = self.path / "tree"
+        self.done: Mapping[str, list[PartDone]] = done
+        self.linked: frozenset[str] = linked
+
+    def __repr__(self) -> str:
+        state = "over" if self._is_over else "open"
+        return f"<Ingest {self._ref.key}-{self._plan.revision} {state}>"
+
+    async def record(self, parts: Sequence[PartDone]) -> None:
+        """Append finished parts to the journal. Raises DiskFull, DiskError."""
+        self._check_open()
+        if not parts:
+            return
+        async with self._appending:
+            with self._disk_errors("writing the journal"):
+                await self._context.threads.run(self._journal.append, list(parts))
+        for part in parts:
+            if part.path in self._sparse:
+                self._context.index.grew(self._row, part.length)
+
+    async def grow(self, more: int) -> None:
+        """Reserve ``more`` bytes, evicting if need be. Raises NoSpace, TooLarge."""
+        self._check_open()
+        await self._room.reserve(self._row, more, 0)
+
+    async def measure(self) -> None:
+        """Count what is on disk by now; for files whose blocks come as they are written."""
+        if self._is_over or not (self._sparse or self._plan.unpack or not self._plan.files):
+            return
+        found = await self._context.threads.run(measure, self.path)
+        if not self._is_over:
+            self._context.index.written += max(0, found.allocated - self._row.allocated)
+            self._context.index.measured(self._row, found.allocated, found.inodes)
+
+    async def commit(
+        self, files: Sequence[ManifestFile], *, metadata: Mapping[str, str] | None = None
+    ) -> StoredSnapshot:
+        """Publish. ``files`` are complete and verified; what else lies in the tree is removed.
+
+        A caller that is cancelled leaves the commit running to its end. If another ingest of the
+        same revision was quicker, its snapshot stays. Raises SizeMismatch if a file isn't there as
+        ``files`` says (the ingest goes on), DiskFull, DiskError, PathUnsafe.
+        """
+        work = self._commit(tuple(files), dict(metadata or {}))
+        return await asyncio.shield(self._context.background.own(work, f"commit-{self._ref.key}"))
+
+    async def _commit(
+        self, files: tuple[ManifestFile, ...], metadata: dict[str, str]
+    ) -> StoredSnapshot:
+        async with self._ending:
+            self._check_open()
+            publication = Publication(
+                ref=self._ref,
+                plan=self._plan,
+                source=self._source,
+                files=files,
+                metadata=metadata,
+                path=self.path,
+                directory_fd=self._directory_fd,
+            )
+            try:
+                row = await publish(self._context, self._trash, self._row, publication)
+            finally:
+                # Once renamed it is no ingest any more, whether or not the rest went well.
+                if self._row.state != "ingest":
+                    await self._close()
+            snapshot = self._to_snapshot(row)
+            log.info(
+                "published %s revision %s: %d files, %d bytes",
+                row.key,
+                row.revision,
+                row.info.files,
+                row.info.bytes,
+                extra={"key": row.key},
+            )
+            return snapshot
+
+    async def suspend(self) -> None:
+        """Let go, but keep what is here for a resume: the reservation beyond it is given back."""
+        await asyncio.shield(self._context.background.own(self._suspend(), "suspend"))
+
+    async def _suspend(self) -> None:
+        async with self._ending:
+            if self._is_over:
+                return
+            context, row = self._context, self._row
+            try:
+                found = await context.threads.run(measure, self.path)
+                context.index.measured(row, found.allocated, found.inodes)
+            except OSError as error:
+                log.warning("%s can't be measured: %s", self.path, error)
+            context.index.settle(row)
+            context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
+            row.is_active = False
+            await self._close()
+
+    async def abort(self) -> None:
+        """Forget it; its bytes go to the trash."""
+        await asyncio.shield(self._context.background.own(self._abort(), "abort"))
+
+    async def _abort(self) -> None:
+        async with self._ending:
+            if self._is_over:
+                return
+            await self._trash.discard([self._row])
+            await self._close()
+
+    async def _close(self) -> None:
+        self._is_over = True
+        try:
+            await self._context.threads.run(_close_files, self._journal, self._directory_fd)
+        finally:
+            self._on_end()
+
+    def _check_open(self) -> None:
+        if self._is_over:
+            raise InternalError(f"{self!r} has ended already")
+
+    def _disk_errors(self, doing: str) -> AbstractContextManager[None]:
+        return disk_errors(f"{doing} of {self._ref.key}", self._context.capabilities.mount_point)
+
+
+def _close_files(journal: Journal, directory_fd: int) -> None:
+    journal.close()
+    os.close(directory_fd)

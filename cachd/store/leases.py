@@ -1,0 +1,238 @@
+"""Leases: promises not to evict, each a small file, so that a restart forgets none.
+
+The id is a pass to read, so it never reaches the disk: the file's name, and the lease's handle, is
+its sha256. After a restart each lease gets its time anew, for nobody could renew it meanwhile.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cachd.errors import InvalidError, LeaseUnknown
+from cachd.store.fsio import disk_errors, remove_file, replace_file
+from cachd.store.types import StoredLease
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cachd.settings import LeaseSettings
+    from cachd.store.context import Context
+    from cachd.store.index import Row
+
+log = logging.getLogger("cachd.store")
+
+
+def handle_of(lease_id: str) -> str:
+    return hashlib.sha256(lease_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(slots=True)
+class _Lease:
+    handle: str
+    row: Row
+    holder: str
+    ttl: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseFile:
+    """What is on disk. ``ttl`` in seconds."""
+
+    handle: str
+    key: str
+    revision: str
+    holder: str
+    ttl: float
+    boot_id: str
+
+    def encode(self) -> bytes:
+        data = {
+            "key": self.key,
+            "revision": self.revision,
+            "holder": self.holder,
+            "ttl": self.ttl,
+            "boot_id": self.boot_id,
+        }
+        return json.dumps(data).encode("ascii") + b"\n"
+
+
+def read_lease(path: Path) -> LeaseFile:
+    """Blocking. Raises OSError, ValueError."""
+    data = json.loads(path.read_bytes())
+    try:
+        return LeaseFile(
+            handle=path.name,
+            key=str(data["key"]),
+            revision=str(data["revision"]),
+            holder=str(data["holder"]),
+            ttl=float(data["ttl"]),
+            boot_id=str(data["boot_id"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no lease: {error!r}") from None
+
+
+class Leases:
+    def __init__(self, context: Context, settings: LeaseSettings) -> None:
+        self._context = context
+        self._settings = settings
+        self._leases: dict[str, _Lease] = {}
+
+    def restore(self, files: Iterable[LeaseFile]) -> list[str]:
+        """Take up what was on disk, each with its whole time; the handles of those whose snapshot
+        is gone."""
+        gone = []
+        for file in files:
+            row = self._context.index.snapshots.get((file.key, file.revision))
+            if row is None:
+                gone.append(file.handle)
+                continue
+            self._hold(file.handle, row, file.holder, file.ttl)
+        return gone
+
+    def _hold(self, handle: str, row: Row, holder: str, ttl: float) -> _Lease:
+        expires = self._context.clock.monotonic() + ttl
+        lease = _Lease(handle, row, holder, ttl, expires)
+        self._leases[handle] = lease
+        row.leases += 1
+        return lease
+
+    def _ttl(self, ttl: float | None) -> float:
+        if ttl is None:
+            return self._settings.ttl
+        if not 0 < ttl <= self._settings.max_ttl:
+            raise InvalidError(
+                f"a lease's ttl is more than 0 and at most {self._settings.max_ttl:g} s, "
+                f"not {ttl:g}",
+                field="ttl",
+                hint="renew the lease while it is used, or raise leases.max_ttl",
+            )
+        return ttl
+
+    async def grant(self, row: Row, holder: str, ttl: float | None) -> StoredLease:
+        """A new lease; the row is held before the first await. Raises InvalidError, DiskError."""
+        lease_id = secrets.token_urlsafe(24)
+        lease = self._hold(handle_of(lease_id), row, holder, self._ttl(ttl))
+        try:
+            await self._write(lease)
+        except BaseException:
+            # Perhaps the file is there and only its writer was cancelled.
+            self._drop(lease)
+            self._context.background.own(self._unlink([lease.handle]), "lease undo")
+            raise
+        return self._show(lease, lease_id)
+
+    async def _write(self, lease: _Lease) -> None:
+        context = self._context
+        file = LeaseFile(
+            handle=lease.handle,
+            key=lease.row.key,
+            revision=lease.row.revision,
+            holder=lease.holder,
+            ttl=lease.ttl,
+            boot_id=context.boot_id,
+        )
+        with disk_errors("writing a lease", context.capabilities.mount_point):
+            await context.threads.run(
+                replace_file, context.layout.leases, lease.handle, file.encode(), mode=0o600
+            )
+
+    async def renew(self, lease_id: str, ttl: float | None) -> StoredLease:
+        """From now on ``ttl`` (None: as long as before). Raises LeaseUnknown, InvalidError."""
+        lease = self._leases.get(handle_of(lease_id))
+        if lease is None:
+            raise _unknown()
+        new = lease.ttl if ttl is None else self._ttl(ttl)
+        is_changed, lease.ttl = new != lease.ttl, new
+        lease.expires = self._context.clock.monotonic() + new
+        if is_changed:
+            await self._write(lease)
+            if lease.handle not in self._leases:
+                await self._unlink([lease.handle])
+        return self._show(lease, lease_id)
+
+    async def release(self, lease_id: str) -> None:
+        """By id, or by handle. Raises LeaseUnknown."""
+        lease = self._leases.get(handle_of(lease_id)) or self._leases.get(lease_id)
+        if lease is None:
+            raise _unknown()
+        self._drop(lease)
+        await self._unlink([lease.handle])
+
+    def _drop(self, lease: _Lease) -> None:
+        if self._leases.pop(lease.handle, None) is not None:
+            lease.row.leases -= 1
+            lease.row.used_at = self._context.clock.monotonic()
+
+    async def _unlink(self, handles: Iterable[str]) -> None:
+        context = self._context
+        for handle in handles:
+            with disk_errors("removing a lease", context.capabilities.mount_point):
+                await context.threads.run(remove_file, context.layout.leases / handle)
+
+    async def forget(self, handles: Iterable[str]) -> None:
+        """Remove lease files that stand for nothing."""
+        await self._unlink(handles)
+
+    async def expire(self) -> int:
+        """Drop what is over; how many."""
+        now = self._context.clock.monotonic()
+        over = [lease for lease in self._leases.values() if lease.expires <= now]
+        for lease in over:
+            self._drop(lease)
+            log.info(
+                "lease of %s by %r expired",
+                lease.row.key,
+                lease.holder,
+                extra={"key": lease.row.key},
+            )
+        await self._unlink([lease.handle for lease in over])
+        return len(over)
+
+    async def break_all(self, row: Row) -> None:
+        """An administrator removes the model by force."""
+        broken = [lease for lease in self._leases.values() if lease.row is row]
+        for lease in broken:
+            self._drop(lease)
+            log.warning("lease of %s by %r broken by force", row.key, lease.holder)
+        await self._unlink([lease.handle for lease in broken])
+
+    def find(self, lease_id: str) -> StoredLease | None:
+        """The living lease with that id; a handle is no id."""
+        lease = self._leases.get(handle_of(lease_id))
+        if lease is None or lease.expires <= self._context.clock.monotonic():
+            return None
+        return self._show(lease, lease_id)
+
+    def all(self, key: str | None) -> list[StoredLease]:
+        """Of one key or all, without their ids."""
+        return [
+            self._show(lease, "")
+            for lease in self._leases.values()
+            if key is None or lease.row.key == key
+        ]
+
+    def _show(self, lease: _Lease, lease_id: str) -> StoredLease:
+        return StoredLease(
+            id=lease_id,
+            handle=lease.handle,
+            key=lease.row.key,
+            revision=lease.row.revision,
+            holder=lease.holder,
+            ttl=lease.ttl,
+            expires_in=max(0.0, lease.expires - self._context.clock.monotonic()),
+        )
+
+
+def _unknown() -> LeaseUnknown:
+    return LeaseUnknown(
+        "there is no such lease; it may have expired",
+        hint="take a new one, and renew it before its ttl is over",
+    )

@@ -1,0 +1,221 @@
+"""The commit: manifest, sync, one rename, ``current/<key>``. A kill at any instant leaves the old
+state or the new one, and an ingest that can be resumed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cachd.errors import SizeMismatch
+from cachd.model import Manifest
+from cachd.names import check_tree, escape
+from cachd.store.fsio import (
+    disk_errors,
+    fsync_directory,
+    make_directory,
+    measure,
+    replace_file,
+    sync_tree,
+    write_all,
+)
+from cachd.store.journal import JOURNAL_NAME
+from cachd.store.manifests import MANIFEST_NAME, encode_manifest, info_of
+from cachd.store.sharing import link_blobs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cachd.model import ManifestFile, Plan, Ref
+    from cachd.store.capabilities import Capabilities
+    from cachd.store.context import Context
+    from cachd.store.fsio import Measured
+    from cachd.store.index import Row
+    from cachd.store.layout import Layout
+    from cachd.store.observe import OnStep
+    from cachd.store.trash import Trash
+
+log = logging.getLogger("cachd.store")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publication:
+    """``directory_fd`` was opened at ``path`` before the first write."""
+
+    ref: Ref
+    plan: Plan
+    source: str
+    files: tuple[ManifestFile, ...]
+    metadata: dict[str, str]
+    path: Path
+    directory_fd: int
+
+    def manifest(self, boot_id: str) -> Manifest:
+        return Manifest(
+            ref=self.ref,
+            revision=self.plan.revision,
+            files=self.files,
+            created=datetime.now(UTC).isoformat(timespec="microseconds"),
+            source=self.source,
+            is_credentialed=self.plan.is_credentialed,
+            is_validated=self.plan.is_validated,
+            is_immutable=self.plan.is_immutable,
+            identity=self.plan.identity,
+            boot_id=boot_id,
+            metadata={**self.plan.metadata, **self.metadata},
+        )
+
+
+async def publish(context: Context, trash: Trash, row: Row, publication: Publication) -> Row:
+    """Make the ingest of ``row`` the current snapshot of its key; the row that is current then."""
+    key, revision = row.key, row.revision
+    check_tree(
+        (file.path for file in publication.files),
+        is_case_sensitive=context.capabilities.case_sensitive,
+    )
+    manifest = publication.manifest(context.boot_id)
+    mount_point = context.capabilities.mount_point
+    with disk_errors(f"committing {key}", mount_point):
+        found = await context.threads.run(
+            _complete, publication, manifest, context.capabilities, context.on_step
+        )
+        await _clear_collision(context, trash, publication)
+        async with context.names:
+            twin = context.index.snapshots.get((key, revision))
+            if twin is None:
+                await context.threads.run(_rename, context.layout, publication)
+                context.index.publish(
+                    row, info_of(manifest), found.allocated, found.inodes, found.linked
+                )
+                context.on_step("renamed")
+            winner = twin or row
+            winner.readers += 1
+    try:
+        if twin is None:
+            context.manifests.put(manifest)
+        else:
+            await trash.discard([row])
+        await _make_current(context, winner, publication)
+    finally:
+        winner.readers -= 1
+    return winner
+
+
+async def _clear_collision(context: Context, trash: Trash, publication: Publication) -> None:
+    """Keys are short hashes: what another ref has at the same key and revision makes way."""
+    other = context.index.snapshots.get((publication.ref.key, publication.plan.revision))
+    if other is not None and other.info.ref != publication.ref:
+        log.warning("%s is the key of two models; the older one goes", other.key)
+        await trash.discard([other])
+
+
+async def _make_current(context: Context, row: Row, publication: Publication) -> None:
+    with disk_errors(f"publishing {row.key}", context.capabilities.mount_point):
+        async with context.names:
+            await context.threads.run(
+                set_current, context.layout, row.key, row.revision, context.on_step
+            )
+            context.index.set_current(row)
+    context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
+    # The revision is out: what follows saves work later, and its failure harms nobody.
+    try:
+        inodes = await context.threads.run(
+            _tidy, context.layout, row.key, row.revision, publication.files, context.on_step
+        )
+    except OSError as error:
+        log.warning("%s was published, but its files are not shared: %s", row.key, error)
+    else:
+        row.linkable.extend(inodes.difference(row.linkable))
+
+
+def _complete(
+    publication: Publication, manifest: Manifest, capabilities: Capabilities, on_step: OnStep
+) -> Measured:
+    """The ingest's directory as it is published: durable, and nothing in it that isn't listed."""
+    path = publication.path
+    found = measure(path)
+    listed = {"tree/" + file.path: file.size for file in publication.files}
+    for name, size in listed.items():
+        if name not in found.files:
+            raise SizeMismatch(
+                f"the file {escape(name[5:])} is missing from the tree",
+                hint="ask again: it is fetched then",
+            )
+        if found.files[name][0] != size:
+            raise SizeMismatch(
+                f"the file {escape(name[5:])} has {found.files[name][0]} bytes on disk, not {size}",
+                hint="ask again: it is fetched then",
+            )
+    _remove_unlisted(path, found, listed)
+    for name in listed:
+        (path / name).chmod(0o444)
+    for name in found.directories:
+        (path / name).chmod(0o755)
+    _write_manifest(path, encode_manifest(manifest))
+    path.chmod(0o755)
+    on_step("manifest")
+    sync_tree(path, capabilities.sync, publication.directory_fd)
+    on_step("synced")
+    return measure(path)
+
+
+def _remove_unlisted(path: Path, found: Measured, listed: dict[str, int]) -> None:
+    ours = {JOURNAL_NAME, MANIFEST_NAME}
+    for name in [*found.files, *found.others]:
+        if name not in listed and name not in ours:
+            log.debug("%s is in no manifest, so it is removed", path / name)
+            (path / name).unlink()
+
+
+def _write_manifest(path: Path, data: bytes) -> None:
+    target = path / MANIFEST_NAME
+    target.unlink(missing_ok=True)
+    fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o444)
+    try:
+        write_all(fd, data)
+        os.fchmod(fd, 0o444)
+    finally:
+        os.close(fd)
+
+
+def _rename(layout: Layout, publication: Publication) -> None:
+    ref, revision = publication.ref, publication.plan.revision
+    target = layout.snapshot(ref.key, revision)
+    if not target.parent.exists():
+        make_directory(target.parent, 0o755)
+        fsync_directory(layout.snapshots)
+    elif target.exists():
+        # No snapshot that the scan knew: something half removed, or put here by hand.
+        target.rename(layout.trash / f"{ref.key}-{revision}-{secrets.token_hex(8)}")
+    publication.path.rename(target)
+
+
+def set_current(layout: Layout, key: str, revision: str, on_step: OnStep) -> None:
+    """Make the rename durable, then say that ``revision`` is current. Blocking; raises OSError."""
+    try:
+        fsync_directory(layout.snapshot(key, revision).parent)
+        fsync_directory(layout.ingests)
+    except OSError as error:
+        log.error("the rename of %s may not be durable yet: %s", key, error)
+    on_step("parents")
+    replace_file(layout.currents, key, revision.encode() + b"\n", mode=0o644)
+    on_step("current")
+
+
+def _tidy(
+    layout: Layout,
+    key: str,
+    revision: str,
+    files: tuple[ManifestFile, ...],
+    on_step: OnStep,
+) -> set[int]:
+    path = layout.snapshot(key, revision)
+    with suppress(FileNotFoundError):
+        (path / JOURNAL_NAME).unlink()
+    inodes = link_blobs(layout, path / "tree", files)
+    on_step("shared")
+    return inodes

@@ -1,0 +1,267 @@
+"""Making room: reservations, eviction rounds, and the check that an eviction really frees.
+
+Unlinking frees nothing while somebody holds the file open or has another link to it. So a round for
+the volume's sake lets go of one model at a time and compares what should have become free with what
+has; where the two part, the round ends and none follows for a while. Rounds for the quota's sake
+count what our own accounting says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from cachd.errors import NoSpace, TooLarge
+from cachd.store import eviction
+from cachd.store.eviction import Decision, Limits
+from cachd.store.fsio import disk_errors
+from cachd.store.linux import syncfs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cachd.store.context import Context
+    from cachd.store.index import Row
+    from cachd.store.trash import Trash
+    from cachd.store.types import SpacePlan, Victim
+
+log = logging.getLogger("cachd.store")
+
+BACK_OFF = 600.0
+"""Seconds without evictions for the volume's sake, after one that freed nothing."""
+_SETTLE = 3.0
+"""Seconds that a file system may take to show what was freed (XFS and btrfs do it later)."""
+_SETTLE_POLL = 0.1
+_NOISE = 1024 * 1024
+"""Bytes below which others' writes hide what was freed."""
+
+
+class Room:
+    def __init__(self, context: Context, trash: Trash) -> None:
+        self._context = context
+        self._trash = trash
+        self._paused_until = float("-inf")
+
+    # --- pure answers -------------------------------------------------------------------------
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether evicting for the volume's sake is pointless for now."""
+        return self._context.clock.monotonic() < self._paused_until
+
+    def limits(self) -> Limits:
+        """From the settings and the last look at the volume."""
+        settings, volume = self._context.settings, self._context.volume
+        return Limits(
+            quota=settings.quota.resolve(volume.size),
+            volume_size=volume.size,
+            free=volume.free,
+            floor=settings.free_floor.resolve(volume.size),
+            free_inodes=volume.inodes_free,
+            inode_floor=int(volume.inodes * settings.inode_floor / 100),
+            has_inodes=volume.inodes > 0,
+            may_evict_for_volume=not self.is_paused,
+        )
+
+    def complaints(self) -> Iterator[str]:
+        """What an operator should know, in sentences."""
+        limits = self.limits()
+        if self.is_paused:
+            yield (
+                "evicting for the volume's sake is paused: what was evicted last is still held "
+                "open by somebody (lsof +L1)"
+            )
+        if limits.free < limits.floor:
+            yield f"the volume has {limits.free} bytes free, below the floor of {limits.floor}"
+
+    def watermarks(self) -> tuple[int, int]:
+        """High and low, in charged bytes."""
+        settings = self._context.settings
+        quota = settings.quota.resolve(self._context.volume.size)
+        return (
+            int(quota * settings.high_watermark / 100),
+            int(quota * settings.low_watermark / 100),
+        )
+
+    def plan(self, needed: int, inodes: int) -> SpacePlan:
+        """What a reservation would do now."""
+        index, limits = self._context.index, self.limits()
+        decision = eviction.make_room(index, limits, needed=needed, inodes=inodes)
+        return eviction.explain(index, limits, decision, needed, inodes)
+
+    # --- reservations -------------------------------------------------------------------------
+
+    async def reserve(self, row: Row, needed: int, inodes: int) -> None:
+        """Promise ``needed`` bytes and ``inodes`` to an ingest, evicting what policy lets go.
+
+        When it returns the bytes are there. Raises TooLarge, NoSpace, DiskError; then nothing is
+        promised.
+        """
+        index = self._context.index
+        if needed <= 0 and inodes <= 0:
+            return
+        await self._look()
+        limits = self.limits()
+        decision = eviction.make_room(index, limits, needed=needed, inodes=inodes, for_row=row)
+        if not decision.fits or needed > limits.ceiling:
+            raise self._refusal(decision, limits, needed, inodes)
+        index.reserve(row, needed, inodes)
+        try:
+            await self._settle(row, needed, inodes)
+        except BaseException:
+            index.reserve(row, -needed, -inodes)
+            raise
+
+    async def _look(self) -> None:
+        with disk_errors("looking at the volume", self._context.capabilities.mount_point):
+            await self._context.refresh_volume()
+
+    async def _settle(self, row: Row, needed: int, inodes: int) -> None:
+        """Evict and wait until everything promised has its room. Each turn lets go of a row or
+        waits for one that is being unlinked, so it ends."""
+        index = self._context.index
+        while True:
+            limits = self.limits()
+            decision = eviction.make_room(index, limits, for_row=row)
+            if not decision.fits:
+                raise self._refusal(decision, limits, needed, inodes)
+            if decision.rows:
+                await self._evict(decision)
+            elif not decision.is_waiting:
+                return
+            elif not await self._trash.wait_for_any():
+                await asyncio.sleep(_SETTLE_POLL)
+            await self._look()
+
+    def _refusal(self, decision: Decision, limits: Limits, needed: int, inodes: int) -> NoSpace:
+        plan = eviction.explain(self._context.index, limits, decision, needed, inodes)
+        facts: dict[str, Any] = {
+            "needed": needed,
+            "inodes": inodes,
+            "free": limits.free,
+            "quota": limits.quota,
+            "shortfall": plan.shortfall,
+            "held_by": [asdict(holder) for holder in plan.held_by],
+        }
+        if plan.is_never:
+            return TooLarge(
+                f"the model needs {_show(needed)}, and the cache may never hold more than "
+                f"{_show(plan.ceiling)}",
+                hint="raise store.quota, lower store.free_floor, take a bigger volume, "
+                "or leave files out with an ignore pattern",
+                **facts,
+            )
+        if self.is_paused and decision.shortage.is_volume_short:
+            why = "what was evicted last is still held open by somebody, so evicting more is vain"
+            hint = "find who holds deleted files (lsof +L1), or free space on the volume"
+        elif decision.shortage.is_volume_short:
+            why = "other files on the volume, or models in use, hold the rest"
+            hint = "free space or inodes on the volume, or release leases and pins"
+        else:
+            why = "the rest is leased, pinned or being fetched"
+            hint = "release leases or pins (`cachd ls`), wait, or raise store.quota"
+        return NoSpace(
+            f"no room for {_show(needed)}: {_show(plan.shortfall)} are missing; {why}",
+            hint=hint,
+            **facts,
+        )
+
+    # --- rounds -------------------------------------------------------------------------------
+
+    async def evict(self, rows: tuple[tuple[Row, str, int], ...]) -> list[Victim]:
+        """Let go of ``rows``, each with its reason and bytes, and wait until they are unlinked."""
+        victims = [eviction.to_victim(*item) for item in rows]
+        now = self._context.clock.monotonic()
+        for (row, reason, size), victim in zip(rows, victims, strict=True):
+            log.info(
+                "evicted %s revision %s: %d bytes, reason %s, idle %.0f s",
+                victim.key,
+                victim.revision,
+                size,
+                reason,
+                max(0.0, now - row.used_at),
+                extra={"key": victim.key, "bytes": size, "reason": reason},
+            )
+            self._context.metrics.evicted(reason, size)
+        await self._trash.discard([row for row, _, _ in rows])
+        await self._trash.wait([row for row, _, _ in rows])
+        return victims
+
+    async def _evict(self, decision: Decision) -> tuple[list[Victim], bool]:
+        """One step of a round; whether the round may go on."""
+        if not decision.shortage.is_volume_short:
+            return await self.evict(decision.rows), True
+        row, reason, size = decision.rows[0]
+        before = (await self._context.refresh_volume()).free
+        written = self._context.index.written
+        victims = await self.evict(((row, reason, size),))
+        if await self._has_freed(size, before, written):
+            return victims, True
+        self._paused_until = self._context.clock.monotonic() + BACK_OFF
+        log.warning(
+            "evicting %s should have freed %d bytes and didn't: somebody holds its files. "
+            "No more is evicted for the volume's sake for %.0f s",
+            row.key,
+            size,
+            BACK_OFF,
+        )
+        return victims, False
+
+    async def _has_freed(self, expected: int, before: int, written: int) -> bool:
+        if expected < _NOISE:
+            return True
+        deadline = self._context.clock.monotonic() + _SETTLE
+        is_synced = False
+        while True:
+            freed = (await self._context.refresh_volume()).free - before
+            freed += self._context.index.written - written
+            if 2 * freed >= expected:
+                return True
+            if self._context.clock.monotonic() >= deadline:
+                return False
+            if not is_synced and self._context.capabilities.syncfs:
+                await self._context.threads.run(_sync_volume, str(self._context.layout.root))
+                is_synced = True
+            await asyncio.sleep(_SETTLE_POLL)
+
+    async def keep_below(self) -> list[Victim]:
+        """A background round: above the high watermark down to the low one, and back to the
+        free-space floor. Models used within ``min_idle`` stay."""
+        context = self._context
+        high, low = self.watermarks()
+        gone: list[Victim] = []
+        may_go_on = True
+        while may_go_on:
+            await context.refresh_volume()
+            decision = eviction.in_background(
+                context.index,
+                self.limits(),
+                high=high if not gone else low,
+                low=low,
+                idle_since=context.clock.monotonic() - context.settings.min_idle,
+            )
+            if not decision.rows:
+                break
+            victims, may_go_on = await self._evict(decision)
+            gone += victims
+        return gone
+
+
+def _sync_volume(root: str) -> None:
+    fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        syncfs(fd)
+    finally:
+        os.close(fd)
+
+
+def _show(size: int) -> str:
+    amount = float(size)
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.2f} TiB"

@@ -1,0 +1,335 @@
+"""The store: one directory of models, its accounting, and who may not be let go.
+
+An asyncio façade for one event loop; blocking work is done in threads. Nothing is read or written
+before ``open``. Lock order: ``Ingest._ending``, then ``Context.names``.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cachd.errors import ModelUnknown, NotReady
+from cachd.store import housekeeping
+from cachd.store.fsio import disk_errors, remove_file, replace_file
+from cachd.store.ingest import Ingest
+from cachd.store.layout import Layout
+from cachd.store.observe import NoMetrics, SystemClock, ignore_step
+from cachd.store.opening import open_ingest
+from cachd.store.recency import FLUSH_INTERVAL
+from cachd.store.startup import Opened, Phase, start, stop
+from cachd.store.types import GcReport, SpacePlan, StoredLease, StoredSnapshot, Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cachd.model import Manifest, Plan, Ref
+    from cachd.settings import LeaseSettings, StoreSettings
+    from cachd.store.capabilities import Capabilities
+    from cachd.store.index import Index, Row
+    from cachd.store.observe import Clock, OnStep, StoreMetrics
+
+__all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]
+
+log = logging.getLogger("cachd.store")
+
+_LEASE_INTERVAL = 1.0
+_TIDY_INTERVAL = 60.0
+
+
+class Store:
+    def __init__(
+        self,
+        root: Path,
+        settings: StoreSettings,
+        leases: LeaseSettings,
+        *,
+        metrics: StoreMetrics | None = None,
+        clock: Clock | None = None,
+        on_step: OnStep = ignore_step,
+    ) -> None:
+        self.root = Path(root).absolute()
+        self.layout = Layout(self.root)
+        self._settings = settings
+        self._lease_settings = leases
+        self._metrics = metrics or NoMetrics()
+        self._clock = clock or SystemClock()
+        self._on_step = on_step
+        self._phase = Phase()
+        self._open: Opened | None = None
+
+    # --- life ---------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Make the root ours, take its lock (``standby``: wait for it), scan, start the background.
+
+        Raises VolumeUnexpected, RootUnusable, LayoutUnsupported, RootLocked, DiskError; then the
+        store is closed again. Cancellable.
+        """
+        try:
+            opened = await start(
+                self.root,
+                self._settings,
+                self._lease_settings,
+                metrics=self._metrics,
+                clock=self._clock,
+                on_step=self._on_step,
+                phase=self._phase,
+            )
+        except BaseException:
+            self._phase = Phase("the store is closed")
+            raise
+        self._open = opened
+        repeat = opened.context.background.repeat
+        interval = self._settings.watch_interval
+        repeat("volume watch", lambda: interval, self.watch)
+        repeat("lease expiry", lambda: _LEASE_INTERVAL, self.expire_leases)
+        repeat("keeping of last uses", lambda: FLUSH_INTERVAL, opened.recency.flush)
+        repeat("tidying", lambda: min(_TIDY_INTERVAL, interval), self.tidy)
+        log.info(
+            "store %s on %s: %d snapshots, %d bytes",
+            self.root,
+            opened.context.capabilities.filesystem,
+            len(opened.context.index.snapshots),
+            opened.context.index.allocated,
+        )
+
+    async def close(self) -> None:
+        """Suspend what is being ingested, stop the background, write last uses, let go of the lock.
+        Bounded by the file I/O under way; a second call does nothing."""
+        opened, self._open = self._open, None
+        if opened is not None:
+            self._phase = Phase("the store is closed")
+            await stop(opened)
+
+    def unready(self) -> list[str]:
+        """Why the store can't serve yet, in sentences; empty when it can."""
+        return self._phase.reasons()
+
+    @property
+    def _opened(self) -> Opened:
+        if self._open is None:
+            raise NotReady(
+                self._phase.sentence, hint="try again when /readyz says ready", retry_after=1.0
+            )
+        return self._open
+
+    @property
+    def _index(self) -> Index:
+        return self._opened.context.index
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._opened.context.capabilities
+
+    # --- looking up ---------------------------------------------------------------------------
+
+    def current(self, ref: Ref) -> StoredSnapshot | None:
+        """What is current of just this ref: its key is only a hash. Touches nothing."""
+        row = self._index.current(ref.key)
+        return self._show(row) if row is not None and row.info.ref == ref else None
+
+    def get(self, key: str, revision: str | None = None) -> StoredSnapshot | None:
+        """By key; the current revision if none is named."""
+        row = self._row(key, revision)
+        return self._show(row) if row is not None else None
+
+    def _row(self, key: str, revision: str | None) -> Row | None:
+        if revision is None:
+            return self._index.current(key)
+        return self._index.snapshots.get((key, revision))
+
+    def snapshots(self) -> list[StoredSnapshot]:
+        """All of them; a key's current revision before its older ones."""
+        rows = sorted(self._index.snapshots.values(), key=lambda row: not row.is_current)
+        return [self._show(row) for row in rows]
+
+    def _show(self, row: Row) -> StoredSnapshot:
+        return show(self._opened, row)
+
+    async def load_manifest(self, snapshot: StoredSnapshot) -> Manifest:
+        """``snapshot.manifest`` without blocking the event loop. Raises StoreError."""
+        context = self._opened.context
+        return await context.threads.run(context.manifests.get, snapshot.key, snapshot.revision)
+
+    def touch(self, key: str, revision: str) -> None:
+        """It is being used now. An unknown one is passed over."""
+        row = self._index.snapshots.get((key, revision))
+        if row is not None:
+            self._opened.recency.touch(row)
+
+    @contextmanager
+    def reading(self, key: str, revision: str) -> Iterator[StoredSnapshot]:
+        """Keep a snapshot from being evicted while it is read. Raises ModelUnknown."""
+        row = self._require(key, revision)
+        row.readers += 1
+        try:
+            yield self._show(row)
+        finally:
+            row.readers -= 1
+            if self._open is not None:
+                self.touch(key, revision)
+
+    def revalidated(self, ref: Ref, revision: str) -> None:
+        """The source said that ``revision`` is still what ``ref`` means."""
+        row = self._index.snapshots.get((ref.key, revision))
+        if row is not None and row.info.ref == ref:
+            row.validated_at = self._clock.monotonic()
+
+    def _require(self, key: str, revision: str | None) -> Row:
+        row = self._row(key, revision)
+        if row is None:
+            raise ModelUnknown(
+                f"there is no model {key}" + (f" revision {revision}" if revision else ""),
+                hint="`cachd ls` lists what is here",
+            )
+        return row
+
+    # --- filling ------------------------------------------------------------------------------
+
+    async def begin(self, ref: Ref, plan: Plan, *, source: str) -> Ingest:
+        """Take the model's lock, reserve its bytes (evicting by policy), open or resume its ingest.
+
+        Files that a snapshot already has are linked; parts that the journal has are in ``done``.
+        Raises TooLarge, NoSpace (detail: needed, free, quota, shortfall, held_by), InUse,
+        PathUnsafe, DiskFull, DiskError. A caller that is cancelled leaves nothing half done.
+        """
+        opened = self._opened
+        began: list[Ingest] = []
+
+        def publish(row: Row) -> StoredSnapshot:
+            opened.recency.touch(row)
+            return show(opened, row)
+
+        ingest = await open_ingest(
+            opened.context,
+            opened.room,
+            opened.trash,
+            ref,
+            plan,
+            source=source,
+            on_end=lambda: opened.ingests.difference_update(began),
+            to_snapshot=publish,
+        )
+        began.append(ingest)
+        opened.ingests.add(ingest)
+        return ingest
+
+    # --- space --------------------------------------------------------------------------------
+
+    def plan_space(self, needed: int, inodes: int = 0) -> SpacePlan:
+        """Would ``needed`` bytes and ``inodes`` fit, and who would go. Judged by the last look at
+        the volume (at most ``watch_interval`` old); changes nothing."""
+        return self._opened.room.plan(needed, inodes)
+
+    async def collect(self, *, dry_run: bool, target: int | None = None) -> GcReport:
+        """Let go now of revisions that are no longer current and of expired ingests, and then of
+        the least recently used until at most ``target`` bytes (None: the low watermark) are
+        charged. What is leased, pinned or in use stays."""
+        return await housekeeping.collect(self._opened, dry_run=dry_run, target=target)
+
+    async def remove(self, key: str, *, force: bool = False) -> int:
+        """Remove every revision of ``key`` and its unfinished ingests; the bytes that became free.
+
+        Raises ModelUnknown, and InUse if it is leased, pinned, read or being fetched. ``force``
+        breaks leases and unpins; what is being fetched goes on.
+        """
+        rows = [row for row in self._index.ingests.values() if row.key == key]
+        rows += self._index.revisions(key)
+        if not rows:
+            self._require(key, None)
+        if force:
+            await self.unpin(key)
+        return await housekeeping.remove(self._opened, key, rows, force=force)
+
+    def usage(self) -> Usage:
+        """The store's numbers now; the volume's as of the last look."""
+        return housekeeping.usage(self._opened)
+
+    # --- keeping ------------------------------------------------------------------------------
+
+    async def pin(self, key: str) -> None:
+        """Never evict the key's current revision. Raises ModelUnknown, DiskError."""
+        self._require(key, None)
+        self._index.pins.add(key)
+        with disk_errors("writing a pin", self.capabilities.mount_point):
+            await self._opened.context.threads.run(
+                replace_file, self.layout.pins, key, b"", mode=0o600
+            )
+
+    async def unpin(self, key: str) -> None:
+        """An unpinned key stays as it is."""
+        if key in self._index.pins:
+            with disk_errors("removing a pin", self.capabilities.mount_point):
+                await self._opened.context.threads.run(remove_file, self.layout.pin(key))
+            self._index.pins.discard(key)
+
+    def is_pinned(self, key: str) -> bool:
+        return key in self._index.pins
+
+    def pins(self) -> list[str]:
+        return sorted(self._index.pins)
+
+    async def lease(
+        self, key: str, revision: str | None, holder: str, ttl: float | None
+    ) -> StoredLease:
+        """Never evict that revision (None: the current one) for ``ttl`` seconds (None: as the
+        settings say). Raises ModelUnknown, InvalidError, DiskError."""
+        row = self._require(key, revision)
+        self._opened.recency.touch(row)
+        return await self._opened.leases.grant(row, holder, ttl)
+
+    async def renew(self, lease_id: str, ttl: float | None = None) -> StoredLease:
+        """Raises LeaseUnknown, InvalidError, DiskError."""
+        lease = await self._opened.leases.renew(lease_id, ttl)
+        self.touch(lease.key, lease.revision)
+        return lease
+
+    async def release(self, lease_id: str) -> None:
+        """By id or handle. Raises LeaseUnknown, DiskError."""
+        await self._opened.leases.release(lease_id)
+
+    def find_lease(self, lease_id: str) -> StoredLease | None:
+        """The living lease with that id."""
+        return self._opened.leases.find(lease_id)
+
+    def leases(self, key: str | None = None) -> list[StoredLease]:
+        return self._opened.leases.all(key)
+
+    # --- rounds of the background, which tests and administrators may call too -------------------
+
+    async def watch(self) -> None:
+        """Look at the volume, and evict in the background what watermarks and floor ask for."""
+        opened = self._opened
+        for ingest in list(opened.ingests):
+            with suppress(OSError):
+                await ingest.measure()
+        await opened.room.keep_below()
+
+    async def expire_leases(self) -> None:
+        await self._opened.leases.expire()
+
+    async def tidy(self) -> None:
+        """Let go of revisions and ingests that are only old."""
+        await housekeeping.tidy(self._opened)
+
+
+def show(opened: Opened, row: Row) -> StoredSnapshot:
+    """``row`` as it is now, for the store's callers."""
+    key, revision = row.key, row.revision
+    manifests = opened.context.manifests
+    path = opened.context.layout.snapshot(key, revision)
+    return StoredSnapshot(
+        key=key,
+        revision=revision,
+        path=path,
+        tree=path / "tree",
+        info=row.info,
+        allocated=row.allocated,
+        last_used=row.last_used / 1e9,
+        is_current=row.is_current,
+        validated_at=row.validated_at,
+        load=lambda: manifests.get(key, revision),
+    )

@@ -1,0 +1,185 @@
+"""Letting go: renamed into ``trash/`` at once, unlinked in the background, counted until gone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import secrets
+import shutil
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cachd.store.journal import JOURNAL_NAME, read_header
+from cachd.store.layout import is_hex
+from cachd.store.manifests import MANIFEST_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from cachd.store.context import Context
+    from cachd.store.index import Row
+    from cachd.store.layout import Layout
+
+log = logging.getLogger("cachd.store")
+
+
+class Trash:
+    """One task unlinks; whoever needs the room waits for the rows that it gave."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._pending: dict[Row, asyncio.Future[None]] = {}
+        self._wakened = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, leftovers: Iterable[Row]) -> None:
+        """Begin to unlink, first what an earlier daemon left behind."""
+        for row in leftovers:
+            self.expect(row)
+        self._task = asyncio.create_task(self._work(), name="cachd-store-trash")
+
+    async def stop(self) -> None:
+        """Stop after the tree that is being unlinked; the rest waits for the next start."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        for future in self._pending.values():
+            future.cancel()
+        self._pending.clear()
+
+    def expect(self, row: Row) -> None:
+        """``row`` is trash, and lies at its place already."""
+        self._pending[row] = asyncio.get_running_loop().create_future()
+        self._wakened.set()
+
+    async def discard(self, rows: Iterable[Row]) -> None:
+        """Take ``rows`` out of sight. Whatever becomes of the caller, rows and names change as one.
+
+        They are condemned before the first await, so that nobody else counts on them.
+        """
+        context = self._context
+        moves = []
+        for row in rows:
+            source = _place_of(row, context.layout)
+            place = f"{row.key}-{row.revision}-{secrets.token_hex(8)}"
+            is_current = row.is_current
+            context.index.condemn(row, place)
+            context.manifests.forget(row.key, row.revision)
+            moves.append((row, source, is_current))
+        if moves:
+            await asyncio.shield(context.background.own(self._move(moves), "discard"))
+
+    async def _move(self, moves: list[tuple[Row, Path, bool]]) -> None:
+        context = self._context
+        async with context.names:
+            for row, source, is_current in moves:
+                try:
+                    await context.threads.run(
+                        _move_away, context.layout, source, row.place, row.key, is_current
+                    )
+                except OSError as error:
+                    row.is_stuck = True
+                    log.error("%s can't be removed: %s", source, error)
+                else:
+                    context.on_step("trashed")
+                    self.expect(row)
+
+    async def _work(self) -> None:
+        context = self._context
+        while True:
+            if not self._pending:
+                self._wakened.clear()
+                await self._wakened.wait()
+            for row in list(self._pending):
+                path = context.layout.trash / row.place
+                try:
+                    await context.threads.run(delete_tree, path, context.layout)
+                except OSError as error:
+                    row.is_stuck = True
+                    log.error("%s can't be unlinked, and is tried again later: %s", path, error)
+                else:
+                    context.index.discard(row)
+                    context.on_step("unlinked")
+                future = self._pending.pop(row)
+                if not future.done():
+                    future.set_result(None)
+
+    async def wait(self, rows: Iterable[Row]) -> None:
+        """Until each of ``rows`` is unlinked, or can't be."""
+        futures = [self._pending[row] for row in rows if row in self._pending]
+        if futures:
+            await asyncio.wait(futures)
+
+    async def wait_for_any(self) -> bool:
+        """Until something more is unlinked; False if there is nothing to wait for."""
+        if not self._pending:
+            return False
+        await asyncio.wait(list(self._pending.values()), return_when=asyncio.FIRST_COMPLETED)
+        return True
+
+    def retry(self) -> None:
+        """Try again what could not be unlinked."""
+        for row in self._context.index.trash:
+            if row.is_stuck and (self._context.layout.trash / row.place).exists():
+                row.is_stuck = False
+                self.expect(row)
+
+
+def _place_of(row: Row, layout: Layout) -> Path:
+    if row.state == "ingest":
+        return layout.ingest(row.key, row.revision)
+    return layout.snapshot(row.key, row.revision)
+
+
+def _move_away(layout: Layout, source: Path, place: str, key: str, is_current: bool) -> None:
+    if is_current:
+        with suppress(FileNotFoundError):
+            layout.current(key).unlink()
+    with suppress(FileNotFoundError):
+        source.rename(layout.trash / place)
+    if source.parent != layout.ingests:
+        with suppress(OSError):
+            source.parent.rmdir()
+
+
+def delete_tree(path: Path, layout: Layout) -> None:
+    """Unlink a snapshot or an ingest, and the blobs that nothing else holds. Blocking.
+
+    What names the blobs goes last, so that a crash in between leaves enough to go on with. Raises
+    OSError.
+    """
+    if not path.exists():
+        return
+    digests = _digests_of(path)
+    for entry in list(path.iterdir()):
+        if entry.name not in (MANIFEST_NAME, JOURNAL_NAME):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
+    for digest in digests:
+        blob = layout.blob(digest)
+        with suppress(FileNotFoundError):
+            if blob.lstat().st_nlink == 1:
+                blob.unlink()
+    shutil.rmtree(path)
+
+
+def _digests_of(path: Path) -> list[str]:
+    found: set[str] = set()
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        files = json.loads((path / MANIFEST_NAME).read_bytes())["files"]
+        found.update(
+            digest["value"]
+            for file in files
+            for digest in file["digests"]
+            if digest["algorithm"] == "sha256"
+        )
+    with suppress(OSError, ValueError):
+        header = read_header(path / JOURNAL_NAME)
+        if header is not None:
+            found.update(header.sha256)
+    return sorted(digest for digest in found if is_hex(digest))

@@ -1,0 +1,72 @@
+"""Short forms of the calls under test."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from cachd.model import Credentials, Plan, SourceOptions
+from cachd.settings import EgressSettings, SourcesSettings
+from cachd.sources.base import SourceContext, SourceRequest
+from cachd.sources.egress import EgressGuard
+from cachd.sources.registry import Registry, split_scheme
+from tests.servers.s3 import ACCESS_KEY, SECRET_KEY
+
+if TYPE_CHECKING:
+    from cachd.sources.base import Source
+
+KEYS = Credentials(access_key=ACCESS_KEY, secret_key=SECRET_KEY)
+NOBODY = Credentials(anonymous=True)
+
+
+def settings(**sections: Any) -> SourcesSettings:
+    return SourcesSettings.model_validate(sections)
+
+
+def context(given: SourcesSettings | None = None) -> SourceContext:
+    chosen = given or SourcesSettings()
+    return SourceContext(
+        settings=chosen, egress=EgressGuard(chosen.egress), environ=dict(os.environ)
+    )
+
+
+def guard(**fields: Any) -> EgressGuard:
+    return EgressGuard(EgressSettings(**fields))
+
+
+def request(
+    uri: str,
+    credentials: Credentials = KEYS,
+    *,
+    given: SourcesSettings | None = None,
+    allow: tuple[str, ...] = (),
+    ignore: tuple[str, ...] = (),
+    identity: Any = "caller",
+    **options: Any,
+) -> tuple[Source, SourceRequest]:
+    scheme, plain = split_scheme(uri)
+    source = Registry().source(scheme)
+    location = source.locate(
+        plain, SourceOptions(**options), given or SourcesSettings(), dict(os.environ)
+    )
+    return source, SourceRequest(
+        location=location,
+        allow=allow,
+        ignore=ignore,
+        identity=identity,
+        credentials=credentials,
+    )
+
+
+async def resolve(uri: str, credentials: Credentials = KEYS, **kwargs: Any) -> Plan:
+    """The plan of ``uri``; ``given`` are settings, other words go to ``request``."""
+    source, asked = request(uri, credentials, **kwargs)
+    return await source.resolve(asked, context(kwargs.get("given")))
+
+
+def paths(plan: Plan) -> dict[str, int | None]:
+    return {f.path: f.size for f in plan.files}
+
+
+__all__ = ["KEYS", "NOBODY", "context", "guard", "paths", "replace", "request", "resolve", "settings"]

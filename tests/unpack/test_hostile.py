@@ -1,0 +1,434 @@
+"""Archives that somebody made to do harm, or that came damaged."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cachd.errors import (
+    ArchiveInvalid,
+    ArchiveLimit,
+    ContentError,
+    PathUnsafe,
+)
+from cachd.fetch.unpack import UnpackLimits
+from tests.unpack.archives import (
+    COMPRESSIONS,
+    Unpacking,
+    member,
+    raw_header,
+    tar,
+    tar_of,
+    zip_entry,
+    zip_of,
+)
+
+SYM, LNK = tarfile.SYMTYPE, tarfile.LNKTYPE
+BAD_NAMES = [
+    "../outside/x",
+    "a/../../outside/x",
+    "/tmp/x",
+    "a//b",
+    "a/./b",
+    "..",
+    ".",
+    "a/..",
+    "n" * 256,
+    "/".join(["d" * 200] * 21),
+]
+
+
+@pytest.mark.parametrize("name", BAD_NAMES)
+def test_unsafe_names_in_a_tar(unpacking: Unpacking, name: str) -> None:
+    with pytest.raises(PathUnsafe):
+        unpacking.run(tar((member(name), b"x")))
+    unpacking.check_harmless()
+
+
+@pytest.mark.parametrize("name", [*BAD_NAMES, "nul\0.txt"])
+def test_unsafe_names_in_a_zip(unpacking: Unpacking, name: str) -> None:
+    placeholder = "q" * len(name.encode())
+    data = zip_of({placeholder: b"x"}).replace(placeholder.encode(), name.encode())
+    with pytest.raises(PathUnsafe):
+        unpacking.run(data, "zip")
+    unpacking.check_harmless()
+
+
+def test_name_that_is_not_utf8(unpacking: Unpacking) -> None:
+    with pytest.raises(PathUnsafe, match="UTF-8"):
+        unpacking.run(raw_header(b"caf\xe9", b"00000000000\0") + bytes(1024))
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"D", b"z"])
+def test_special_members(unpacking: Unpacking, kind: bytes) -> None:
+    with pytest.raises(ArchiveInvalid, match="neither a file"):
+        unpacking.run(tar((member("x", kind), b"")))
+    assert not list(unpacking.tree.iterdir())
+
+
+def test_sparse_members(unpacking: Unpacking) -> None:
+    with pytest.raises(ArchiveInvalid, match="sparse"):
+        unpacking.run(tar((member("x", tarfile.GNUTYPE_SPARSE), b"")))
+    info = member("x", pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"})
+    with pytest.raises(ArchiveInvalid, match="sparse"):
+        unpacking.run(tar((info, b"1\n0\n")))
+
+
+@pytest.mark.parametrize(
+    "links",
+    [
+        [("l", SYM, "../outside/secret")],
+        [("l", SYM, "/etc/passwd")],
+        [("l", LNK, "../outside/secret")],
+        [("l", LNK, "/etc/passwd")],
+        [("l", SYM, "nowhere")],
+        [("l", SYM, "")],
+        [("l", SYM, "l")],
+        [("a", SYM, "b"), ("b", SYM, "a")],
+        [("l", SYM, "d")],
+        [("d/l", SYM, "../../outside/secret")],
+        [("l", SYM, ".")],
+    ],
+)
+def test_links_that_lead_elsewhere(
+    unpacking: Unpacking, links: list[tuple[str, bytes, str]]
+) -> None:
+    members = [(member(name, kind, linkname=target), b"") for name, kind, target in links]
+    with pytest.raises(ArchiveInvalid, match=r"leads to no regular member|damaged"):
+        unpacking.run(tar((member("d/f"), b"x"), *members))
+    unpacking.check_harmless()
+
+
+def test_chain_of_long_links_as_in_cve_2025_4517(unpacking: Unpacking) -> None:
+    """Directories and links so long that realpath gives up, then an escape through them."""
+    long = "d" * 247
+    members: list[tuple[tarfile.TarInfo, bytes]] = []
+    path = ""
+    for letter in "abcdefghijklmnop":
+        members.append((member(path + long, tarfile.DIRTYPE), b""))
+        members.append((member(path + letter, SYM, linkname=long), b""))
+        path += long + "/"
+    chain = "/".join("abcdefghijklmnop") + "/" + "l" * 254
+    members.append((member(chain, SYM, linkname="../" * 16), b""))
+    members.append((member("escape", SYM, linkname=chain + "/../../outside"), b""))
+    members.append((member("flag", LNK, linkname="escape/secret"), b""))
+    members.append((member("flag"), b"pwned"))
+    members.append((member("escape/new"), b"pwned"))
+    with pytest.raises(ContentError):
+        unpacking.run(tar(*members))
+    unpacking.check_harmless()
+
+
+@pytest.mark.parametrize("target", ["../outside", "/tmp", "d", "."])
+def test_file_written_through_a_linked_directory(unpacking: Unpacking, target: str) -> None:
+    link = member("link", SYM, linkname=target)
+    for members in (
+        [(link, b""), (member("link/new"), b"x")],
+        [(member("link/new"), b"x"), (link, b"")],
+    ):
+        unpacking.reset()
+        with pytest.raises(ArchiveInvalid):
+            unpacking.run(tar((member("d/f"), b""), *members))
+        unpacking.check_harmless()
+
+
+def test_a_link_planted_in_the_tree_is_not_followed(unpacking: Unpacking) -> None:
+    (unpacking.tree / "d").symlink_to(unpacking.outside)
+    (unpacking.tree / "secret").symlink_to(unpacking.outside / "secret")
+    for name in ("d/x", "secret"):
+        with pytest.raises(ArchiveInvalid):
+            unpacking.run(tar_of({name: b"x"}))
+    assert (unpacking.outside / "secret").read_bytes() == b"secret"
+    assert len(list(unpacking.outside.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        [("x", tarfile.REGTYPE, ""), ("x", tarfile.REGTYPE, "")],
+        [("x", tarfile.REGTYPE, ""), ("./x", tarfile.REGTYPE, "")],
+        [("x", tarfile.REGTYPE, ""), ("x/y", tarfile.REGTYPE, "")],
+        [("x/y", tarfile.REGTYPE, ""), ("x", tarfile.REGTYPE, "")],
+        [("x", tarfile.REGTYPE, ""), ("l", SYM, "x"), ("l", SYM, "x")],
+        [("x", tarfile.REGTYPE, ""), ("l", LNK, "x"), ("l", tarfile.REGTYPE, "")],
+        [("x", tarfile.REGTYPE, ""), ("x", LNK, "x")],
+    ],
+)
+def test_two_members_in_one_place(
+    unpacking: Unpacking, members: list[tuple[str, bytes, str]]
+) -> None:
+    with pytest.raises(ArchiveInvalid):
+        unpacking.run(tar(*((member(n, k, linkname=t), b"") for n, k, t in members)))
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_truncated_anywhere(unpacking: Unpacking, compression: str) -> None:
+    data = COMPRESSIONS[compression](tar_of({"a": os.urandom(5000), "b": os.urandom(5000)}))
+    # A plain tar may end without its end marker; every cut within the members is damage.
+    end = len(data) if compression != "plain" else 512 * 11 + 5000
+    for cut in range(1, end, max(1, end // 60)):
+        if compression == "plain" and cut == 512 * 11:
+            continue
+        unpacking.reset()
+        with pytest.raises(ArchiveInvalid, match="not valid"):
+            unpacking.run(data[:cut])
+
+
+# A zstd frame has a checksum only if its maker asked for one.
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_flipped_bit_in_compressed_data(unpacking: Unpacking, compression: str) -> None:
+    data = bytearray(COMPRESSIONS[compression](tar_of({"a": os.urandom(50_000)})))
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ArchiveInvalid):
+        unpacking.run(bytes(data))
+
+
+def test_damaged_header_is_not_the_end(unpacking: Unpacking) -> None:
+    data = bytearray(tar_of({"a": b"x", "b": b"y"}))
+    data[1024 + 10] ^= 1
+    with pytest.raises(ArchiveInvalid, match="damaged header"):
+        unpacking.run(bytes(data))
+
+
+@pytest.mark.parametrize("data", [b"", b"\0" * 10240, b"hello", b"<html>" * 500, b"\x1f\x8b"])
+def test_no_tar_at_all(unpacking: Unpacking, data: bytes) -> None:
+    with pytest.raises(ArchiveInvalid, match="The file format is not valid"):
+        unpacking.run(data)
+
+
+@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x05\x06", zip_of({"a": b"b"})[:-30]])
+def test_no_zip_at_all(unpacking: Unpacking, data: bytes) -> None:
+    with pytest.raises(ArchiveInvalid, match="The file format is not valid"):
+        unpacking.run(data, "zip")
+
+
+def test_the_name_does_not_decide(unpacking: Unpacking) -> None:
+    with pytest.raises(ArchiveInvalid, match="zip under a tar's name"):
+        unpacking.run(zip_of({"a": b"b"}), "tar")
+    with pytest.raises(ArchiveInvalid):
+        unpacking.run(tar_of({"a": b"b"}), "zip")
+
+
+@pytest.mark.parametrize(
+    "size", [b"\xff" * 12, b"-0000000001\0", b"\x80" + b"\xff" * 11, b"zzz", b"77777777777\0"]
+)
+def test_sizes_that_lie(unpacking: Unpacking, size: bytes) -> None:
+    with pytest.raises((ArchiveInvalid, ArchiveLimit)):
+        unpacking.run(raw_header(b"x", size) + b"body" + bytes(2000))
+    for value in ("-1", "1e9", "9" * 30, " 1", "٣"):
+        unpacking.reset()
+        record = f" size={value}\n".encode()
+        record = str(len(record) + 2).encode() + record
+        body = record + bytes(512 - len(record))
+        header = raw_header(b"p", b"%011o\0" % len(record), b"x")
+        with pytest.raises((ArchiveInvalid, ArchiveLimit)):
+            unpacking.run(header + body + raw_header(b"x", b"00000000001\0") + bytes(2048))
+
+
+def test_long_extended_headers_are_refused_unread(unpacking: Unpacking) -> None:
+    for kind in (b"x", b"g", b"L", b"K", b"X"):
+        with pytest.raises(ArchiveInvalid, match="extended headers"):
+            unpacking.run(raw_header(b"p", b"77777777777\0", kind) + bytes(1024))
+
+
+def test_endless_extended_headers(unpacking: Unpacking) -> None:
+    name = b"n" * 100_000 + b"\0"
+    one = raw_header(b"p", b"%011o\0" % len(name), b"L") + name + bytes(-len(name) % 512)
+    with pytest.raises(ArchiveInvalid, match="extended headers"):
+        unpacking.run(one * 2000)
+    with pytest.raises(ArchiveLimit, match="members"):
+        unpacking.run(raw_header(b"g", b"00000000000\0", b"g") * 20_000)
+
+
+def test_pax_header_of_digits_is_quick(unpacking: Unpacking) -> None:
+    body = b"1" * 1_000_000
+    data = raw_header(b"p", b"%011o\0" % len(body), b"x") + body + bytes(-len(body) % 512)
+    with pytest.raises(ArchiveInvalid, match="damaged extended header"):
+        unpacking.run(data + bytes(1024))
+
+
+# --- bombs -----------------------------------------------------------------------------------
+
+
+def test_too_many_bytes(unpacking: Unpacking) -> None:
+    limits = UnpackLimits(max_bytes=1000, max_members=100, max_ratio=1e9)
+    with pytest.raises(ArchiveLimit, match="1000 bytes"):
+        unpacking.run(tar_of({"a": b"x" * 600, "b": b"x" * 600}), limits=limits)
+    unpacking.reset()
+    with pytest.raises(ArchiveLimit, match="1000 bytes"):
+        unpacking.run(zip_of({"a": b"x" * 600, "b": b"x" * 600}), "zip", limits)
+
+
+def test_too_many_members(unpacking: Unpacking) -> None:
+    limits = UnpackLimits(max_bytes=1000, max_members=3, max_ratio=1e9)
+    files = {str(i): b"" for i in range(4)}
+    with pytest.raises(ArchiveLimit, match="3 members"):
+        unpacking.run(tar_of(files), limits=limits)
+    unpacking.reset()
+    with pytest.raises(ArchiveLimit, match="3 members"):
+        unpacking.run(zip_of(files), "zip", limits)
+
+
+@pytest.mark.parametrize("compression", [c for c in COMPRESSIONS if c != "plain"])
+def test_bomb_in_a_tar(unpacking: Unpacking, compression: str) -> None:
+    zeros = bytes(1024 * 1024)
+    info = member("zeros")
+    info.size = 90 * len(zeros)
+    bomb = COMPRESSIONS[compression](info.tobuf() + zeros * 90 + bytes(1024))
+    with pytest.raises(ArchiveLimit, match="times its size"):
+        unpacking.run(bomb)
+    assert unpacking.reported <= 64 * 1024 * 1024
+
+
+def test_bomb_behind_the_end(unpacking: Unpacking) -> None:
+    bomb = COMPRESSIONS["gz"](tar_of({"a": b"x"}) + bytes(100 * 1024 * 1024))
+    with pytest.raises(ArchiveLimit, match="times its size"):
+        unpacking.run(bomb)
+
+
+def test_bomb_in_a_zip_with_overlapping_members(unpacking: Unpacking) -> None:
+    """Many directory entries share one body (David Fifield, "A better zip bomb", 2019)."""
+    body = bytes(4 * 1024 * 1024)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = packer.compress(body) + packer.flush()
+    crc = zlib.crc32(body)
+    local = struct.pack(
+        "<4s5H3L2H", b"PK\x03\x04", 20, 0, 8, 0, 0, crc, len(packed), len(body), 1, 0
+    )
+    data = local + b"a" + packed
+    directory = b""
+    for number in range(1000):
+        name = f"{number:05}".encode()
+        directory += struct.pack(
+            "<4s6H3L5H2L", b"PK\x01\x02", 20, 20, 0, 8, 0, 0, crc, len(packed), len(body),
+            len(name), 0, 0, 0, 0, 0, 0,
+        ) + name  # fmt: skip
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1000, 1000, len(directory), len(data), 0)
+    with pytest.raises((ArchiveLimit, ArchiveInvalid)):
+        unpacking.run(data + directory + end, "zip")
+    assert unpacking.reported <= 64 * 1024 * 1024
+
+
+def test_xz_that_wants_all_memory(unpacking: Unpacking) -> None:
+    import lzma
+
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 512 * 1024 * 1024, "preset": 0}]
+    try:
+        data = lzma.compress(tar_of({"a": b"x"}), filters=filters)
+    except MemoryError:
+        pytest.skip("not enough memory to make it")
+    with pytest.raises(ArchiveInvalid):
+        unpacking.run(data)
+
+
+# --- zip -------------------------------------------------------------------------------------
+
+
+def test_encrypted_zip(unpacking: Unpacking) -> None:
+    data = bytearray(zip_of({"a": b"b"}))
+    data[6] |= 1
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    with pytest.raises(ArchiveInvalid, match="encrypted"):
+        unpacking.run(bytes(data), "zip")
+
+
+def test_lzma_zip(unpacking: Unpacking) -> None:
+    with pytest.raises(ArchiveInvalid, match="method 14"):
+        unpacking.run(zip_of({"a": b"b"}, zipfile.ZIP_LZMA), "zip")
+
+
+@pytest.mark.parametrize("target", [b"../outside/secret", b"/etc/passwd", b"nowhere"])
+def test_zip_links(unpacking: Unpacking, target: bytes) -> None:
+    with pytest.raises(ArchiveInvalid, match="leads to no regular member"):
+        unpacking.run(zip_entry("l", target, stat.S_IFLNK | 0o777), "zip")
+    unpacking.check_harmless()
+
+
+def test_zip_devices(unpacking: Unpacking) -> None:
+    with pytest.raises(ArchiveInvalid, match="neither"):
+        unpacking.run(zip_entry("l", b"", stat.S_IFCHR | 0o666), "zip")
+
+
+def test_zip_whose_sizes_lie(unpacking: Unpacking) -> None:
+    data = zip_of({"a": b"b" * 100})
+    at = data.rindex(b"PK\x01\x02") + 24
+    for size in (50, 200, 0xFFFFFFF0):
+        unpacking.reset()
+        with pytest.raises((ArchiveInvalid, ArchiveLimit)):
+            unpacking.run(data[:at] + struct.pack("<L", size) + data[at + 4 :], "zip")
+
+
+def test_zip_directory_of_absurd_size(unpacking: Unpacking) -> None:
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 9, 9, 0xFFFFFFF0, 0, 0)
+    with pytest.raises(ArchiveLimit, match="directory"):
+        unpacking.run(zip_of({"a": b"b"}) + end, "zip")
+
+
+# --- anything --------------------------------------------------------------------------------
+
+_part = st.sampled_from(["a", "b", "..", ".", "", "outside", "secret", "é", "x" * 300])
+_names = st.one_of(
+    st.lists(_part, min_size=1, max_size=4).map("/".join),
+    st.text(min_size=1, max_size=20).filter(lambda t: "\0" not in t and t.isprintable()),
+)
+_kinds = st.sampled_from([tarfile.REGTYPE, SYM, LNK, tarfile.DIRTYPE, tarfile.FIFOTYPE])
+_members = st.lists(st.tuples(_names, _kinds, _names, st.binary(max_size=50)), max_size=8)
+_quiet = settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@_quiet
+@given(members=_members, format=st.sampled_from([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT]))
+def test_any_members(
+    unpacking: Unpacking, members: list[tuple[str, bytes, str, bytes]], format: int
+) -> None:
+    unpacking.reset()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=format) as archive:
+        for name, kind, target, body in members:
+            info = member(name, kind, linkname=target if kind in {SYM, LNK} else "")
+            info.size = len(body) if kind == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(body))
+    try:
+        files = unpacking.run(out.getvalue())
+    except ContentError:
+        pass
+    else:
+        contents = unpacking.contents()
+        assert {f.path for f in files} == set(contents)
+        plain = [(n, b) for n, k, _, b in members if k == tarfile.REGTYPE and not n.endswith("/")]
+        for name, body in plain:
+            assert contents[os.path.normpath(name)] == body
+    unpacking.check_harmless()
+
+
+@_quiet
+@given(data=st.data(), kind=st.sampled_from(["tar", "gz", "zip"]))
+def test_any_damage(unpacking: Unpacking, data: st.DataObject, kind: str) -> None:
+    files = {"a/b": b"x" * 700, "c": b"y"}
+    good = zip_of(files) if kind == "zip" else tar_of(files)[:5120]
+    if kind == "gz":
+        good = COMPRESSIONS["gz"](good)
+    damaged = bytearray(good)
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(good) - 1))] = data.draw(st.integers(0, 255))
+    unpacking.reset()
+    with contextlib.suppress(ContentError):
+        unpacking.run(bytes(damaged), "zip" if kind == "zip" else "tar")
+    unpacking.check_harmless()
