@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd import __version__
@@ -25,6 +24,8 @@ from cachd.sources.resolver import Resolver
 from cachd.store.store import Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cachd.settings import Settings
 
 log = logging.getLogger("cachd.daemon")

@@ -87,8 +87,8 @@ def make_ref(
 class Digest:
     """A checksum or digest of one file's bytes, ``value`` in lower-case hex.
 
-    ``sha256`` is strong (may be shared across sources); ``md5``, ``sha1``, ``crc32``, ``crc32c`` and
-    ``crc64nvme`` only verify.
+    ``sha256`` is strong (may be shared across sources); ``md5``, ``sha1``, ``crc32``, ``crc32c``
+    and ``crc64nvme`` only verify.
     """
 
     algorithm: Literal["sha256", "sha1", "md5", "crc32", "crc32c", "crc64nvme"]
@@ -178,7 +178,8 @@ class Plan:
     ``revision`` is lower-case hex, the same for the same content state whatever URL, expiry or
     credentials were used. ``is_immutable``: the ref names this revision for ever (a version id, a
     commit, a digest). ``is_validated`` False: some file has no usable validator.
-    ``identity``: whose pass saw it. ``unpack``: the single file is an archive to be unpacked into the tree.
+    ``identity``: whose pass saw it. ``unpack``: the single file is an archive to be unpacked into
+    the tree.
     """
 
     revision: str

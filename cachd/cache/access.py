@@ -1,8 +1,8 @@
 """Whose pass a caller uses at the source, and who may have what is cached.
 
 A *principal* is what the source would see: a caller's own credentials, the daemon's identity, or
-nobody. What a principal was shown by the source is remembered for a while; credentials are kept only
-as a keyed fingerprint whose key dies with the process.
+nobody. What a principal was shown by the source is remembered for a while; credentials are kept
+only as a keyed fingerprint whose key dies with the process.
 """
 
 from __future__ import annotations

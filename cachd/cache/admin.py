@@ -10,9 +10,10 @@ from cachd.errors import Cancelled, Forbidden, InUse, LeaseUnknown, ModelUnknown
 if TYPE_CHECKING:
     from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
-    from cachd.cache.types import Caller, Victim
+    from cachd.cache.types import Caller
     from cachd.model import Ref
     from cachd.store.store import Store
+    from cachd.store.types import Victim
 
 
 def check_admin(caller: Caller) -> None:
@@ -62,7 +63,7 @@ def describe_plan(
     space = store.plan_space(needed, inodes)
     usage = store.usage()
     victims = [_victim(v) for v in space.victims]
-    held = [asdict(h) if not isinstance(h, dict) else h for h in space.held_by]
+    held = [asdict(h) for h in space.held_by]
     if not see_all:
         victims = [{"bytes": v["bytes"], "reason": v["reason"]} for v in victims]
         held = [{k: v for k, v in h.items() if k not in ("key", "uri")} for h in held]

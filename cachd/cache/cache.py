@@ -17,6 +17,7 @@ from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, Or
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from cachd.cache.flight import Stage
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
     from cachd.cache.types import Ask, LeaseRequest, ModelInfo, Result
@@ -76,9 +77,7 @@ class Cache:
             )
         return self._lookup.understand(ask, caller)
 
-    async def _ask_once(
-        self, asked: Asked, caller: Caller, started: float
-    ) -> AsyncIterator[Event]:
+    async def _ask_once(self, asked: Asked, caller: Caller, started: float) -> AsyncIterator[Event]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
         try:
             async with asyncio.timeout(_remaining(asked.ask, started)):
@@ -95,12 +94,13 @@ class Cache:
         flight = self._board(plan, asked)
         participant = _participant(asked, plan, caller)
         flight.join(participant)
-        stage, told = "", 0
+        stage: Stage | None = None
+        told = 0
         try:
             while True:
                 if flight.stage != stage:
                     stage = flight.stage
-                    if stage in ("queued", "verifying"):
+                    if stage != "fetching":
                         yield Event(name=stage, data=flight.progress())
                 for retry in flight.retries[told:]:
                     yield Event(name="retry", data=retry)
@@ -253,9 +253,7 @@ class Cache:
     async def _lease(self, key: str, revision: str, request: LeaseRequest) -> Lease:
         settings = self.parts.settings.leases
         ttl = min(request.ttl or settings.ttl, settings.max_ttl)
-        return listing.to_lease(
-            await self.parts.store.lease(key, revision, request.holder, ttl)
-        )
+        return listing.to_lease(await self.parts.store.lease(key, revision, request.holder, ttl))
 
     async def renew_lease(
         self, key: str, lease_id: str, ttl: float | None, caller: Caller
@@ -360,9 +358,7 @@ class Cache:
             await flight.wait_ended()
 
 
-def _participant(
-    asked: Asked, plan: Plan, caller: Caller, *, stays: bool = False
-) -> Participant:
+def _participant(asked: Asked, plan: Plan, caller: Caller, *, stays: bool = False) -> Participant:
     return Participant(
         request=asked.request,
         fingerprint=asked.principal.fingerprint,

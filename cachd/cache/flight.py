@@ -1,9 +1,9 @@
 """One fetch of one revision of one ref, shared by everybody who wants it.
 
 A flight knows the passes of all its participants. It uses one at a time: when that participant
-goes, or the source refuses it, the next one's is used; one caller's bad credentials end that caller's
-wait and nobody else's. When the last participant goes the flight lingers, then stops and keeps its
-journal.
+goes, or the source refuses it, the next one's is used; one caller's bad credentials end that
+caller's wait and nobody else's. When the last participant goes the flight lingers, then stops and
+keeps its journal.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cachd.errors import (
     AccessError,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachd.flight")
 
 T = TypeVar("T")
+
+Stage = Literal["queued", "fetching", "verifying"]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -70,7 +72,7 @@ class Flight:
     ) -> None:
         self.ref = ref
         self.plan = plan
-        self.stage = "queued"
+        self.stage: Stage = "queued"
         self.timings: dict[str, float] = {}
         self.fetched_bytes = 0
         self.participants: list[Participant] = []
@@ -96,7 +98,7 @@ class Flight:
     def progress(self) -> dict[str, Any]:
         """Counters for a progress event; totals are those of the plan until the fetch begins."""
         if self._job is not None:
-            return self._job.progress.snapshot()
+            return self._job.progress.to_json()
         return {
             "bytes": 0,
             "total": self.plan.size,
@@ -259,7 +261,6 @@ class Flight:
             plan=self.plan,
             tree=ingest.tree,
             done=ingest.done,
-            linked=ingest.linked,
             priority=self._priority(),
             on_parts=journal,
             grow=ingest.grow,
@@ -267,8 +268,8 @@ class Flight:
             on_retry=self._note_retry,
         )
         self._job = job
+        deadline = parts.settings.fetch.deadline or None
         try:
-            deadline = parts.settings.fetch.deadline or None
             async with asyncio.timeout(deadline):
                 result = await parts.mover.fetch(job)
         except TimeoutError:
@@ -293,11 +294,8 @@ class Flight:
     async def wait(self, participant: Participant, timeout: float) -> StoredSnapshot | None:
         """The snapshot; None if it isn't there after ``timeout`` seconds. Raises what ended the
         flight, or what ended it for this participant alone."""
-        await asyncio.wait(
-            {self.done, participant.failed},
-            timeout=timeout,
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        ends: set[asyncio.Future[Any]] = {self.done, participant.failed}
+        await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if participant.failed.done():
             participant.failed.result()
         return self.done.result() if self.done.done() else None

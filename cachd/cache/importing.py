@@ -1,8 +1,8 @@
 """Models carried here as a tar stream, for nodes that can't reach a source.
 
-The tar is what ``GET /v1/models/{key}/archive.tar`` gives: ``.cachd-manifest.json`` first, then the
-files. With a manifest every block is verified on the way in; without one the files are taken as they
-are. An administrator who imports a model gives it to every caller of the node.
+The tar is what ``GET /v1/models/{key}/archive.tar`` gives: ``.cachd-manifest.json`` first, then
+the files. With a manifest every block is verified on the way in; without one the files are taken as
+they are. An administrator who imports a model gives it to every caller of the node.
 """
 
 from __future__ import annotations
@@ -211,5 +211,3 @@ def _check(manifest: Manifest, files: list[ManifestFile]) -> list[ManifestFile]:
     if extra:
         raise ContentError(f"the import holds {extra[0]!r}, which its manifest doesn't name")
     return list(manifest.files)
-
-

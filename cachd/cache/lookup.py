@@ -56,13 +56,15 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if parts.settings.offline:
             return self._find_offline(asked, snapshot)
-        if snapshot is not None and parts.freshness.is_fresh(
-            ref, snapshot.info, snapshot.revision
+        if (
+            snapshot is not None
+            and parts.freshness.is_fresh(ref, snapshot.info, snapshot.revision)
+            and (
+                is_open(snapshot.info, principal, parts.settings.access)
+                or parts.proofs.holds(principal, ref, snapshot.revision)
+            )
         ):
-            if is_open(snapshot.info, principal, parts.settings.access) or parts.proofs.holds(
-                principal, ref, snapshot.revision
-            ):
-                return Found(snapshot=snapshot, result="hit")
+            return Found(snapshot=snapshot, result="hit")
         try:
             plan = await self._resolving.run(
                 (ref, principal.fingerprint), lambda: resolve(asked, parts)

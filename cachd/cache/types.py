@@ -125,15 +125,3 @@ class Snapshot:
     tree: str
     manifest: Manifest
     allocated: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Victim:
-    """A snapshot that would go, or went, with the reason in a word and in a sentence."""
-
-    key: str
-    revision: str
-    uri: str
-    bytes: int
-    last_used: float
-    reason: str
