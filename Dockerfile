@@ -15,13 +15,11 @@ COPY pyproject.toml README.md LICENSE ./
 COPY cachd cachd
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/cachd/bin/python install --no-deps --no-index \
-      --compile /wheels/*.whl \
- && install -d -o 10001 -g 10001 -m 0755 /rootfs/var/cache/cachd /rootfs/run/cachd
+      --compile /wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/cachd /opt/cachd
-COPY --from=build --chown=10001:10001 /rootfs/var/cache/cachd /var/cache/cachd
-COPY --from=build --chown=10001:10001 /rootfs/run/cachd /run/cachd
+RUN install -d -o 10001 -g 10001 -m 0755 /var/cache/cachd /run/cachd
 ENV PATH=/opt/cachd/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -6,7 +6,6 @@ none outlives a daemon that was killed.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -15,7 +14,10 @@ import socket
 import struct
 import sys
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import asyncio
 
 _LENGTH = struct.Struct("!I")
 MAX_MESSAGE = 512 * 1024 * 1024
@@ -81,6 +83,8 @@ class ChildStreams:
     @staticmethod
     async def from_arguments() -> ChildStreams:
         """The channel whose descriptor the daemon named as the first argument."""
+        import asyncio  # noqa: PLC0415  (a worker is smaller without it)
+
         ours = socket.socket(fileno=int(sys.argv[1]))
         reader, writer = await asyncio.open_connection(sock=ours, limit=1024 * 1024)
         return ChildStreams(reader, writer)
@@ -108,7 +112,7 @@ async def _receive(reader: asyncio.StreamReader) -> Message | None:
         if length > MAX_MESSAGE:
             return None
         body = await reader.readexactly(length)
-    except (asyncio.IncompleteReadError, ConnectionError):
+    except (EOFError, ConnectionError):  # asyncio's IncompleteReadError is an EOFError
         return None
     return _decode(body)
 
@@ -136,6 +140,8 @@ class Child:
 
         The child gets no signals of the daemon's terminal; its standard error is the daemon's.
         """
+        import asyncio  # noqa: PLC0415  (a worker, the other end, is smaller without it)
+
         ours, theirs = socket.socketpair()
         try:
             process = await asyncio.create_subprocess_exec(
@@ -171,6 +177,8 @@ class Child:
 
     async def stop(self, patience: float = 2.0) -> None:
         """Close the channel, which ends the child; kill it after ``patience`` seconds."""
+        import asyncio  # noqa: PLC0415  (a worker, the other end, is smaller without it)
+
         self._writer.close()
         with contextlib.suppress(ConnectionError):
             await self._writer.wait_closed()

@@ -77,6 +77,7 @@ class Daemon:
     def __post_init__(self) -> None:
         # Socket paths are short (107 bytes), pytest's directories are not.
         self.run = Path(tempfile.mkdtemp(prefix="cachd-"))
+        self.run.chmod(0o755)
         self.socket = self.run / "cachd.sock"
         self.admin_socket = self.run / "admin.sock"
         self.root = self.home / "root"
@@ -124,8 +125,8 @@ class Daemon:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
-    def ask(self, uri: str, *, timeout: float = 60.0, **body: Any) -> Reply:
-        return call(self.socket, "POST", "/v1/models", {"uri": uri, **body}, timeout=timeout)
+    def ask(self, uri: str, **body: Any) -> Reply:
+        return call(self.socket, "POST", "/v1/models", {"uri": uri, **body})
 
     def admin(self, method: str, target: str, body: Any = None) -> Reply:
         return call(self.admin_socket, method, target, body)
@@ -161,7 +162,9 @@ class Daemon:
         for line in text.splitlines():
             head, _, value = line.rpartition(" ")
             found, _, rest = head.partition("{")
-            if found == name and want <= set(rest.rstrip("}").split(",")) | (set() if want else {""}):
+            if found == name and want <= set(rest.rstrip("}").split(",")) | (
+                set() if want else {""}
+            ):
                 total += float(value)
         return total
 

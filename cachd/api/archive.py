@@ -21,7 +21,8 @@ from cachd.cache.types import LeaseRequest
 from cachd.errors import ContentError, LeaseUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+    from typing import Any
 
     from cachd.cache.types import Snapshot
     from cachd.model import Manifest, ManifestFile
@@ -33,6 +34,8 @@ BATCH = 1024 * 1024
 
 LEASE_TTL = 3600.0
 """Seconds that the files are kept for a reader who has no lease of its own."""
+
+RELEASE_PATIENCE = 10.0
 
 _END = bytes(1024)
 
@@ -92,7 +95,7 @@ async def get(request: web.Request) -> web.StreamResponse:
         await response.prepare(request)
         if request.method == "GET":
             await _send(request, response, snapshot.tree, whole)
-            context.facts(request).log["sent"] = whole.length
+            context.note_sent(request, response.status, whole.length)
         await response.write_eof()
     return response
 
@@ -111,8 +114,21 @@ async def _kept(request: web.Request, snapshot: Snapshot) -> AsyncIterator[None]
     try:
         yield
     finally:
-        with contextlib.suppress(LeaseUnknown):
-            await cache.release_lease(snapshot.key, lease.id, caller)
+        await _to_the_end(cache.release_lease(snapshot.key, lease.id, caller))
+
+
+async def _to_the_end(release: Coroutine[Any, Any, None]) -> None:
+    """Await ``release`` though the reader, who has all it wanted, goes away meanwhile."""
+    task = asyncio.create_task(release, name="api-archive-release")
+    try:
+        await asyncio.shield(task)
+    except LeaseUnknown:
+        return
+    except asyncio.CancelledError:
+        await asyncio.wait({task}, timeout=RELEASE_PATIENCE)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        raise
 
 
 async def _send(

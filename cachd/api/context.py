@@ -87,3 +87,8 @@ def note_answer(request: web.Request, answer: Answer) -> None:
         shared_flight=answer.is_shared_flight,
         phases=answer.timings,
     )
+
+
+def note_sent(request: web.Request, status: int, count: int) -> None:
+    """The whole body is out: a caller that goes away from now on has had its answer."""
+    facts(request).log.update(sent=count, status=status)

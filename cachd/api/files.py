@@ -99,6 +99,6 @@ async def _send(
     await response.prepare(request)
     if request.method == "GET":
         await send_file(request, descriptor, start, count)
-        context.facts(request).log["sent"] = count
+        context.note_sent(request, response.status, count)
     await response.write_eof()
     return response

@@ -128,6 +128,8 @@ async def _admit(request: web.Request, route: Route | None) -> None:
 def _conclude(request: web.Request, code: int, seconds: float) -> None:
     facts = context.facts(request)
     code = facts.log.pop("status", code)
+    # A stream's lines are made in tasks of their own, whose context ends with them.
+    logs.key.set(facts.log.pop("key", ""))
     context.parts(request).metrics.requested(facts.endpoint, code, seconds)
     caller = facts.caller
     level = logging.DEBUG if facts.endpoint in ("livez", "readyz", "metrics") else logging.INFO
@@ -142,7 +144,7 @@ def _conclude(request: web.Request, code: int, seconds: float) -> None:
             "role": caller.role if caller else None,
             "uid": caller.uid if caller else None,
             "pid": caller.pid if caller else None,
-            **{k: v for k, v in facts.log.items() if k != "key"},
+            **facts.log,
         },
     )
 

@@ -52,6 +52,7 @@ async def ask(request: web.Request) -> web.StreamResponse:
     answer = None
     async with contextlib.aclosing(_events(request, parsed.ask)) as events:
         async for event in events:
+            _note(request, event)
             answer = event.answer or answer
     if answer is None:
         raise InternalError("an ask ended without an answer")
@@ -67,9 +68,15 @@ async def _lines(request: web.Request, ask: Ask) -> AsyncGenerator[dict[str, Any
     request_id = context.facts(request).request_id
     async with contextlib.aclosing(_events(request, ask)) as events:
         async for event in events:
-            if event.answer is not None:
-                context.note_answer(request, event.answer)
+            _note(request, event)
             yield wire.event(event, request_id)
+
+
+def _note(request: web.Request, event: Event) -> None:
+    if event.answer is not None:
+        context.note_answer(request, event.answer)
+    elif event.name == "resolving" and event.data.get("key"):
+        context.note_key(request, str(event.data["key"]))
 
 
 def _ready(request: web.Request, answer: Answer) -> web.Response:

@@ -246,6 +246,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "needed": BYTES,
             "free": BYTES,
             "quota": BYTES,
+            "allocated": BYTES,
+            "reserved": BYTES,
             "evict": _list(ref("Victim")),
             "shortfall": BYTES,
             "held_by": _list(FREE),

@@ -47,6 +47,9 @@ async def send_lines(
         except CachdError as error:
             if not writer.is_begun:
                 raise
+            if error.code == "internal":
+                log.exception("internal error in a stream")
+                error = problem.internal(context.facts(request).request_id)
             await writer.fail(error)
         except (ConnectionError, asyncio.CancelledError):
             raise
@@ -136,9 +139,6 @@ class _Writer:
         facts = context.facts(self._request)
         facts.log["code"] = error.code
         facts.log["status"] = problem.lookup(type(error))[0]
-        if error.code == "internal":
-            log.error("internal error in a stream", exc_info=error)
-            error = problem.internal(facts.request_id)
         await self.line({"event": "error", **problem.to_problem(error, facts.request_id)})
 
     async def end(self) -> None:

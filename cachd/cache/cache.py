@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -15,7 +16,7 @@ from cachd.cache.types import Answer, Caller, Event, Lease, Snapshot
 from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, OriginChanged
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from cachd.cache.flight import Stage
     from cachd.cache.parts import Parts
@@ -48,8 +49,9 @@ class Cache:
         started = time.monotonic()
         for attempt in range(_REPLANS + 1):
             try:
-                async for event in self._ask_once(asked, caller, started):
-                    yield event
+                async with contextlib.aclosing(self._ask_once(asked, caller, started)) as events:
+                    async for event in events:
+                        yield event
             except OriginChanged as error:
                 if attempt == _REPLANS:
                     raise
@@ -77,7 +79,9 @@ class Cache:
             )
         return self._lookup.understand(ask, caller)
 
-    async def _ask_once(self, asked: Asked, caller: Caller, started: float) -> AsyncIterator[Event]:
+    async def _ask_once(
+        self, asked: Asked, caller: Caller, started: float
+    ) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
         try:
             async with asyncio.timeout(_remaining(asked.ask, started)):
@@ -169,6 +173,7 @@ class Cache:
             lease = await self._lease(snapshot.key, snapshot.revision, asked.ask.lease)
         self.parts.metrics.looked_up(result)
         total = time.monotonic() - started
+        self.parts.metrics.phase("total", total)
         spent = dict(timings or {"resolve": total})
         spent["total"] = total
         return Answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -72,12 +73,18 @@ async def resolve(asked: Asked, parts: Parts) -> Plan:
     Listing is not reading: content that needed credentials is probed as well.
     Raises AccessError, NotFound, OriginError.
     """
+    started = time.monotonic()
     try:
         plan = await parts.resolver.resolve(asked.request)
+        parts.metrics.phase("resolve", time.monotonic() - started)
         proven = parts.proofs.holds(asked.principal, asked.ref, plan.revision)
         if plan.is_credentialed and plan.files and not proven:
+            probed = time.monotonic()
             await parts.resolver.probe(asked.request, plan.files[0].path)
+            parts.metrics.phase("probe", time.monotonic() - probed)
+            parts.metrics.probe("allowed")
     except AccessError:
+        parts.metrics.probe("denied")
         parts.proofs.revoke_fingerprint(asked.principal.fingerprint, asked.ref)
         raise
     parts.proofs.record(asked.principal, asked.ref, plan.revision)

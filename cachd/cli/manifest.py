@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from cachd.cli.client import path_of
 from cachd.cli.staging import check_relative
-from cachd.errors import AccessError, ContentError
+from cachd.errors import AccessError, ContentError, ModelUnknown
 from cachd.model import Manifest
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def fetch_wanted(client: Client, answer: dict[str, Any], *, blocks: bool) -> Wan
     checksums: then the manifest at the head of the archive is read.
     """
     if not blocks:
-        # A caller whose pass is the lease alone doesn't see the page.
-        with suppress(AccessError):
+        # A caller whose pass is the lease alone doesn't see the page: to it there is no such model.
+        with suppress(AccessError, ModelUnknown):
             page = client.call("GET", path_of("models", answer["key"]))
             if page.get("revision") == answer["revision"]:
                 files = tuple(

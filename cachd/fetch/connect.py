@@ -27,6 +27,7 @@ KEEP_ALIVE = 20.0
 """Seconds that an idle connection is kept."""
 
 _IDLE_MOST = 64
+_TARGETS_MOST = 256
 
 
 class Guard(Protocol):
@@ -80,21 +81,28 @@ class Connector:
         self._proxies = proxies
         self._timeout = connect_timeout
         self._lock = threading.Lock()
+        self._targets: dict[tuple[str, str, int, bool, str], Target] = {}
         self._idle: dict[Target, list[Transport]] = {}
         self._names: dict[tuple[str, int], tuple[float, list[tuple[int, tuple[str, int]]]]] = {}
         self._contexts: dict[tuple[bool, str], ssl.SSLContext] = {}
 
     def target(self, scheme: str, host: str, port: int, *, verify: bool, ca_pem: str) -> Target:
         """Where to connect for an origin; raises EgressForbidden for a name that is not allowed."""
-        self._guard.check_host(host)
-        return Target(
-            scheme,
-            host,
-            port,
-            verify if scheme == "https" else True,
-            ca_pem if scheme == "https" else "",
-            self._proxies.proxy_for(scheme, host, port),
-        )
+        key = (scheme, host, port, verify, ca_pem)
+        target = self._targets.get(key)
+        if target is None:
+            self._guard.check_host(host)
+            target = Target(
+                scheme,
+                host,
+                port,
+                verify if scheme == "https" else True,
+                ca_pem if scheme == "https" else "",
+                self._proxies.proxy_for(scheme, host, port),
+            )
+            if len(self._targets) < _TARGETS_MOST:
+                self._targets[key] = target
+        return target
 
     def take(self, target: Target) -> Transport | None:
         """An idle connection that is still good."""

@@ -1,7 +1,8 @@
-"""The heads of requests and responses, written and parsed by h11."""
+"""The heads of requests and responses, the responses' parsed by h11."""
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 HEAD_MOST = 64 * 1024
 _READ = 16 * 1024
+_TARGET = re.compile(r"[\x21-\x7e]+")
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +41,22 @@ class Head:
 
 
 def write_head(method: str, target: str, headers: Sequence[tuple[str, str]]) -> bytes:
-    """The bytes of a request. Raises OriginError for a URL or a header that HTTP can't carry."""
+    """The bytes of a request without a body.
+
+    Raises OriginError for a URL or a header that HTTP can't carry: nothing may break out of its
+    line (RFC 9110 section 5.5, RFC 9112 section 3.2).
+    """
+    lines = [f"{method} {target} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in headers]
+    if not _TARGET.fullmatch(target) or any(_UNFIT.search(line) for line in lines):
+        raise OriginError("a URL or header holds characters that HTTP can't carry", final=True)
+    lines += ["", ""]
     try:
-        request = h11.Request(method=method, target=target, headers=list(headers))
-        return h11.Connection(h11.CLIENT).send(request) or b""
-    except (h11.LocalProtocolError, UnicodeError):
-        raise OriginError("a URL or header holds characters that HTTP can't carry") from None
+        return "\r\n".join(lines).encode("latin-1")
+    except UnicodeEncodeError:
+        raise OriginError(
+            "a URL or header holds characters that HTTP can't carry", final=True
+        ) from None
 
 
 def read_head(
@@ -82,8 +95,6 @@ def read_head(
 
 def _parse(data: bytes, method: str) -> Head | None:
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MOST)
-    connection.send(h11.Request(method=method, target="/", headers=[("host", "x")]))
-    connection.send(h11.EndOfMessage())
     try:
         connection.receive_data(data)
         event = connection.next_event()

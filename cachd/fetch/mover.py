@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.errors import CachdError, DeadlineExceeded, InternalError, WorkerDied
 from cachd.fetch.job import FetchJob, FetchResult
+from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
 from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
 from cachd.fetch.retry import RetryPolicy
@@ -22,7 +23,6 @@ from cachd.model import Digest, ManifestFile
 
 if TYPE_CHECKING:
     from cachd.channel import Message
-    from cachd.fetch.filestate import FileState
     from cachd.model import Auth
     from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
@@ -67,10 +67,13 @@ class Mover:
         )
         self._transfers: dict[str, Transfer] = {}
         self._numbers = itertools.count(1)
-        self._answers: dict[int, tuple[WorkerHandle, asyncio.Future[dict[str, Any]]]] = {}
-        self._followers: dict[int, tuple[WorkerHandle, int]] = {}
-        self._task_slots = asyncio.Semaphore(count * TASKS_PER_WORKER)
-        self._room = asyncio.Event()
+        self.tasks = LocalTasks(
+            self._pool,
+            self._numbers,
+            slots=count * TASKS_PER_WORKER,
+            attempts=settings.attempts,
+            introduce=lambda worker, job: self._introduce(worker, self._transfers[job]),
+        )
         self._grows: set[asyncio.Task[None]] = set()
         self._is_stopping = False
 
@@ -155,7 +158,7 @@ class Mover:
         job.progress.state = "unpacking"
         archive = job.plan.files[0]
         place = await asyncio.to_thread(prepare_unpack, job.tree, archive.path)
-        answer = await self.run_task(
+        answer = await self.tasks.run(
             job.id,
             {
                 "kind": "unpack",
@@ -228,12 +231,11 @@ class Mover:
         """Give out units while there are connections and workers for them."""
         if self._is_stopping:
             return
-        self._pool.want(self._scheduler.running + min(self._scheduler.waiting, self._pool.size))
-        while (worker := self._pool.pick()) is not None:
-            found = self._scheduler.next()
-            if found is None:
-                break
-            self._assign(worker, *found)
+        if self._scheduler.waiting:
+            self._pool.want(self._scheduler.running + self._scheduler.waiting)
+        while self._pool.has_room and (found := self._scheduler.next()) is not None:
+            job, unit = found
+            self._assign(self._pool.pick(self._transfers[job].job.origin), job, unit)
         self._metrics.connections(self._scheduler.running)
         self._metrics.waiting(self._scheduler.waiting)
 
@@ -307,52 +309,6 @@ class Mover:
         if count > 0:
             self._metrics.received(job.source, count)
 
-    async def run_task(
-        self, job: str, message: dict[str, Any], follow: FileState | None
-    ) -> dict[str, Any]:
-        """Have a worker do a local task; its answer. Done again elsewhere if the worker dies."""
-        async with self._task_slots:
-            for _ in range(self._policy.attempts):
-                worker = await self._wait_for_worker()
-                self._introduce(worker, self._transfers[job])
-                number = next(self._numbers)
-                answer: asyncio.Future[dict[str, Any]]
-                answer = asyncio.get_running_loop().create_future()
-                self._answers[number] = (worker, answer)
-                worker.tasks.add(number)
-                if follow is not None:
-                    self._followers[id(follow)] = (worker, number)
-                    message["upto"] = follow.advance_prefix()
-                worker.send({"do": "task", "job": job, "task": number, **message})
-                try:
-                    found = await answer
-                except WorkerDied:
-                    continue
-                finally:
-                    worker.tasks.discard(number)
-                    self._answers.pop(number, None)
-                    if follow is not None:
-                        self._followers.pop(id(follow), None)
-                if found["error"]:
-                    raise CachdError.from_wire(found["error"])
-                return found
-        raise WorkerDied("worker processes ended again and again while a file was verified")
-
-    def follow(self, file: FileState, upto: int) -> None:
-        """More of a file is in place for the digest that trails it."""
-        found = self._followers.get(id(file))
-        if found is not None:
-            found[0].send({"do": "upto", "task": found[1], "upto": upto})
-
-    async def _wait_for_worker(self) -> WorkerHandle:
-        while True:
-            self._pool.want(1)
-            workers = [worker for worker in self._pool.workers if not worker.is_gone]
-            if workers:
-                return min(workers, key=lambda w: (len(w.tasks), len(w.batches)))
-            self._room.clear()
-            await self._room.wait()
-
     # --- what workers say ----------------------------------------------------------------------
 
     def _on_message(self, worker: WorkerHandle, message: Message) -> None:
@@ -378,9 +334,7 @@ class Mover:
                 self._grows.add(task)
                 task.add_done_callback(self._grows.discard)
             case "task":
-                found = self._answers.get(message["task"])
-                if found is not None and not found[1].done():
-                    found[1].set_result(message)
+                self.tasks.answer(message)
             case "unpacked":
                 transfer = self._transfers.get(message["job"])
                 if transfer is not None:
@@ -390,7 +344,7 @@ class Mover:
                 if event is not None:
                     event.set()
             case "started":
-                self._room.set()
+                self.tasks.note_worker()
                 self._metrics.workers(len(self._pool.workers))
                 self._spread_bandwidth()
                 self._dispatch()
@@ -430,9 +384,7 @@ class Mover:
         batches, worker.batches = list(worker.batches.values()), {}
         for batch in batches:
             self._scheduler.finish(batch.job, batch.origin, batch.unit)
-        for _, answer in [found for found in self._answers.values() if found[0] is worker]:
-            if not answer.done():
-                answer.set_exception(WorkerDied("a worker process ended"))
+        self.tasks.note_gone(worker)
         for batch in batches:
             transfer = self._transfers.get(batch.job)
             if transfer is not None and not transfer.is_over:

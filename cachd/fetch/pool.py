@@ -26,6 +26,7 @@ PONG_WITHIN = 20.0
 """… and seconds of silence after which it is killed."""
 
 _WATCH_EVERY = 1.0
+_ORIGINS_REMEMBERED = 256
 
 
 @dataclass(eq=False, slots=True)
@@ -56,6 +57,24 @@ class WorkerHandle:
         self.cancels: dict[str, asyncio.Event] = {}
         self.reader: asyncio.Task[None] | None = None
         self.is_gone = False
+        self._peaks: dict[str, int] = {}
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.batches) < self.capacity and not self.is_gone
+
+    def _uses(self, origin: str) -> int:
+        return sum(1 for batch in self.batches.values() if batch.origin == origin)
+
+    def is_warm(self, origin: str) -> bool:
+        """Whether it once used more connections to ``origin`` than it uses now."""
+        return self._uses(origin) < self._peaks.get(origin, 0)
+
+    def note_use(self, origin: str) -> None:
+        """One more connection is about to be used."""
+        if len(self._peaks) >= _ORIGINS_REMEMBERED:
+            self._peaks.clear()
+        self._peaks[origin] = max(self._peaks.get(origin, 0), self._uses(origin) + 1)
 
     @property
     def has_work(self) -> bool:
@@ -113,10 +132,20 @@ class WorkerPool:
             self._starting.add(task)
             task.add_done_callback(self._starting.discard)
 
-    def pick(self) -> WorkerHandle | None:
-        """The worker with the most room for one more unit."""
-        free = [w for w in self.workers if len(w.batches) < w.capacity and not w.is_gone]
-        return min(free, key=lambda w: len(w.batches), default=None)
+    @property
+    def has_room(self) -> bool:
+        return any(w.has_room for w in self.workers)
+
+    def pick(self, origin: str) -> WorkerHandle:
+        """The worker for one more unit: one that keeps an idle connection to ``origin``, so that
+        open connections stay within the limit of those in use; else the one with most room.
+
+        Raises ValueError if none has room.
+        """
+        free = [w for w in self.workers if w.has_room]
+        worker = min(free, key=lambda w: (not w.is_warm(origin), len(w.batches)))
+        worker.note_use(origin)
+        return worker
 
     def kill(self, worker: WorkerHandle, why: str) -> None:
         log.warning("killing worker %d: %s", worker.child.pid, why)

@@ -194,7 +194,8 @@ class Reader:
             exchange.transport.close()
 
     def _give_back(self, exchange: _Exchange) -> None:
-        if exchange.head.keep_alive and exchange.head.length is not None:
+        is_clean = exchange.head.length is not None and not exchange.is_tainted
+        if exchange.head.keep_alive and is_clean:
             self._work.connector.give_back(exchange.target, exchange.transport)
         else:
             exchange.transport.close()
@@ -224,9 +225,10 @@ class Reader:
     def _read_counted(self, exchange: _Exchange, expected: int, sink: _Sink) -> None:
         """Straight from the socket: the buffer is filled, then written, then summed."""
         transport, view, work = exchange.transport, self._view, self._work
-        if exchange.rest > expected:
-            raise OriginError("the origin sends more bytes than it announced")
-        filled, left = exchange.rest, expected
+        # Bytes beyond the announced ones are nobody's: the connection is of no more use.
+        exchange.is_tainted = exchange.rest > expected
+        filled, left = min(exchange.rest, expected), expected
+        work.progress(filled)
         watch = StallWatch(work.stall_floor, work.stall_window, time.monotonic())
         while left:
             want = min(len(view), left)
@@ -256,6 +258,7 @@ class Reader:
         count = exchange.rest
         total = 0
         connection_data = bytes(view[:count])
+        work.progress(count)
         fill, filled = view, 0
         try:
             while True:
@@ -311,6 +314,7 @@ class _Exchange:
     transport: Transport
     target: Target
     rest: int
+    is_tainted: bool = False
 
 
 class _Sink:

@@ -2,7 +2,8 @@
 
 Source of the rules: AWS General Reference, "Create a signed AWS API request", and the Amazon S3
 API Reference, "Authenticating Requests (AWS Signature Version 4)": for S3 the path is signed as it
-stands in the request, encoded once and not normalised; the payload may stay unsigned.
+stands in the request, encoded once and not normalised. The payload of a GET is empty, and its
+digest a constant: signing it costs nothing and is accepted by every server, http included.
 """
 
 from __future__ import annotations
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
     from cachd.model import Auth
 
-_UNSIGNED = "UNSIGNED-PAYLOAD"
+_EMPTY = hashlib.sha256(b"").hexdigest()
+
+_UNSIGNED = frozenset(
+    {"user-agent", "accept-encoding", "connection", "expect", "transfer-encoding"}
+)
 
 
 class Signer:
@@ -45,7 +50,8 @@ class Signer:
         *,
         now: float | None = None,
     ) -> list[tuple[str, str]]:
-        """The headers to add to ``headers``, all of which are signed.
+        """The headers to add to ``headers``, which are signed with them, those apart that proxies
+        change on the way (Google's front end and Accept-Encoding, say).
 
         ``url`` is absolute and encoded as it will be sent; ``headers`` must hold ``host``, with
         names in lower case. ``now`` in seconds since the epoch.
@@ -53,12 +59,13 @@ class Signer:
         at = time.gmtime((time.time() if now is None else now) + self.clock_offset)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", at)
         day = stamp[:8]
-        added = [("x-amz-content-sha256", _UNSIGNED), ("x-amz-date", stamp)]
+        added = [("x-amz-content-sha256", _EMPTY), ("x-amz-date", stamp)]
         if self._session_token:
             added.append(("x-amz-security-token", self._session_token))
         merged: dict[str, list[str]] = {}
         for name, value in (*headers, *added):
-            merged.setdefault(name, []).append(" ".join(value.split()))
+            if name not in _UNSIGNED:
+                merged.setdefault(name, []).append(" ".join(value.split()))
         names = sorted(merged)
         signed = ";".join(names)
         parts = urlsplit(url)
@@ -70,7 +77,7 @@ class Signer:
                 *(f"{name}:{','.join(merged[name])}" for name in names),
                 "",
                 signed,
-                _UNSIGNED,
+                _EMPTY,
             )
         )
         scope = f"{day}/{self._region}/{self._service}/aws4_request"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from cachd.fetch.job import FetchJob
+    from cachd.fetch.localtasks import LocalTasks
     from cachd.fetch.pool import Batch
     from cachd.fetch.retry import RetryPolicy
     from cachd.fetch.schedule import Unit
@@ -40,11 +41,8 @@ class Floor(Protocol):
 
     def received(self, job: FetchJob, count: int) -> None: ...
 
-    async def run_task(
-        self, job: str, message: dict[str, Any], follow: FileState | None
-    ) -> dict[str, Any]: ...
-
-    def follow(self, file: FileState, upto: int) -> None: ...
+    @property
+    def tasks(self) -> LocalTasks: ...
 
 
 class Transfer:
@@ -300,7 +298,7 @@ class Transfer:
         if file.task is None:
             self._start_verify(file, trailing=True)
         if file.task is not None:
-            self._floor.follow(file, file.advance_prefix())
+            self._floor.tasks.advance(file, file.advance_prefix())
 
     def _start_verify(self, file: FileState, *, trailing: bool = False) -> None:
         digest = digest_to_check(file.planned.digest, file.facts, is_s3=self.job.is_s3)
@@ -322,14 +320,13 @@ class Transfer:
 
     async def _verify(self, file: FileState, digest: Digest) -> None:
         assert file.size is not None
-        answer = await self._floor.run_task(
+        answer = await self._floor.tasks.run(
             self.job.id,
             {
                 "kind": "digest",
                 "path": file.planned.path,
                 "size": file.size,
                 "algorithm": digest.algorithm,
-                "upto": file.advance_prefix(),
             },
             file,
         )

@@ -62,7 +62,10 @@ class SourceContext:
 
 
 class Source(Protocol):
-    """One scheme, or a few that are the same."""
+    """One scheme, or a few that are the same.
+
+    A source that keeps something open between calls may have ``async def aclose(self) -> None``.
+    """
 
     schemes: tuple[str, ...]
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cachd.errors import OriginError
 from cachd.model import Auth, Credentials, Plan, PlannedFile, Validator
 from cachd.names import check_name
 from cachd.sources.base import Location
@@ -125,15 +126,23 @@ async def _look(client: HttpClient, url: str) -> tuple[HttpAnswer, bool, int | N
     """The final answer's head, whether ranges work, and the size if it is known."""
     from cachd.sources.http_client import check_status  # noqa: PLC0415
 
-    answer = await client.head("HEAD", url)
-    if answer.status not in _NO_ANSWER_TO_HEAD:
+    try:
+        answer = await client.head("HEAD", url)
+    except OriginError as error:
+        # Some servers send a body after HEAD. Anything more definite is final.
+        if type(error) is not OriginError:
+            raise
+        answer = None
+    if answer is not None and answer.status not in _NO_ANSWER_TO_HEAD:
         check_status(answer)
         size = _number(answer.headers.get("Content-Length"))
         if size is not None and answer.headers.get("Accept-Ranges", "").lower() == "bytes":
             return answer, _is_plain(answer), size
     first = await client.head("GET", url, Range="bytes=0-0")
     if first.status == 416:
-        # An empty file has no first byte.
+        # An empty file has no first byte; what HEAD said of it is better than an error's head.
+        if answer is not None and answer.status < 300:
+            return answer, False, 0
         return first, False, 0
     check_status(first)
     if first.status == 206:

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from yarl import URL
 
+from cachd import __version__
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -100,13 +101,17 @@ class HttpClient:
     async def __aenter__(self) -> HttpClient:
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(
-                ssl=await tls_context(self._connect), resolver=guarded_resolver(self._guard)
+                ssl=await tls_context(self._connect),
+                resolver=guarded_resolver(self._guard),
+                # Some servers send a body after HEAD, which would be read as the next answer.
+                force_close=True,
             ),
             timeout=aiohttp.ClientTimeout(
                 sock_connect=self._connect.connect_timeout or CONNECT_TIMEOUT,
                 sock_read=self._connect.read_timeout or READ_TIMEOUT,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"User-Agent": f"cachd/{__version__}"},
             auto_decompress=False,
         )
         return self
@@ -219,6 +224,8 @@ def _failed(url: str, error: BaseException) -> CachdError:
         return ConfigInvalid(f"{where} can't be called through the proxy that is configured")
     if isinstance(error, TimeoutError):
         return OriginUnreachable(f"{where} did not answer in time")
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError):
+        return OriginError(f"{where} does not answer as HTTP wants it")
     system = getattr(error, "os_error", None) or error
     reason = getattr(system, "strerror", None) or type(error).__name__
     return OriginUnreachable(

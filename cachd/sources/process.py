@@ -47,6 +47,7 @@ class Host:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await self._registry.aclose()
 
     def _take(self, message: Message) -> None:
         number = int(message["id"])

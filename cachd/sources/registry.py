@@ -88,6 +88,13 @@ class Registry:
             source = self._loaded[scheme] = self._load(scheme)
         return source
 
+    async def aclose(self) -> None:
+        """Close the sources that have something to close (an ``aclose`` of their own)."""
+        for source in self._loaded.values():
+            close = getattr(source, "aclose", None)
+            if close is not None:
+                await close()
+
     def _load(self, scheme: str) -> Source:
         target = _BUILT_IN.get(scheme)
         if target is not None:

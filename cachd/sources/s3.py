@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from cachd.model import Auth, Plan, SourceOptions
     from cachd.settings import SourcesSettings
     from cachd.sources.base import Location, SourceContext, SourceRequest
-    from cachd.sources.s3_client import DaemonChain, S3Client
+    from cachd.sources.s3_client import ClientPool, S3Client
+    from cachd.sources.s3_identity import DaemonChain
 
 T = TypeVar("T")
 
@@ -29,6 +30,7 @@ class S3Source:
 
     def __init__(self) -> None:
         self._chain: DaemonChain | None = None
+        self._pool: ClientPool | None = None
 
     def locate(
         self,
@@ -59,20 +61,25 @@ class S3Source:
 
         Raises CredentialsExpired if the daemon's have ended and can't be refreshed.
         """
-        from cachd.sources import s3_client  # noqa: PLC0415
+        from cachd.sources import s3_client, s3_identity  # noqa: PLC0415
 
         chain = self._daemon_chain()
         settings = context.settings.s3
         endpoint = s3_client.endpoint_of(request)
         try:
-            session, identity = await s3_client.pass_of(request, settings, chain, fresh=True)
-            region = await s3_client.region_for(request, endpoint, settings, session)
+            session, identity = await s3_identity.pass_of(request, settings, chain, fresh=True)
+            region = await s3_identity.region_for(request, endpoint, settings, session)
         except Exception as error:
             raise s3_client.failed(error, request) from error
-        return s3_client.require_alive(identity).auth(region)
+        return s3_identity.require_alive(identity).auth(region)
+
+    async def aclose(self) -> None:
+        """Close the clients that are kept for the next call."""
+        if self._pool is not None:
+            await self._pool.aclose()
 
     def _daemon_chain(self) -> DaemonChain:
-        from cachd.sources.s3_client import DaemonChain  # noqa: PLC0415
+        from cachd.sources.s3_identity import DaemonChain  # noqa: PLC0415
 
         if self._chain is None:
             self._chain = DaemonChain()
@@ -86,21 +93,23 @@ class S3Source:
     ) -> T:
         """``act`` with a client, and once more where the bucket is found to be in another region:
         its objects are fetched from that region's endpoint."""
-        from cachd.sources.s3_client import moved_region, open_client  # noqa: PLC0415
+        from cachd.sources.s3_client import (  # noqa: PLC0415
+            ClientPool,
+            moved_region,
+            open_client,
+        )
 
-        region: str | None = None
+        if self._pool is None:
+            self._pool = ClientPool(context.egress)
+        chain, region = self._daemon_chain(), None
         while True:
-            async with open_client(request, context, self._daemon_chain(), region=region) as client:
+            async with open_client(request, context, chain, self._pool, region=region) as client:
                 try:
-                    result = await act(client)
+                    return await act(client)
                 except CachdError:
                     raise
                 except Exception as error:
                     elsewhere = moved_region(error, client.region)
                     if elsewhere is None or region is not None:
                         raise client.error(error) from error
-                else:
-                    elsewhere = client.signed_for.name
-                    if elsewhere == client.region or region is not None:
-                        return result
             region = elsewhere

@@ -1,7 +1,8 @@
-"""S3 clients and credentials, by aiobotocore. Runs in the resolver process alone."""
+"""S3 clients, by aiobotocore. In the resolver process alone."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
@@ -10,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
+from botocore.exceptions import ClientError
 
-from cachd.errors import CredentialsExpired, InvalidError
-from cachd.model import Auth
+from cachd.errors import InvalidError
 from cachd.sources.s3_errors import region_of, to_error
 from cachd.sources.s3_http import session_class
+from cachd.sources.s3_identity import Pass, pass_of, region_for
 from cachd.sources.s3_location import AWS_ENDPOINT, aws_region, is_virtual, parse_s3
 from cachd.sources.trust import CONNECT_TIMEOUT, READ_TIMEOUT, connect_of, tls_context
 
@@ -22,73 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from cachd.model import Connect
-    from cachd.settings import S3Settings
     from cachd.sources.base import SourceContext, SourceRequest
+    from cachd.sources.egress import EgressGuard
+    from cachd.sources.s3_identity import DaemonChain
     from cachd.sources.s3_location import S3Address
 
 MAX_ATTEMPTS = 3
 """Tries of one call; KServe's default (``S3_MAX_ATTEMPTS``)."""
 
-CHAIN_TTL = 60.0
-"""Seconds that what botocore's chain found (or didn't) is kept; temporary credentials refresh
-themselves meanwhile."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pass:
-    """Frozen credentials; without an access key nothing is signed."""
-
-    access_key: str = ""
-    secret_key: str = ""
-    session_token: str = ""
-    expires: float | None = None
-
-    @property
-    def signs(self) -> bool:
-        return bool(self.access_key)
-
-    def __repr__(self) -> str:
-        return f"Pass(signs={self.signs})"
-
-    def auth(self, region: str) -> Auth:
-        if not self.signs:
-            return Auth()
-        return Auth(
-            kind="sigv4",
-            access_key=self.access_key,
-            secret_key=self.secret_key,
-            session_token=self.session_token,
-            region=region,
-            service="s3",
-            expires=self.expires,
-        )
-
-
-class DaemonChain:
-    """The daemon's own identity: botocore's chain (environment, profile, web identity, container,
-    instance …), looked at again every ``CHAIN_TTL`` seconds, or at once when asked."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[str | None, tuple[float, AioSession]] = {}
-
-    async def get(self, profile: str | None, *, fresh: bool = False) -> tuple[AioSession, Pass]:
-        loaded = self._sessions.get(profile)
-        if loaded is None or fresh or time.monotonic() - loaded[0] > CHAIN_TTL:
-            loaded = (time.monotonic(), AioSession(profile=profile))
-            self._sessions[profile] = loaded
-        session = loaded[1]
-        found: Any = await session.get_credentials()
-        if found is None:
-            return session, Pass()
-        frozen = await found.get_frozen_credentials()
-        # botocore has no public way to ask when credentials end.
-        expiry = getattr(found, "_expiry_time", None)
-        return session, Pass(
-            access_key=frozen.access_key,
-            secret_key=frozen.secret_key,
-            session_token=frozen.token or "",
-            expires=expiry.timestamp() if expiry is not None else None,
-        )
+POOL_LIMIT = 16
+POOL_IDLE = 60.0
+"""Seconds that an unused client is kept; making one takes botocore some 40 ms."""
 
 
 @dataclass(slots=True)
@@ -103,7 +49,6 @@ class S3Client:
     connect: Connect
     region: str
     virtual: bool
-    signed_for: _Region
 
     def error(self, error: BaseException) -> Exception:
         return to_error(
@@ -124,37 +69,101 @@ def failed(error: BaseException, request: SourceRequest) -> Exception:
     return to_error(error, address=address, endpoint=endpoint_of(request), signed=True)
 
 
-async def pass_of(
-    request: SourceRequest, settings: S3Settings, chain: DaemonChain, *, fresh: bool = False
-) -> tuple[AioSession | None, Pass]:
-    """Whose keys sign. An empty pass means unsigned requests."""
-    given = request.credentials
-    if request.identity == "daemon":
-        if settings.anonymous:
-            return None, Pass()
-        return await chain.get(settings.profile, fresh=fresh)
-    if request.identity == "anonymous" or given.anonymous or not given.access_key:
-        return None, Pass()
-    if not given.secret_key:
-        raise InvalidError(
-            "the credentials have an access key without a secret key",
-            field="credentials.secret_access_key",
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientKey:
+    """All that makes two clients different."""
+
+    endpoint: str
+    region: str
+    identity: Pass
+    connect: Connect
+    attempts: int
+    virtual: bool
+    accelerate: bool
+
+
+@dataclass(slots=True)
+class _Pooled:
+    api: Any
+    stack: contextlib.AsyncExitStack
+    users: int = 0
+    used: float = 0.0
+
+
+class ClientPool:
+    """Clients that were used lately, for one egress guard."""
+
+    def __init__(self, guard: EgressGuard) -> None:
+        self._guard = guard
+        self._clients: dict[ClientKey, _Pooled] = {}
+        self._making = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def borrow(self, key: ClientKey) -> AsyncIterator[Any]:
+        """An aiobotocore client; several may use it at once."""
+        async with self._making:
+            await self._close(self._surplus(time.monotonic()))
+            pooled = self._clients.get(key)
+            if pooled is None:
+                pooled = self._clients[key] = await self._make(key)
+            pooled.users += 1
+        try:
+            yield pooled.api
+        finally:
+            pooled.users -= 1
+            pooled.used = time.monotonic()
+
+    async def aclose(self) -> None:
+        """Close every client; nobody may be using one."""
+        await self._close(list(self._clients))
+
+    def _surplus(self, now: float) -> list[ClientKey]:
+        idle = sorted(
+            (key for key, pooled in self._clients.items() if not pooled.users),
+            key=lambda key: self._clients[key].used,
         )
-    return None, Pass(
-        access_key=given.access_key,
-        secret_key=given.secret_key,
-        session_token=given.session_token,
-    )
+        above = max(0, len(self._clients) - POOL_LIMIT + 1)
+        return [
+            key
+            for place, key in enumerate(idle)
+            if place < above or now - self._clients[key].used > POOL_IDLE
+        ]
 
+    async def _close(self, keys: list[ClientKey]) -> None:
+        for key in keys:
+            await self._clients.pop(key).stack.aclose()
 
-async def region_for(
-    request: SourceRequest, endpoint: str, settings: S3Settings, session: AioSession | None
-) -> str:
-    named = request.location.options.region or aws_region(endpoint) or settings.region
-    if named:
-        return named
-    chain = session or AioSession(profile=settings.profile)
-    return str(chain.get_config_variable("region") or "us-east-1")
+    async def _make(self, key: ClientKey) -> _Pooled:
+        context = await tls_context(key.connect)
+        signs = key.identity.signs
+        config = AioConfig(
+            region_name=key.region,
+            signature_version="s3v4" if signs else UNSIGNED,
+            connect_timeout=key.connect.connect_timeout or CONNECT_TIMEOUT,
+            read_timeout=key.connect.read_timeout or READ_TIMEOUT,
+            retries={"mode": "standard", "total_max_attempts": key.attempts},
+            s3={
+                "addressing_style": "virtual" if key.virtual else "path",
+                "use_accelerate_endpoint": key.accelerate,
+            },
+            ignore_configured_endpoint_urls=True,
+            parameter_validation=False,
+            http_session_cls=session_class(self._guard, context),
+        )
+        stack = contextlib.AsyncExitStack()
+        api = await stack.enter_async_context(
+            _service_session().create_client(
+                "s3",
+                region_name=key.region,
+                endpoint_url=None if key.endpoint == AWS_ENDPOINT else key.endpoint,
+                config=config,
+                aws_access_key_id=key.identity.access_key or None,
+                aws_secret_access_key=key.identity.secret_key or None,
+                aws_session_token=key.identity.session_token or None,
+            )
+        )
+        api.meta.events.register("before-call.s3", _stay_in_region)
+        return _Pooled(api, stack)
 
 
 @contextlib.asynccontextmanager
@@ -162,6 +171,7 @@ async def open_client(
     request: SourceRequest,
     context: SourceContext,
     chain: DaemonChain,
+    pool: ClientPool,
     *,
     region: str | None = None,
 ) -> AsyncIterator[S3Client]:
@@ -172,9 +182,8 @@ async def open_client(
     endpoint = endpoint_of(request)
     address, _ = parse_s3(request.location.uri)
     context.egress.check_url(endpoint)
-    is_aws = aws_region(endpoint) is not None
     accelerate = bool(options.accelerate)
-    if accelerate and not is_aws:
+    if accelerate and aws_region(endpoint) is None:
         raise InvalidError(
             "transfer acceleration is there at AWS alone", field="options.accelerate"
         )
@@ -183,50 +192,22 @@ async def open_client(
         verify=settings.verify,
         ca_bundle=settings.ca_bundle or context.environ.get("AWS_CA_BUNDLE"),
     )
-    try:
-        session, identity = await pass_of(request, settings, chain)
-        if region is None:
-            region = await region_for(request, endpoint, settings, session)
-    except Exception as error:
-        raise failed(error, request) from error
-    addressing = options.addressing or settings.addressing
-    virtual = is_virtual(addressing, endpoint, address.bucket)
-    config = AioConfig(
-        region_name=region,
-        signature_version="s3v4" if identity.signs else UNSIGNED,
-        connect_timeout=options.connect_timeout or CONNECT_TIMEOUT,
-        read_timeout=options.read_timeout or READ_TIMEOUT,
-        retries={"mode": "standard", "max_attempts": options.max_attempts or MAX_ATTEMPTS},
-        s3={
-            "addressing_style": "virtual" if virtual else "path",
-            "use_accelerate_endpoint": accelerate,
-        },
-        ignore_configured_endpoint_urls=True,
-        parameter_validation=False,
-        http_session_cls=session_class(context.egress, await tls_context(connect)),
-    )
-    keys = {}
-    if identity.signs:
-        keys = {
-            "aws_access_key_id": identity.access_key,
-            "aws_secret_access_key": identity.secret_key,
-            "aws_session_token": identity.session_token or None,
-        }
+    virtual = is_virtual(options.addressing or settings.addressing, endpoint, address.bucket)
     async with contextlib.AsyncExitStack() as stack:
         try:
-            api = await stack.enter_async_context(
-                _service_session().create_client(
-                    "s3",
-                    region_name=region,
-                    endpoint_url=None if endpoint == AWS_ENDPOINT else endpoint,
-                    config=config,
-                    **keys,
-                )
+            session, identity = await pass_of(request, settings, chain)
+            key = ClientKey(
+                endpoint=endpoint,
+                region=region or await region_for(request, endpoint, settings, session),
+                identity=identity,
+                connect=connect,
+                attempts=options.max_attempts or MAX_ATTEMPTS,
+                virtual=virtual,
+                accelerate=accelerate,
             )
+            api = await stack.enter_async_context(pool.borrow(key))
         except Exception as error:
             raise failed(error, request) from error
-        signed_for = _Region(region)
-        api.meta.events.register("before-sign.s3", signed_for.note)
         yield S3Client(
             api=api,
             address=address,
@@ -234,20 +215,15 @@ async def open_client(
             base=_base(str(api.meta.endpoint_url), endpoint, accelerate=accelerate),
             identity=identity,
             connect=connect,
-            region=region,
+            region=key.region,
             virtual=virtual or accelerate,
-            signed_for=signed_for,
         )
 
 
-class _Region:
-    """The region that the last request was signed for: botocore follows a bucket by itself."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def note(self, *, region_name: str | None = None, **_: Any) -> None:
-        self.name = region_name or self.name
+def _stay_in_region(context: dict[str, Any], **_: Any) -> None:
+    """Keep botocore from following a bucket into another region by itself: it asks again and again
+    where an endpoint only redirects, and doesn't tell where it ended. ``S3Source`` follows once."""
+    context.setdefault("s3_redirect", {})["redirected"] = True
 
 
 def _base(resolved: str, endpoint: str, *, accelerate: bool) -> str:
@@ -269,17 +245,5 @@ def _service_session() -> AioSession:
 
 def moved_region(error: BaseException, used: str) -> str | None:
     """Another region to try, where ``error`` names one."""
-    from botocore.exceptions import ClientError  # noqa: PLC0415
-
     region = region_of(error) if isinstance(error, ClientError) else None
     return region if region and region != used else None
-
-
-def require_alive(identity: Pass) -> Pass:
-    """``identity``, unless it has ended already. Raises CredentialsExpired."""
-    if identity.expires is not None and identity.expires <= time.time():
-        raise CredentialsExpired(
-            "the daemon's own S3 credentials have expired and could not be refreshed",
-            hint="check the web identity, profile or metadata service that they come from",
-        )
-    return identity

@@ -10,6 +10,7 @@ import ssl
 from typing import TYPE_CHECKING, Any
 
 from botocore import exceptions as boto
+from botocore.parsers import ResponseParserError
 
 from cachd.errors import (
     AccessError,
@@ -176,7 +177,7 @@ def _from_failure(error: BaseException, endpoint: str) -> CachdError:
             f"the daemon's own S3 credentials can't be loaded: {type(error).__name__}",
             hint="check its AWS environment, profile and web identity",
         )
-    if isinstance(error, boto.ResponseParserError):
+    if isinstance(error, ResponseParserError | RecursionError):
         return OriginError(
             f"{endpoint} does not answer as S3 does", hint="is this an S3 endpoint, and its port?"
         )
@@ -194,13 +195,18 @@ def _cause(error: Any) -> str:
 
 def _tls_reason(error: boto.SSLError) -> str:
     inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, ssl.SSLCertVerificationError):
-            return inner.verify_message
-        if isinstance(inner, ssl.SSLError) and inner.reason:
-            return inner.reason.lower().replace("_", " ")
+    seen: set[int] = set()
+    while inner is not None and id(inner) not in seen:
+        seen.add(id(inner))
+        # aiohttp's own certificate error is an ssl.CertificateError without these.
+        message = getattr(inner, "verify_message", None)
+        if message:
+            return f"certificate not accepted ({message})"
+        reason = getattr(inner, "reason", None)
+        if isinstance(inner, ssl.SSLError) and isinstance(reason, str):
+            return reason.lower().replace("_", " ")
         inner = inner.__cause__ or inner.__context__
-    return "handshake failed"
+    return "the handshake failed"
 
 
 def _retry_after(error: boto.ClientError) -> float | None:

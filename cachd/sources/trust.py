@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,18 +54,21 @@ async def tls_context(connect: Connect) -> ssl.SSLContext:
 
     Nothing is written to disk. Raises InvalidError for PEM text that holds no certificate.
     """
-    return await asyncio.to_thread(_tls_context, connect)
+    return await asyncio.to_thread(_tls_context, connect.verify, connect.ca_pem)
 
 
-def _tls_context(connect: Connect) -> ssl.SSLContext:
+@functools.lru_cache(maxsize=32)
+def _tls_context(verify: bool, ca_pem: str | None) -> ssl.SSLContext:
+    """Kept, for reading the system's authorities takes longer than a whole call; a process that
+    idles ends, and with it what it read."""
     context = ssl.create_default_context()
-    if not connect.verify:
+    if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
-    if connect.ca_pem:
+    if ca_pem:
         try:
-            context.load_verify_locations(cadata=connect.ca_pem)
+            context.load_verify_locations(cadata=ca_pem)
         except (ssl.SSLError, ValueError) as error:
             raise InvalidError(
                 "the CA bundle holds no certificate that can be read",

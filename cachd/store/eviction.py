@@ -245,13 +245,18 @@ def to_victim(row: Row, reason: str, size: int) -> Victim:
 
 
 def explain(
-    index: Index, limits: Limits, decision: Decision, needed: int, inodes: int
+    index: Index,
+    limits: Limits,
+    decision: Decision,
+    needed: int,
+    inodes: int,
+    for_row: Row | None = None,
 ) -> SpacePlan:
     """``decision`` as an answer for people and programs."""
     held_by: tuple[Holder, ...] = ()
     is_never = needed > limits.ceiling
     if not decision.fits:
-        held_by = tuple(_holders(index, limits, decision.shortage))
+        held_by = tuple(_holders(index, limits, decision.shortage, for_row))
     return SpacePlan(
         fits=decision.fits,
         needed=needed,
@@ -264,11 +269,11 @@ def explain(
     )
 
 
-def _holders(index: Index, limits: Limits, short: Shortage) -> list[Holder]:
+def _holders(index: Index, limits: Limits, short: Shortage, for_row: Row | None) -> list[Holder]:
     holders = []
     for row in index.rows():
         what = index.is_protected(row)
-        if what and row.state != "trash":
+        if what and row is not for_row and row.state != "trash":
             holders.append(Holder(what=what, key=row.key, bytes=row.allocated + row.reserved))
     holders.sort(key=lambda holder: holder.bytes, reverse=True)
     del holders[MAX_HOLDERS:]

@@ -107,7 +107,7 @@ class Room:
         limits = self.limits()
         decision = eviction.make_room(index, limits, needed=needed, inodes=inodes, for_row=row)
         if not decision.fits or needed > limits.ceiling:
-            raise self._refusal(decision, limits, needed, inodes)
+            raise self._refusal(row, decision, limits, needed, inodes)
         index.reserve(row, needed, inodes)
         try:
             await self._settle(row, needed, inodes)
@@ -127,7 +127,7 @@ class Room:
             limits = self.limits()
             decision = eviction.make_room(index, limits, for_row=row)
             if not decision.fits:
-                raise self._refusal(decision, limits, needed, inodes)
+                raise self._refusal(row, decision, limits, needed, inodes)
             if decision.rows:
                 await self._evict(decision)
             elif not decision.is_waiting:
@@ -136,8 +136,10 @@ class Room:
                 await asyncio.sleep(_SETTLE_POLL)
             await self._look()
 
-    def _refusal(self, decision: Decision, limits: Limits, needed: int, inodes: int) -> NoSpace:
-        plan = eviction.explain(self._context.index, limits, decision, needed, inodes)
+    def _refusal(
+        self, row: Row, decision: Decision, limits: Limits, needed: int, inodes: int
+    ) -> NoSpace:
+        plan = eviction.explain(self._context.index, limits, decision, needed, inodes, for_row=row)
         facts: dict[str, Any] = {
             "needed": needed,
             "inodes": inodes,

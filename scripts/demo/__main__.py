@@ -6,7 +6,6 @@ with status 1, and the daemon's log, if anything isn't as it should be.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 import signal
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
 BUCKET = "models"
 QUOTA = 520 * MIB
+BANDWIDTH = 128 * MIB
 NEEDED = 3 * 1024 * MIB
 METRICS = (
     "cachd_lookups_total",
@@ -49,7 +49,7 @@ class Demo:
         self._summary: list[tuple[str, str]] = []
         self._origin_bytes = 0
         self.origin = Seaweed(directory / "s3")
-        self.daemon = Daemon(directory / "cachd", self.origin, QUOTA)
+        self.daemon = Daemon(directory / "cachd", self.origin, QUOTA, BANDWIDTH)
         self.shell = Shell(self._work, self.daemon.client_environ)
 
     def run(self) -> None:
@@ -85,7 +85,10 @@ class Demo:
         self.shell.heading(f"cachd, with room for {QUOTA // MIB} MiB")
         start = time.monotonic()
         self.daemon.start()
-        self.shell.say(f"\n$ {self.daemon.shown_command}")
+        self.shell.say(
+            f"  (and at most {BANDWIDTH // MIB} MiB/s from the origin, so that there is something "
+            f"to watch)\n\n$ {self.daemon.shown_command}"
+        )
         self.shell.say(f"  ready after {time.monotonic() - start:.1f} s")
 
     def _pull_cold(self, sample: Sample) -> None:
@@ -93,16 +96,13 @@ class Demo:
         ran = self.shell.run_on_terminal("cachd", "pull", _uri(sample), f"./{sample.name}")
         self._check_tree(sample, f"./{sample.name}")
         self._check_origin(sample)
-        rate = sample.bytes / MIB / ran.seconds
-        self._note(f"cold pull of {sample.name}", f"{ran.seconds:.2f} s, {rate:.0f} MiB/s")
+        size = sample.bytes / MIB
+        self._note(f"cold pull of {sample.name}", f"{ran.seconds:.2f} s for {size:.0f} MiB")
 
     def _pull_again(self, sample: Sample) -> None:
         self.shell.heading("Pull it again: a hit, nothing from the origin")
-        ran = self.shell.run("cachd", "pull", _uri(sample), "./again", "--json", show_output=False)
-        answer = _last_json(ran.output)
-        self._print_json(answer)
-        _expect(answer.get("result") == "hit", f"the second pull is no hit: {answer}")
-        _expect(answer.get("fetched_bytes") == 0, f"the second pull fetched bytes: {answer}")
+        ran = self.shell.run("cachd", "pull", _uri(sample), "./again")
+        _expect("cached" in ran.output, "the second pull doesn't say that the model was cached")
         self._check_tree(sample, "./again")
         self._check_origin(None)
         self._note("the same again, a copy of the cached one", f"{ran.seconds:.2f} s")
@@ -150,9 +150,7 @@ class Demo:
         self.shell.heading("A third model doesn't fit: who would go, and why?")
         key = self._key(first)
         self.shell.run("cachd", "plan", _uri(third))
-        plan = _last_json(
-            self.shell.run("cachd", "plan", _uri(third), "--json", show_output=False).output
-        )
+        plan = self.shell.ask("cachd", "plan", _uri(third), "--json")
         victims = [victim["key"] for victim in plan["evict"]]
         _expect(victims == [key], f"the plan evicts {victims}, the least recently used is {key}")
         self._pull_cold(third)
@@ -187,15 +185,13 @@ class Demo:
             self.shell.say(f"  {what:<{width}}  {result}")
 
     def _key(self, sample: Sample) -> str:
-        ran = self.shell.run("cachd", "ls", "--json", show_output=False)
-        for model in json.loads(ran.output)["models"]:
+        for model in self.shell.ask("cachd", "ls", "--json")["models"]:
             if model["uri"] == _uri(sample):
                 return str(model["key"])
         raise Failure(f"cachd ls doesn't know {_uri(sample)}")
 
     def _keys(self) -> set[str]:
-        ran = self.shell.run("cachd", "ls", "--json", show_output=False)
-        return {model["key"] for model in json.loads(ran.output)["models"]}
+        return {model["key"] for model in self.shell.ask("cachd", "ls", "--json")["models"]}
 
     def _check_tree(self, sample: Sample, name: str) -> None:
         wrong = differences(self._work / name, sample.digests)
@@ -220,13 +216,6 @@ class Demo:
 
 def _uri(sample: Sample) -> str:
     return f"s3://{BUCKET}/{sample.name}"
-
-
-def _last_json(output: str) -> dict[str, Any]:
-    """The answer: all of the output, or the last line where there is one JSON value a line."""
-    with contextlib.suppress(ValueError):
-        return dict(json.loads(output))
-    return dict(json.loads(output.strip().splitlines()[-1]))
 
 
 def _expect(is_true: bool, message: str) -> None:

@@ -19,9 +19,12 @@ MIB = 1024 * 1024
 
 
 class Daemon:
-    """``cachd serve`` below ``directory``, its own identity being that of ``origin``."""
+    """``cachd serve`` below ``directory``, its own identity being that of ``origin``.
 
-    def __init__(self, directory: Path, origin: Seaweed, quota: int) -> None:
+    ``quota`` in bytes, ``bandwidth`` in bytes per second.
+    """
+
+    def __init__(self, directory: Path, origin: Seaweed, quota: int, bandwidth: int) -> None:
         self._directory = directory
         self._process: Running | None = None
         self.socket = directory / "cachd.sock"
@@ -40,6 +43,7 @@ class Daemon:
         self._arguments = [
             *("serve", "--root", str(directory / "store"), "--socket", str(self.socket)),
             *("--quota", f"{quota // MIB}MiB", "--set", "store.free_floor=64MiB"),
+            *("--set", f"fetch.bandwidth={bandwidth // MIB}MiB"),
             *("--health-address", self.health),
         ]
         self._identity = {

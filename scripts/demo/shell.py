@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import re
@@ -15,7 +16,7 @@ import sys
 import termios
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from process import Failure
 
@@ -54,6 +55,16 @@ class Shell:
     def run(self, *command: str, show_output: bool = True, shown: str = "") -> Ran:
         """Run and show. Raises Failure with what it printed if it doesn't end with status 0."""
         self._show(shown or shlex.join(command))
+        ran = self._run(command)
+        if show_output:
+            self.say(ran.output.rstrip())
+        return ran
+
+    def ask(self, *command: str) -> dict[str, Any]:
+        """The JSON that a command prints; nothing is shown."""
+        return dict(json.loads(self._run(command).output))
+
+    def _run(self, command: tuple[str, ...]) -> Ran:
         start = time.monotonic()
         try:
             done = subprocess.run(
@@ -73,8 +84,6 @@ class Shell:
             raise Failure(
                 f"{shlex.join(command)}: status {done.returncode}\n{done.stdout}{done.stderr}"
             )
-        if show_output:
-            self.say((done.stdout + done.stderr).rstrip())
         return Ran(done.stdout, seconds)
 
     def run_on_terminal(self, *command: str) -> Ran:

@@ -19,7 +19,6 @@ from cachd.cache.types import (
     LeaseRequest,
     ModelInfo,
     Snapshot,
-    Victim,
 )
 from cachd.errors import (
     ArchiveInvalid,
@@ -271,15 +270,22 @@ class MemoryCache:
         return [replace(e, id=e.id[:4] + "…") for e in self.held.values() if e.key == key]
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
-        victim = Victim(
-            key="0" * 16, revision=REVISION, uri="s3://b/old", bytes=7, last_used=1.5, reason="lru"
-        )
+        victim = {
+            "key": "0" * 16,
+            "revision": REVISION,
+            "uri": "s3://b/old",
+            "bytes": 7,
+            "last_used": 1.5,
+            "reason": "quota",
+        }
         return {
             "result": "hit" if ask and self.ref(ask.uri).key in self.snapshots else "miss",
             "fits": True,
             "needed": needed or 0,
             "free": 100,
             "quota": 1000,
+            "allocated": 900,
+            "reserved": 0,
             "evict": [victim],
             "shortfall": 0,
             "held_by": [],

@@ -24,6 +24,8 @@ from tests.api.memory import manifest_file
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from cachd.cache.types import Caller
+
 URI = "s3://bucket/llama"
 DATA = bytes(range(100))
 FILES = {"a.bin": DATA, "empty": b"", "dir/with space/ü%25.json": b"{}"}
@@ -358,3 +360,33 @@ async def test_an_upload_that_breaks_off_or_stalls_is_given_up(
     wanted = 'cachd_requests_total{code="499",endpoint="import_model"} 1.0'
     await eventually(lambda: wanted in rig.metrics.render()[0].decode())
     assert rig.cache.imported == []
+
+
+async def test_a_reader_that_leaves_with_the_last_byte_was_served(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = rig.cache.store(URI, FILES)
+    gate, begun = asyncio.Event(), asyncio.Event()
+    release = rig.cache.release_lease
+
+    async def slowly(key: str, lease_id: str, caller: Caller) -> None:
+        begun.set()
+        await gate.wait()
+        await release(key, lease_id, caller)
+
+    monkeypatch.setattr(rig.cache, "release_lease", slowly)
+    reader, writer = await asyncio.open_unix_connection(str(rig.pods))
+    writer.write(f"GET /v1/models/{key}/archive.tar HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    await reader.readexactly(length)
+    await asyncio.wait_for(begun.wait(), 5)
+    writer.transport.abort()
+    # Two round trips: by then the server has seen the reader go.
+    await rig.call("GET", "/livez")
+    await rig.call("GET", "/livez")
+    assert len(rig.cache.held) == 1
+    gate.set()
+    await eventually(lambda: not rig.cache.held)
+    wanted = 'cachd_requests_total{code="200",endpoint="archive"} 1.0'
+    await eventually(lambda: wanted in rig.metrics.render()[0].decode())

@@ -94,6 +94,33 @@ def test_the_configuration_works_in_a_process(form: str) -> None:
     assert LogSettings().format == "text"
 
 
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+async def test_a_defect_is_logged_once_under_its_key(
+    rig: Rig, caplog: pytest.LogCaptureFixture, accept: str
+) -> None:
+    key = rig.cache.add("s3://b/m", {}, error=ValueError("inner matter"))
+    rig.cache.origins["s3://b/m"].gate.set()
+    lines: list[str] = []
+
+    class Catch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(logs.TextFormatter().format(record))
+
+    handler = Catch()
+    logger = logging.getLogger("cachd.api")
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        await rig.call("POST", "/v1/models", {"uri": "s3://b/m"}, headers={"Accept": accept})
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+    error, summary = lines
+    assert "ValueError: inner matter" in error
+    assert f"key={key} method=POST endpoint=ask status=500" in summary
+    assert "code=internal" in summary
+
+
 async def test_a_request_has_one_summary_line_with_its_phases(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:

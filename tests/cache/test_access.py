@@ -13,7 +13,7 @@ from cachd.settings import AccessSettings
 from cachd.store.types import SnapshotInfo
 
 REF = make_ref(uri="s3://b/m", origin="s3+https://h", is_default_origin=True)
-KEYS = Credentials(access_key="AK", secret_key="very-secret", session_token="tok")  # noqa: S106
+KEYS = Credentials(access_key="AK", secret_key="very-secret", session_token="tok")
 DAEMON_UID = 10001
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Origin:
-    """``url`` without a slash at the end; ``seen`` holds every request's method, path and headers."""
+    """``url`` has no slash at the end; ``seen`` holds each request's method, target and headers."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -31,10 +31,10 @@ async def serve(
     """A server on a free port that answers every request by ``handler``."""
 
     async def record(request: web.BaseRequest) -> web.StreamResponse:
-        origin.seen.append((request.method, request.path_qs, dict(request.headers)))
+        origin.seen.append((request.method, request._message.path, dict(request.headers)))
         return await handler(request)
 
-    runner = web.ServerRunner(web.Server(record))
+    runner = web.ServerRunner(web.Server(record), shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, host, 0, ssl_context=tls)
     await site.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,9 @@ ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
 PUBLIC_BUCKET = "public"
 
+# It holds the parsed service model, which takes long to load.
+_SESSION = botocore.session.Session()
+
 
 @dataclass
 class S3Server:
@@ -47,7 +51,7 @@ class S3Server:
 
     def client(self, *, signed: bool = True) -> Any:
         """A blocking botocore client, to put objects."""
-        return botocore.session.Session().create_client(
+        return _SESSION.create_client(
             "s3",
             region_name=self.region,
             endpoint_url=self.endpoint,
@@ -70,8 +74,13 @@ class S3Server:
         except client.exceptions.ClientError as error:
             if "BucketAlready" not in error.response["Error"]["Code"]:
                 raise
-        for key, body in objects.items():
-            client.put_object(Bucket=bucket, Key=key, Body=body)
+        with ThreadPoolExecutor(8) as pool:
+            puts = [
+                pool.submit(client.put_object, Bucket=bucket, Key=key, Body=body)
+                for key, body in objects.items()
+            ]
+            for put in puts:
+                put.result()
         client.close()
         return bucket
 
@@ -151,7 +160,7 @@ def start_juicefs(folder: Path, certificates: Certificates, nginx: str | None) -
     if program is None:
         return None
     folder.mkdir(parents=True)
-    meta = f"sqlite3://{folder}/meta.db"
+    meta = f"badger://{folder}/meta"
     subprocess.run(
         [program, "format", "--no-update", "--storage", "file", "--bucket", f"{folder}/data/",
          meta, "tests"],

@@ -20,6 +20,10 @@ KEYS = Credentials(access_key=ACCESS_KEY, secret_key=SECRET_KEY)
 NOBODY = Credentials(anonymous=True)
 
 
+OPEN: list[Registry] = []
+"""Closed after each test by ``conftest``."""
+
+
 def settings(**sections: Any) -> SourcesSettings:
     return SourcesSettings.model_validate(sections)
 
@@ -46,7 +50,9 @@ def request(
     **options: Any,
 ) -> tuple[Source, SourceRequest]:
     scheme, plain = split_scheme(uri)
-    source = Registry().source(scheme)
+    registry = Registry()
+    OPEN.append(registry)
+    source = registry.source(scheme)
     location = source.locate(
         plain, SourceOptions(**options), given or SourcesSettings(), dict(os.environ)
     )
@@ -69,4 +75,14 @@ def paths(plan: Plan) -> dict[str, int | None]:
     return {f.path: f.size for f in plan.files}
 
 
-__all__ = ["KEYS", "NOBODY", "context", "guard", "paths", "replace", "request", "resolve", "settings"]
+__all__ = [
+    "KEYS",
+    "NOBODY",
+    "context",
+    "guard",
+    "paths",
+    "replace",
+    "request",
+    "resolve",
+    "settings",
+]

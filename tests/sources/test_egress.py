@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-import ipaddress
 import socket
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -10,6 +10,9 @@ from hypothesis import strategies as st
 from cachd.errors import EgressForbidden, UriInvalid
 from cachd.sources.egress import guarded_resolver, literal_address
 from tests.sources.asking import guard
+
+if TYPE_CHECKING:
+    import ipaddress
 
 METADATA = [
     "169.254.169.254",

@@ -22,9 +22,7 @@ from cachd.sources.patterns import check_patterns, is_wanted
         ("x\ny", ("x*y",), (), True),
     ],
 )
-def test_patterns(
-    path: str, allow: tuple[str, ...], ignore: tuple[str, ...], wanted: bool
-) -> None:
+def test_patterns(path: str, allow: tuple[str, ...], ignore: tuple[str, ...], wanted: bool) -> None:
     assert is_wanted(path, allow, ignore) is wanted
 
 

@@ -127,7 +127,5 @@ def test_addressing(addressing: str, endpoint: str, bucket: str, virtual: bool) 
 
 def test_object_urls() -> None:
     url = object_url("http://h:1/base", "bkt", "a b/ü+%20?#&=~(x)", virtual=False, version_id="v/1")
-    assert url == (
-        "http://h:1/base/bkt/a%20b/%C3%BC%2B%2520%3F%23%26%3D~%28x%29?versionId=v%2F1"
-    )
+    assert url == ("http://h:1/base/bkt/a%20b/%C3%BC%2B%2520%3F%23%26%3D~%28x%29?versionId=v%2F1")
     assert object_url("https://h", "bkt", "k", virtual=True) == "https://bkt.h/k"

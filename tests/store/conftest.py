@@ -93,7 +93,8 @@ class Model:
     def blocks(self, path: str) -> tuple[str, ...]:
         data = self.content[path]
         return tuple(
-            f"{crc64nvme(data[at : at + BLOCK_SIZE]):016x}" for at in range(0, len(data), BLOCK_SIZE)
+            f"{crc64nvme(data[at : at + BLOCK_SIZE]):016x}"
+            for at in range(0, len(data), BLOCK_SIZE)
         )
 
     def parts(self, path: str) -> list[PartDone]:
@@ -128,7 +129,9 @@ def write_part(tree: Path, model: Model, part: PartDone) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
     try:
-        os.pwrite(fd, model.content[part.path][part.offset : part.offset + part.length], part.offset)
+        os.pwrite(
+            fd, model.content[part.path][part.offset : part.offset + part.length], part.offset
+        )
     finally:
         os.close(fd)
 

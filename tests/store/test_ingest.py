@@ -44,7 +44,9 @@ async def test_committed_is_current_and_whole(make_store: Any, model: Model) -> 
     assert read_back(snapshot) == model.content
     current = store.current(model.ref)
     assert current is not None
-    assert current.tree == snapshot.tree == store.root / "snapshots" / model.key / number(1) / "tree"
+    assert (
+        current.tree == snapshot.tree == store.root / "snapshots" / model.key / number(1) / "tree"
+    )
     assert current.manifest.files == tuple(model.manifest_files)
     assert current.manifest.boot_id
     assert (store.root / "current" / model.key).read_text().strip() == number(1)
@@ -275,28 +277,53 @@ async def test_a_cancelled_commit_still_ends(make_store: Any, model: Model) -> N
     assert read_back(snapshot) == model.content
 
 
-@pytest.mark.parametrize("turns", range(0, 40, 3))
-async def test_a_cancelled_begin_leaves_nothing(
-    make_store: Any, model: Model, turns: int
-) -> None:
-    store = await make_store()
+@pytest.mark.parametrize("step", ["at once", "journal", "linked", "laid out", "evict"])
+async def test_a_cancelled_begin_leaves_nothing(make_store: Any, model: Model, step: str) -> None:
+    loop, tasks = asyncio.get_running_loop(), []
+
+    def on_step(name: str) -> None:
+        if tasks and name == step:
+            loop.call_soon_threadsafe(tasks.pop().cancel)
+
+    store = await make_store(on_step=on_step, quota="40MiB")
+    kin = Model(model.uri, {"sub/config.json": b"{}"}, number(9))
+    await publish(store, kin)
+    usage = store.usage()
     task = asyncio.create_task(store.begin(model.ref, model.plan, source="s3"))
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
-    try:
-        ingest = await task
-    except asyncio.CancelledError:
-        pass
-    else:
-        await ingest.abort()
+    tasks.append(task)
+    await asyncio.sleep(0)
+    if step in ("at once", "evict"):
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
     await store._open.context.background.stop_works()
     await store._open.trash.wait(list(store._index.trash))
-    usage = store.usage()
-    assert (usage.allocated, usage.reserved, usage.ingests) == (0, 0, 0)
+    after = store.usage()
+    assert (after.allocated, after.reserved, after.ingests) == (usage.allocated, 0, 0)
+    assert store._index.sums() == store._index.recount()
     again = await store.begin(model.ref, model.plan, source="s3")
-    assert again.done == {}
+    assert again.linked == {"sub/config.json"}
     await again.abort()
+
+
+async def test_a_cancelled_resume_keeps_what_was_there(make_store: Any, model: Model) -> None:
+    loop, tasks = asyncio.get_running_loop(), []
+
+    def on_step(name: str) -> None:
+        if tasks and name == "laid out":
+            loop.call_soon_threadsafe(tasks.pop().cancel)
+
+    store = await make_store(on_step=on_step)
+    ingest = await store.begin(model.ref, model.plan, source="s3")
+    await fill(ingest, model)
+    await ingest.suspend()
+    task = asyncio.create_task(store.begin(model.ref, model.plan, source="s3"))
+    tasks.append(task)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    ingest = await store.begin(model.ref, model.plan, source="s3")
+    assert missing_parts(ingest, model) == []
+    await ingest.commit(model.manifest_files, metadata={})
 
 
 async def test_an_ended_ingest_is_over(make_store: Any, model: Model) -> None:
@@ -353,9 +380,7 @@ async def test_unsafe_names_are_refused_before_anything_is_made(
     assert os.listdir(store.root / "ingest") == []
 
 
-async def test_a_name_that_fits_alone_but_not_below_the_root(
-    make_store: Any, model: Model
-) -> None:
+async def test_a_name_that_fits_alone_but_not_below_the_root(make_store: Any, model: Model) -> None:
     store = await make_store()
     name = "/".join(["d" * 250] * 16)
     plan = replace(model.plan, files=(PlannedFile(path=name, url="", size=1),))
@@ -365,7 +390,11 @@ async def test_a_name_that_fits_alone_but_not_below_the_root(
 
 async def test_odd_names_are_kept_as_they_are(make_store: Any) -> None:
     names = ["é", "e\u0301", "A", "a", "a b\n", "-rf", "back\\slash", "…" * 80, "\udcff"]
-    model = Model("s3://bucket/odd", {name: name.encode("utf-8", "surrogateescape") for name in names}, number(3))
+    model = Model(
+        "s3://bucket/odd",
+        {name: name.encode("utf-8", "surrogateescape") for name in names},
+        number(3),
+    )
     store = await make_store()
     snapshot = await publish(store, model)
     assert read_back(snapshot) == model.content

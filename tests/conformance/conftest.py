@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.table_http import WEIGHTS
+from tests.conformance.web import Page
+from tests.conformance.world import World, make_world
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.servers.certificates import Certificates
+    from tests.servers.nginx import Nginx
+    from tests.servers.s3 import S3Server
+
+
+@pytest.fixture(scope="package")
+def world(
+    tmp_path_factory: pytest.TempPathFactory,
+    certificates: Certificates,
+    nginx: Nginx,
+    seaweed: S3Server,
+    juicefs: S3Server,
+) -> Iterator[World]:
+    """One daemon, and every server that a row may ask for."""
+    folder = tmp_path_factory.mktemp("conformance")
+    for place in ("C38", "C38s"):
+        (nginx.root / place).mkdir()
+        (nginx.root / place / "m.bin").write_bytes(WEIGHTS)
+    makes = {server.name: server for server in (seaweed, juicefs)}
+    with make_world(folder, certificates, nginx, makes) as made:
+        made.objects.buckets["refused"] = None
+        for place in ("C38", "C38m", "C38n", "C18r"):
+            made.public_web.pages[f"/{place}/m.bin"] = Page(body=WEIGHTS)
+        yield made

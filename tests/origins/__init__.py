@@ -1,0 +1,1 @@
+"""Origins for tests: real servers on loopback that misbehave on request."""

@@ -1,0 +1,93 @@
+"""A tiny HTTP proxy: CONNECT for https, absolute-form for http; it notes what went through."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+import threading
+from urllib.parse import urlsplit
+
+
+class Proxy:
+    """``user`` "name:password" makes it ask for that."""
+
+    def __init__(self, user: str = "") -> None:
+        self._wanted = "Basic " + base64.b64encode(user.encode()).decode() if user else ""
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port = int(self._listener.getsockname()[1])
+        self.requests: list[str] = []
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> Proxy:
+        self._start(self._accept)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for sock in [self._listener, *self._sockets]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for thread in list(self._threads):
+            thread.join(5)
+
+    def _start(self, function: object, *arguments: object) -> None:
+        thread = threading.Thread(target=function, args=arguments, daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            self._sockets.append(client)
+            self._start(self._serve, client)
+
+    def _serve(self, client: socket.socket) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            buffer = b""
+            while b"\r\n\r\n" not in buffer:
+                more = client.recv(65536)
+                if not more:
+                    return
+                buffer += more
+            head, _, rest = buffer.partition(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            method, target, version = lines[0].split(" ")
+            self.requests.append(f"{method} {target}")
+            fields = [line for line in lines[1:] if not line.lower().startswith("proxy-")]
+            given = [line.partition(":")[2].strip() for line in lines[1:] if line not in fields]
+            if self._wanted and self._wanted not in given:
+                client.sendall(
+                    b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+                )
+                client.close()
+                return
+            if method == "CONNECT":
+                host, _, port = target.rpartition(":")
+                upstream = socket.create_connection((host.strip("[]"), int(port)))
+                self._sockets.append(upstream)
+                client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                parts = urlsplit(target)
+                upstream = socket.create_connection((parts.hostname or "", parts.port or 80))
+                self._sockets.append(upstream)
+                path = parts.path + (f"?{parts.query}" if parts.query else "")
+                # One request a connection keeps the proxy tiny.
+                fields = [f for f in fields if not f.lower().startswith("connection:")]
+                again = "\r\n".join([f"{method} {path} {version}", *fields, "Connection: close"])
+                upstream.sendall((again + "\r\n\r\n").encode("latin-1") + rest)
+            self._start(_pump, client, upstream)
+            _pump(upstream, client)
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    for sock in (source, sink):
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)

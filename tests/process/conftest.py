@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, running
+from tests.process.origin import CountingOrigin
+
+
+@pytest.fixture
+def origin() -> Iterator[CountingOrigin]:
+    served = CountingOrigin()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    """A daemon whose freshness is short: every ask looks at the source."""
+    with running(tmp_path, FRESHNESS_INTERVAL="0") as one:
+        yield one
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[object]:
+    """Makes daemons that are closed at the end."""
+    made: list[Daemon] = []
+
+    def make(name: str = "one", **settings: str) -> Daemon:
+        daemon = Daemon(tmp_path / name, settings=settings)
+        made.append(daemon)
+        return daemon
+
+    yield make
+    for daemon in made:
+        daemon.close()

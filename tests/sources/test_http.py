@@ -1,0 +1,420 @@
+"""``http(s)://``: KServe's rules, real servers where they do, written answers where they won't."""
+
+from __future__ import annotations
+
+import ssl
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from aiohttp import web
+
+from cachd.errors import (
+    AccessError,
+    CachdError,
+    ContentTypeInvalid,
+    CredentialsInvalid,
+    CredentialsMissing,
+    EgressForbidden,
+    NotFound,
+    OriginBusy,
+    OriginError,
+    OriginTls,
+    OriginUnreachable,
+    UriInvalid,
+)
+from cachd.model import Auth, Credentials
+from tests.servers.origin import serve
+from tests.servers.ports import free_ports
+from tests.sources.asking import context, paths, request, resolve, settings
+
+if TYPE_CHECKING:
+    from tests.servers.certificates import Certificates
+    from tests.servers.nginx import Nginx
+
+NONE = Credentials()
+OCTETS = "application/octet-stream"
+
+
+def file(content_type: str = OCTETS, body: bytes = b"12345", **headers: str) -> Any:
+    async def respond(_: web.BaseRequest) -> web.Response:
+        answer = web.Response(
+            body=body, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+        answer.headers["Content-Type"] = content_type
+        return answer
+
+    return respond
+
+
+def status(code: int, **headers: str) -> Any:
+    async def respond(_: web.BaseRequest) -> web.Response:
+        return web.Response(
+            status=code, headers={k.replace("_", "-"): v for k, v in headers.items()}
+        )
+
+    return respond
+
+
+# --- names, archives, types --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type", "name", "unpack"),
+    [
+        ("/model.joblib", OCTETS, "model.joblib", ""),
+        ("/model.joblib?foo=bar", OCTETS, "model.joblib", ""),
+        ("/d/model.joblib", "binary/octet-stream", "model.joblib", ""),
+        ("/model.joblib", f"{OCTETS}; charset=binary", "model.joblib", ""),
+        ("/model.tar.gz", "application/x-tar", "model.tar.gz", "tar"),
+        ("/model.tar.gz", "application/x-gtar", "model.tar.gz", "tar"),
+        ("/model.tar.gz", "application/x-gzip", "model.tar.gz", "tar"),
+        ("/model.tar.gz", "application/gzip", "model.tar.gz", "tar"),
+        ("/model.tar.gz?foo=bar", "application/gzip", "model.tar.gz", "tar"),
+        ("/model.tar", OCTETS, "model.tar", "tar"),
+        ("/model.tgz", "application/gzip", "model.tgz", "tar"),
+        ("/model.tar.bz2", "application/x-bzip2", "model.tar.bz2", "tar"),
+        ("/model.tar.xz", "application/x-xz", "model.tar.xz", "tar"),
+        ("/model.tar.zst", "application/zstd", "model.tar.zst", "tar"),
+        ("/model.zip", "application/zip", "model.zip", "zip"),
+        ("/model.zip", "application/x-zip-compressed", "model.zip", "zip"),
+        ("/model.zip", "application/zip-compressed", "model.zip", "zip"),
+        ("/download?path=/x/model.zip", "application/zip", "download", "zip"),
+        ("/model.json?x=model.zip", OCTETS, "model.json", ""),
+        ("/model.joblib.gz", OCTETS, "model.joblib.gz", ""),
+        ("/a%20b%2Fc.bin", OCTETS, "a%20b%2Fc.bin", ""),
+    ],
+)
+async def test_names_and_archives(path: str, content_type: str, name: str, unpack: str) -> None:
+    async with serve(file(content_type)) as origin:
+        plan = await resolve(origin.url + path, NONE)
+    assert (paths(plan), plan.unpack) == ({name: 5}, unpack)
+    assert plan.files[0].url == origin.url + path
+    assert {target for _, target, _ in origin.seen} == {path}
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/model.tar.gz", "application/zip"),
+        ("/model.zip", "application/gzip"),
+        ("/test.model", "text/html; charset=UTF-8"),
+        ("/test.model", "application/xhtml+xml"),
+        ("/config.json", "application/json"),
+        ("/model.tar.gz", "text/html"),
+        ("/model.bin", ""),
+    ],
+)
+async def test_content_types(path: str, content_type: str) -> None:
+    async with serve(file(content_type)) as origin:
+        with pytest.raises(ContentTypeInvalid) as caught:
+            await resolve(f"{origin.url}{path}?signature=secret", NONE)
+        assert "secret" not in caught.value.message
+        lenient = settings(http={"check_content_type": False})
+        if "html" in content_type:
+            with pytest.raises(ContentTypeInvalid):
+                await resolve(origin.url + path, NONE, given=lenient)
+        else:
+            assert await resolve(origin.url + path, NONE, given=lenient)
+
+
+@pytest.mark.parametrize("uri", ["https://foo.bar/test/", "https://foo.bar", "http://h/a/..?x"])
+def test_no_file_name(uri: str) -> None:
+    with pytest.raises(UriInvalid, match="No filename contained in URI"):
+        request(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "part"),
+    [
+        ("http://", "host"),
+        ("http:///x", "host"),
+        ("http://h:0/x", "port"),
+        ("http://h:99999/x", "port"),
+        ("http://h:x/x", "port"),
+        ("http://[::1/x", "host"),
+        ("http://user:secret@h/x", "user information"),
+        ("http://h%2e/x", "host"),
+        ("http://h/a b", "host"),
+    ],
+)
+def test_faults(uri: str, part: str) -> None:
+    with pytest.raises(UriInvalid) as caught:
+        request(uri)
+    assert part in caught.value.message
+    assert "secret" not in caught.value.message
+
+
+def test_canonical_uris() -> None:
+    _, asked = request("HTTPS://Host.Example:443/Path/x?B=c&A=%20#fragment")
+    assert asked.location.uri == "https://host.example/Path/x?B=c&A=%20"
+    assert asked.location.origin == "https://host.example"
+    assert asked.location.is_default_origin
+    _, asked = request("http://[::1]:8080/x")
+    assert asked.location.origin == "http://[::1]:8080"
+
+
+# --- statuses and failures ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "words"),
+    [
+        (401, CredentialsMissing, "authentication"),
+        (403, AccessError, "access denied"),
+        (404, NotFound, "not found"),
+        (410, NotFound, "not found"),
+        (418, OriginError, "418"),
+        (429, OriginBusy, "busy"),
+        (500, OriginError, "500"),
+        (503, OriginBusy, "busy"),
+    ],
+)
+async def test_statuses(code: int, error: type[CachdError], words: str) -> None:
+    async with serve(status(code, Retry_After="7")) as origin:
+        with pytest.raises(CachdError, match=words) as caught:
+            await resolve(f"{origin.url}/x?sig=secret", NONE, max_attempts=1)
+    assert type(caught.value) is error
+    assert "secret" not in caught.value.message
+    if error is OriginBusy:
+        assert caught.value.retry_after == 7
+
+
+async def test_refused_headers_are_not_missing_ones() -> None:
+    async with serve(status(401)) as origin:
+        headers = Credentials(headers=(("127.0.0.1", (("Authorization", "Bearer bad"),)),))
+        with pytest.raises(CredentialsInvalid, match="authentication") as caught:
+            await resolve(f"{origin.url}/x", headers)
+    assert "bad" not in str(caught.value.to_wire())
+
+
+async def test_failed_connections(certificates: Certificates, nginx: Nginx) -> None:
+    (port,) = free_ports(1)
+    for url in (f"http://127.0.0.1:{port}/x", "http://no-such-host.invalid/x"):
+        with pytest.raises(OriginUnreachable, match="no connection"):
+            await resolve(url, NONE, max_attempts=1)
+    (nginx.root / "tls.bin").write_bytes(b"1234")
+    url = f"{nginx.tls_url}/tls.bin"
+    with pytest.raises(OriginTls, match="certificate"):
+        await resolve(url, NONE)
+    plan = await resolve(url, NONE, ca_pem=certificates.ca_pem)
+    assert plan.connect.ca_pem == certificates.ca_pem
+    given = settings(http={"ca_bundle": str(certificates.ca)})
+    assert (await resolve(url, NONE, given=given)).connect.ca_pem == certificates.ca_pem
+    assert not (await resolve(url, NONE, verify=False)).connect.verify
+
+
+async def test_tried_again() -> None:
+    tries = 0
+
+    async def respond(_: web.BaseRequest) -> web.Response:
+        nonlocal tries
+        tries += 1
+        if tries < 3:
+            return web.Response(status=500)
+        return web.Response(body=b"1", content_type=OCTETS)
+
+    async with serve(respond) as origin:
+        assert paths(await resolve(f"{origin.url}/x", NONE)) == {"x": 1}
+
+
+# --- what the origin can do --------------------------------------------------------------------
+
+
+async def test_nginx(nginx: Nginx) -> None:
+    (nginx.root / "weights.bin").write_bytes(b"x" * 1000)
+    (nginx.root / "empty.bin").write_bytes(b"")
+    plan = await resolve(f"{nginx.plain_url}/weights.bin", NONE)
+    (planned,) = plan.files
+    assert (planned.size, planned.ranges, plan.is_validated) == (1000, True, True)
+    assert planned.validator.strong_etag
+    assert planned.validator.last_modified
+    assert not plan.is_credentialed
+    assert plan.auth == Auth()
+    again = await resolve(f"{nginx.plain_url}/weights.bin?x=1", NONE)
+    assert again.revision != plan.revision
+    assert (await resolve(f"{nginx.plain_url}/weights.bin", NONE)).revision == plan.revision
+    (nginx.root / "weights.bin").write_bytes(b"y" * 1001)
+    assert (await resolve(f"{nginx.plain_url}/weights.bin", NONE)).revision != plan.revision
+    assert paths(await resolve(f"{nginx.plain_url}/empty.bin", NONE)) == {"empty.bin": 0}
+    (nginx.root / "page.html").write_text("hello")
+    with pytest.raises(ContentTypeInvalid):
+        await resolve(f"{nginx.plain_url}/page.html", NONE)
+
+
+async def test_no_ranges_and_no_validators() -> None:
+    async with serve(file()) as origin:
+        plan = await resolve(f"{origin.url}/x", NONE)
+    assert not plan.files[0].ranges
+    assert not plan.is_validated
+
+
+async def test_a_server_that_has_no_head() -> None:
+    async def respond(asked: web.BaseRequest) -> web.Response:
+        if asked.method == "HEAD":
+            return web.Response(status=403)
+        assert asked.headers["Range"] == "bytes=0-0"
+        assert asked.headers["Accept-Encoding"] == "identity"
+        return web.Response(
+            status=206,
+            body=b"x",
+            content_type=OCTETS,
+            headers={"Content-Range": "bytes 0-0/777", "ETag": '"v1"'},
+        )
+
+    async with serve(respond) as origin:
+        plan = await resolve(f"{origin.url}/x", NONE)
+    (planned,) = plan.files
+    assert (planned.size, planned.ranges, planned.validator.etag) == (777, True, '"v1"')
+
+
+async def test_a_stream_of_unknown_length() -> None:
+    async def respond(asked: web.BaseRequest) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": OCTETS})
+        answer.enable_chunked_encoding()
+        await answer.prepare(asked)
+        try:
+            for _ in range(10_000):
+                await answer.write(b"x" * 65536)
+        except ConnectionError:
+            pass
+        return answer
+
+    async with serve(respond) as origin:
+        plan = await resolve(f"{origin.url}/x", NONE)
+    assert (plan.files[0].size, plan.files[0].ranges) == (None, False)
+
+
+async def test_encoded_bodies_have_no_ranges() -> None:
+    headers = {"Accept_Ranges": "bytes", "Content_Encoding": "gzip", "ETag": 'W/"v1"'}
+    async with serve(file(**headers)) as origin:
+        plan = await resolve(f"{origin.url}/x", NONE)
+    assert not plan.files[0].ranges
+    assert not plan.is_validated
+
+
+# --- redirects, headers, egress ----------------------------------------------------------------
+
+
+async def test_redirects_keep_secrets_at_home() -> None:
+    secret = (("Authorization", "Bearer secret"), ("X-Token", "secret"), ("Host", "evil"))
+    async with serve(file(Accept_Ranges="bytes", ETag='"e"'), host="localhost") as final:
+
+        async def respond(_: web.BaseRequest) -> web.Response:
+            return web.Response(status=302, headers={"Location": f"{final.url}/real/name?sig=1#f"})
+
+        async with serve(respond) as first:
+            plan = await resolve(
+                f"{first.url}/model.bin", Credentials(headers=(("127.0.0.1", secret),))
+            )
+    assert first.seen[0][2]["Authorization"] == "Bearer secret"
+    assert first.seen[0][2]["X-Token"] == "secret"
+    assert first.seen[0][2]["Host"] != "evil"
+    for _, _, headers in final.seen:
+        assert "secret" not in str(headers)
+    assert plan.files[0].url == f"{final.url}/real/name?sig=1"
+    assert paths(plan) == {"model.bin": 5}
+    assert plan.is_credentialed
+    assert plan.auth == Auth()
+
+
+async def test_headers_go_to_their_host_and_port() -> None:
+    async with serve(file(Accept_Ranges="bytes")) as origin:
+        host = origin.url.removeprefix("http://")
+        other = Credentials(headers=(("127.0.0.1:1", (("X-A", "1"),)), ("h", (("X-B", "1"),))))
+        plan = await resolve(f"{origin.url}/x", other)
+        assert not plan.is_credentialed
+        assert not {"X-A", "X-B"} & set(origin.seen[0][2])
+        own = Credentials(headers=((host, (("X-A", "secret"),)),))
+        plan = await resolve(f"{origin.url}/x", own)
+        assert plan.auth == Auth(kind="headers", headers=(("X-A", "secret"),), host=host)
+        assert plan.is_credentialed
+        assert "secret" not in repr(plan)
+        plan = await resolve(f"{origin.url}/x", own, identity="daemon")
+        assert plan.auth == Auth()
+        source, asked = request(f"{origin.url}/x", own)
+        assert await source.authorize(asked, context()) == Auth(
+            kind="headers", headers=(("X-A", "secret"),), host=host
+        )
+
+
+async def test_probe() -> None:
+    async def respond(asked: web.BaseRequest) -> web.Response:
+        allowed = asked.headers.get("X-Pass") == "good"
+        return web.Response(status=200 if allowed else 401, body=b"1", content_type=OCTETS)
+
+    async with serve(respond) as origin:
+        for value, allowed in (("good", True), ("bad", False)):
+            own = Credentials(headers=(("127.0.0.1", (("X-Pass", value),)),))
+            source, asked = request(f"{origin.url}/x", own)
+            if allowed:
+                await source.probe(asked, "x", context())
+            else:
+                with pytest.raises(CredentialsInvalid):
+                    await source.probe(asked, "x", context())
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://169.254.169.254/latest/meta-data/x",
+        "http://2852039166/x",
+        "http://[::ffff:169.254.169.254]/x",
+        "http://metadata.google.internal/x",
+        "file:///etc/passwd",
+        "http://user:pw@127.0.0.1/x",
+        "gopher://h/x",
+    ],
+)
+async def test_redirects_to_where_nobody_may_go(location: str) -> None:
+    async with serve(status(302, Location=location)) as origin:
+        with pytest.raises(EgressForbidden):
+            await resolve(f"{origin.url}/x", NONE)
+
+
+async def test_egress_of_the_uri_itself() -> None:
+    with pytest.raises(EgressForbidden):
+        await resolve("http://169.254.169.254/latest/x", NONE)
+    given = settings(egress={"allow": ["models.example.com"]})
+    with pytest.raises(EgressForbidden):
+        await resolve("http://127.0.0.1:1/x", NONE, given=given)
+
+
+async def test_redirects_in_a_circle() -> None:
+    async with serve(status(302, Location="/x")) as origin:
+        with pytest.raises(OriginError, match="more than 5 times"):
+            await resolve(f"{origin.url}/x", NONE, max_attempts=1)
+    assert [method for method, _, _ in origin.seen] == ["HEAD"] * 6 + ["GET"] * 6
+
+
+async def test_no_way_from_https_to_http(certificates: Certificates) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificates.chain, certificates.key)
+    async with (
+        serve(file()) as plain,
+        serve(status(302, Location=f"{plain.url}/x"), tls) as secure,
+    ):
+        with pytest.raises(EgressForbidden, match="from https to http"):
+            await resolve(f"{secure.url}/x", NONE, ca_pem=certificates.ca_pem)
+    assert plain.seen == []
+
+
+async def test_through_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serve(file(Accept_Ranges="bytes")) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert paths(await resolve("http://models.invalid/x", NONE)) == {"x": 5}
+        assert [target for _, target, _ in proxy.seen] == ["http://models.invalid/x"]
+        monkeypatch.setenv("no_proxy", "models.invalid")
+        with pytest.raises(OriginUnreachable):
+            await resolve("http://models.invalid/x", NONE, max_attempts=1)
+        monkeypatch.delenv("no_proxy")
+        with pytest.raises(EgressForbidden):
+            await resolve("http://169.254.169.254/x", NONE)
+
+
+async def test_a_netrc_is_nobodys_pass(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login daemon password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    async with serve(file(Accept_Ranges="bytes")) as origin:
+        await resolve(f"{origin.url}/x", NONE)
+    assert all("Authorization" not in headers for _, _, headers in origin.seen)
