@@ -18,6 +18,8 @@ class CachdError(Exception):
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    next_step: ClassVar[str] = ""
+    """The hint, where the place that raises has no better one."""
 
     _by_code: ClassVar[dict[str, type[CachdError]]] = {}
 
@@ -36,7 +38,7 @@ class CachdError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.next_step
         self.field = field
         self.retry_after = retry_after
         self.detail = detail
@@ -80,6 +82,7 @@ CachdError._by_code["internal"] = InternalError
 
 class InvalidError(CachdError):
     code = "request_invalid"
+    next_step = "see docs/api.md and /openapi.json"
 
 
 class ConfigInvalid(InvalidError):
@@ -88,6 +91,9 @@ class ConfigInvalid(InvalidError):
 
 class UriInvalid(InvalidError):
     code = "uri_invalid"
+    next_step = (
+        "a URI looks like s3://bucket/model or https://host/model.tar.gz; see docs/sources.md"
+    )
 
 
 class SchemeUnknown(UriInvalid):
@@ -105,6 +111,9 @@ class AccessError(CachdError):
     """The origin, or a rule of ours, refuses this caller."""
 
     code = "access_denied"
+    next_step = (
+        "check that the credentials of the request may list and read every file of the model"
+    )
 
 
 class CredentialsMissing(AccessError):
@@ -113,12 +122,14 @@ class CredentialsMissing(AccessError):
 
 class CredentialsInvalid(AccessError):
     code = "credentials_invalid"
+    next_step = "check the keys or the token that were sent, and that they belong to this endpoint"
 
 
 class CredentialsExpired(AccessError):
     """Worth one refresh of the credentials, then final."""
 
     code = "credentials_expired"
+    next_step = "send fresh credentials"
 
 
 class Forbidden(AccessError):
@@ -140,6 +151,7 @@ class NotFound(CachdError):
     """The source has nothing at the URI."""
 
     code = "not_found"
+    next_step = "check the URI and the endpoint"
 
 
 class ModelUnknown(NotFound):
@@ -163,6 +175,7 @@ class OriginError(CachdError):
     """The origin answered something that is no model: 5xx, a broken protocol, lies."""
 
     code = "origin_failed"
+    next_step = "ask again later; what was fetched is kept"
     retryable = True
 
 
@@ -174,6 +187,7 @@ class OriginUnreachable(OriginError):
 
 class OriginTls(OriginError):
     code = "origin_tls"
+    next_step = "give the authority (ca_pem, --ca-bundle), or check the endpoint's certificate"
     retryable = False
 
 
@@ -219,6 +233,7 @@ class Offline(CachdError):
 
 class ContentError(CachdError):
     code = "content_invalid"
+    next_step = "the model at its source is not what it should be; correct it there"
 
 
 class SizeMismatch(ContentError):
@@ -258,6 +273,9 @@ class NoSpace(CachdError):
     """
 
     code = "no_space"
+    next_step = (
+        "`cachd plan` tells what holds the space; raise store.quota or release leases and pins"
+    )
     retryable = True
 
 
@@ -270,6 +288,7 @@ class TooLarge(NoSpace):
 
 class DiskError(CachdError):
     code = "disk_failed"
+    next_step = "check the volume; the daemon's log and /readyz say more"
 
 
 class DiskFull(DiskError):

@@ -55,16 +55,15 @@ class TokenBucket:
         return 1 << 30 if rate <= 0 else max(16 * 1024, int(rate / 20))
 
     def reserve(self, count: int, now: float) -> float:
-        """Take ``count`` bytes; the seconds to wait before using them. Pure but for its state."""
+        """Note ``count`` bytes; the seconds to wait before the next. Pure but for its state."""
         with self._lock:
             if self._rate <= 0:
                 return 0.0
-            start = max(self._free_at, now)
-            self._free_at = start + count / self._rate
-            return start - now
+            self._free_at = max(self._free_at, now) + count / self._rate
+            return self._free_at - now
 
     def take(self, count: int) -> float:
-        """Wait for ``count`` bytes; the seconds that it took."""
+        """Pay for ``count`` bytes by waiting; the seconds that it took."""
         if self._rate <= 0:
             return 0.0
         delay = self.reserve(count, time.monotonic())

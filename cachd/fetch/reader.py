@@ -234,10 +234,10 @@ class Reader:
             want = min(len(view), left)
             while filled < want:
                 step = min(want - filled, work.bucket.chunk)
-                watch.pause(work.bucket.take(step))
                 count = transport.fill(view[filled : filled + step], left - filled)
                 filled += count
                 work.progress(count)
+                watch.pause(work.bucket.take(count))
                 if transport.is_eof:
                     sink.write(view[:filled])
                     raise OriginUnreachable(
@@ -295,10 +295,10 @@ class Reader:
                         )
                     return
                 step = min(64 * 1024, work.bucket.chunk)
-                watch.pause(work.bucket.take(step))
                 scratch = work.scratch(step)
                 count = transport.receive(scratch)
                 work.progress(count)
+                watch.pause(work.bucket.take(count))
                 connection_data = bytes(scratch[:count])
                 if watch.is_stalled(count, time.monotonic()):
                     raise _stalled(work)

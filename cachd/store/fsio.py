@@ -97,8 +97,11 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def replace_file(directory: Path, name: str, data: bytes, *, mode: int) -> None:
-    """Make ``directory/name`` hold ``data``: a reader, and a crash, see the old or the new."""
+def replace_file(
+    directory: Path, name: str, data: bytes, *, mode: int, is_durable: bool = True
+) -> None:
+    """Make ``directory/name`` hold ``data``: a reader, and a kill, see the old or the new; with
+    ``is_durable`` a power loss too."""
     temporary = directory / f"{name}.tmp"
     with suppress(FileNotFoundError):
         temporary.unlink()
@@ -107,7 +110,8 @@ def replace_file(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         try:
             write_all(fd, data)
             os.fchmod(fd, mode)
-            os.fsync(fd)
+            if is_durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         temporary.rename(directory / name)
@@ -115,7 +119,8 @@ def replace_file(directory: Path, name: str, data: bytes, *, mode: int) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise
-    fsync_directory(directory)
+    if is_durable:
+        fsync_directory(directory)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -303,7 +303,6 @@ async def _lay_out(context: Context, plan: Plan, opened: Opened, row: Row) -> No
     path = context.layout.ingest(row.key, row.revision)
     found = await context.threads.run(measure, path)
     context.index.measured(row, found.allocated, found.inodes)
-    context.on_step("laid out")
 
 
 def _make_files(context: Context, plan: Plan, opened: Opened, row: Row) -> set[str]:
@@ -322,6 +321,7 @@ def _make_files(context: Context, plan: Plan, opened: Opened, row: Row) -> set[s
                     file.path, file.size, use_fallocate=context.capabilities.fallocate
                 ):
                     sparse.add(file.path)
+    context.on_step("laid out")
     return sparse
 
 

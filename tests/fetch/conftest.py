@@ -28,6 +28,7 @@ QUICK: dict[str, Any] = {
     "connect_timeout": 5,
     "part_size": BLOCK,
     "connections": 8,
+    "workers": 1,
 }
 
 

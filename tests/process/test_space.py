@@ -1,0 +1,146 @@
+"""Quota, eviction, pins and leases of the real daemon; what can't fit is refused before a byte."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Daemon, call, eventually
+from tests.process.origin import CountingOrigin
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small(daemons) -> Daemon:
+    """A quota of 40 MiB."""
+    return daemons(STORE_QUOTA="40MiB", STORE_MIN_IDLE="3600", FRESHNESS_INTERVAL="3600").start()
+
+
+def pull(daemon: Daemon, origin: CountingOrigin, name: str, size: int = 12 * MIB, **body) -> dict:
+    origin.bodies.setdefault(f"/{name}.bin", os.urandom(size))
+    reply = daemon.ask(f"{origin.url}/{name}.bin", **body)
+    return {"status": reply.status, **reply.json()}
+
+
+def names(daemon: Daemon) -> set[str]:
+    models = daemon.admin("GET", "/v1/models").json()["models"]
+    return {m["uri"].rpartition("/")[2].removesuffix(".bin") for m in models}
+
+
+def test_the_least_recently_used_goes_and_it_is_said(small: Daemon, origin: CountingOrigin):
+    for name in "abc":
+        assert pull(small, origin, name)["status"] == 200
+    assert pull(small, origin, "a")["result"] == "hit"
+    plan = call(small.socket, "POST", "/v1/plan", {"bytes": 12 * MIB}).json()
+    assert plan["fits"]
+    assert len(plan["evict"]) == 1
+    admin_plan = small.admin("POST", "/v1/plan", {"bytes": 12 * MIB}).json()
+    assert admin_plan["evict"][0]["uri"].endswith("/b.bin")
+    assert names(small) == {"a", "b", "c"}
+    assert pull(small, origin, "d")["status"] == 200
+    assert names(small) == {"a", "c", "d"}
+    assert small.metric("cachd_evictions_total", reason="quota") == 1
+    assert "evicted" in small.log()
+    usage = small.admin("GET", "/v1/models").json()["store"]
+    assert usage["allocated"] + usage["reserved"] <= usage["quota"] == 40 * MIB
+
+
+def test_pinned_and_leased_models_stay_and_the_refusal_names_them(
+    small: Daemon, origin: CountingOrigin
+):
+    first = pull(small, origin, "a", lease={"holder": "pod-a"})
+    second = pull(small, origin, "b")
+    assert small.admin("PUT", f"/v1/models/{second['key']}/pin").status == 200
+    third = pull(small, origin, "c", lease={"holder": "pod-c"})
+    refused = pull(small, origin, "d")
+    assert (refused["status"], refused["code"]) == (507, "no_space")
+    assert refused["needed"] >= 12 * MIB
+    assert {h["what"] for h in refused["held_by"]} >= {"lease", "pin"}
+    assert refused["hint"]
+    assert origin.sent["/d.bin"] == 0
+    assert names(small) == {"a", "b", "c"}
+    assert not list(small.root.glob("ingest/*"))
+    lease = f"/v1/models/{first['key']}/leases/{first['lease']['id']}"
+    assert call(small.socket, "DELETE", lease).status in (200, 204)
+    assert pull(small, origin, "d")["status"] == 200
+    assert names(small) == {"b", "c", "d"}
+    in_use = small.admin("DELETE", f"/v1/models/{third['key']}")
+    assert (in_use.status, in_use.json()["code"]) == (409, "in_use")
+    assert small.admin("DELETE", f"/v1/models/{third['key']}?force=true").status == 200
+
+
+def test_what_can_never_fit_is_refused_at_once(small: Daemon, origin: CountingOrigin):
+    assert pull(small, origin, "a")["status"] == 200
+    refused = pull(small, origin, "huge", size=50 * MIB)
+    assert (refused["status"], refused["code"]) == (507, "too_large")
+    assert origin.sent["/huge.bin"] == 0
+    assert names(small) == {"a"}
+    plan = small.admin("POST", "/v1/plan", {"uri": f"{origin.url}/huge.bin"}).json()
+    assert (plan["result"], plan["fits"]) == ("miss", False)
+    assert plan["shortfall"] > 0
+
+
+def test_collecting_on_demand(small: Daemon, origin: CountingOrigin):
+    for name in "ab":
+        pull(small, origin, name)
+    dry = small.admin("POST", "/v1/gc", {"dry_run": True, "target": 0}).json()
+    assert len(dry["evicted"]) == 2
+    assert names(small) == {"a", "b"}
+    done = small.admin("POST", "/v1/gc", {"target": 13 * MIB}).json()
+    assert [v["uri"].rpartition("/")[2] for v in done["evicted"]] == ["a.bin"]
+    assert names(small) == {"b"}
+    trash = small.root / "trash"
+    eventually(lambda: not any(trash.iterdir()))
+
+
+def test_the_background_stops_at_the_low_watermark(daemons, origin: CountingOrigin):
+    daemon = daemons(
+        STORE_QUOTA="60MiB",
+        STORE_HIGH_WATERMARK="60",
+        STORE_LOW_WATERMARK="45",
+        STORE_MIN_IDLE="0",
+        STORE_WATCH_INTERVAL="0.1",
+        FRESHNESS_INTERVAL="3600",
+    ).start()
+    for name in "abc":
+        pull(daemon, origin, name, lease={"holder": "h", "ttl": 600})
+    pull(daemon, origin, "d")
+    eventually(lambda: names(daemon) == {"a", "b", "c"}, 20)
+    assert daemon.metric("cachd_evictions_total", reason="watermark") == 1
+
+
+def test_an_old_revision_stays_while_it_is_leased(daemons, origin: CountingOrigin):
+    daemon = daemons(
+        FRESHNESS_INTERVAL="0", STORE_MIN_IDLE="0", STORE_WATCH_INTERVAL="0.1"
+    ).start()
+    old, new = os.urandom(MIB), os.urandom(MIB)
+    origin.bodies["/m.bin"] = old
+    first = pull(daemon, origin, "m", lease={"holder": "old pod"})
+    origin.bodies["/m.bin"] = new
+    second = pull(daemon, origin, "m")
+    assert (first["key"], second["result"]) == (second["key"], "miss")
+    assert Path(second["path"], "m.bin").read_bytes() == new
+    third = pull(daemon, origin, "m")
+    assert third["result"] == "hit"
+    assert Path(first["path"], "m.bin").read_bytes() == old
+    lease = f"/v1/models/{first['key']}/leases/{first['lease']['id']}"
+    call(daemon.socket, "DELETE", lease)
+    eventually(lambda: not Path(first["path"]).exists(), 20)
+    assert Path(second["path"], "m.bin").read_bytes() == new
+
+
+def test_a_cached_model_is_served_stale_while_its_source_is_down(
+    daemons, origin: CountingOrigin
+):
+    daemon = daemons(FRESHNESS_INTERVAL="0").start()
+    first = pull(daemon, origin, "m")
+    origin.close()
+    second = pull(daemon, origin, "m")
+    assert (second["status"], second["result"]) == (200, "stale")
+    assert second["path"] == first["path"]
+    assert daemon.metric("cachd_lookups_total", result="stale") == 1
+    unknown = pull(daemon, origin, "other")
+    assert (unknown["status"], unknown["code"]) == (502, "origin_unreachable")
