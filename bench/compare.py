@@ -240,6 +240,7 @@ def contenders(
 
 def measure(case: str, files: dict[str, int], scheme: str, args: argparse.Namespace) -> list[str]:
     home = Path(tempfile.mkdtemp(prefix="cachd-bench-", dir=args.tmpfs))
+    home.chmod(0o755)  # nginx drops root
     origin = Origin(home / "origin", files)
     cachd = Cachd(home, origin, scheme, {})
     costs: dict[str, list[Cost]] = {}

@@ -15,7 +15,7 @@ from cachd.cli.manifest import fetch_wanted
 from cachd.cli.materialise import Materialised, Materialiser
 from cachd.cli.output import print_json, warn, warn_of_variables
 from cachd.cli.progress import Display
-from cachd.cli.request import request_body
+from cachd.cli.request import refuse_decryption, request_body
 from cachd.cli.sockets import pod_socket
 from cachd.errors import CachdError, InvalidError, NotFound
 
@@ -43,6 +43,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     destination = Path(arguments.destination) if arguments.destination else None
     if arguments.no_wait and destination:
         raise InvalidError("--no-wait and a destination contradict each other", field="--no-wait")
+    refuse_decryption(os.environ)
     source = local_path(arguments.uri)
     if source is not None:
         _pull_local(arguments, source, destination)

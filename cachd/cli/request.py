@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cli import patterns
 from cachd.cli.forward import Overrides, gather
+from cachd.errors import InvalidError
 
 if TYPE_CHECKING:
     import argparse
@@ -34,3 +35,15 @@ def request_body(
     }
     given = {name: value for name, value in fields.items() if value}
     return {"uri": arguments.uri, **given}, forwarded.warnings
+
+
+def refuse_decryption(environ: Mapping[str, str]) -> None:
+    """Raises InvalidError where KServe's storage initializer would decrypt what it downloaded
+    (python/storage-initializer/scripts/initializer-entrypoint): a model server must not be given
+    ciphertext in place of a model."""
+    if environ.get("CONFIDENTIAL_ENABLED", "").strip().lower() == "true":
+        raise InvalidError(
+            "CONFIDENTIAL_ENABLED asks for models to be decrypted, which cachd doesn't do",
+            field="CONFIDENTIAL_ENABLED",
+            hint="unset it, or let KServe's own storage initializer fetch this model",
+        )

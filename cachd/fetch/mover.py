@@ -76,6 +76,7 @@ class Mover:
         )
         self._grows: set[asyncio.Task[None]] = set()
         self._is_stopping = False
+        self._sharers = 1
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -220,10 +221,15 @@ class Mover:
     def _share(self) -> float | None:
         """One worker's part of the bandwidth."""
         cap = self._settings.bandwidth
-        return None if cap is None else int(cap) / max(1, len(self._pool.workers))
+        return None if cap is None else int(cap) / max(1, self._sharers)
 
     def _spread_bandwidth(self) -> None:
-        if self._settings.bandwidth is not None:
+        """Those share it equally that have work."""
+        if self._settings.bandwidth is None:
+            return
+        sharers = sum(1 for worker in self._pool.workers if worker.batches)
+        if sharers != self._sharers:
+            self._sharers = sharers
             for worker in self._pool.workers:
                 worker.send({"do": "bandwidth", "rate": self._share()})
 
@@ -236,6 +242,7 @@ class Mover:
         while self._pool.has_room and (found := self._scheduler.next()) is not None:
             job, unit = found
             self._assign(self._pool.pick(self._transfers[job].job.origin), job, unit)
+        self._spread_bandwidth()
         self._metrics.connections(self._scheduler.running)
         self._metrics.waiting(self._scheduler.waiting)
 
@@ -346,7 +353,7 @@ class Mover:
             case "started":
                 self.tasks.note_worker()
                 self._metrics.workers(len(self._pool.workers))
-                self._spread_bandwidth()
+                worker.send({"do": "bandwidth", "rate": self._share()})
                 self._dispatch()
 
     async def _grow(self, worker: WorkerHandle, message: Message) -> None:
@@ -389,5 +396,4 @@ class Mover:
             transfer = self._transfers.get(batch.job)
             if transfer is not None and not transfer.is_over:
                 transfer.on_worker_died(batch)
-        self._spread_bandwidth()
         self._dispatch()

@@ -210,7 +210,7 @@ class Reader:
         fd: int,
         outcome: Outcome,
     ) -> None:
-        sink = _Sink(self._work, wanted, fd, outcome)
+        sink = Sink(self._work, wanted, fd, outcome)
         try:
             if exchange.head.length is not None:
                 assert expected is not None
@@ -222,7 +222,7 @@ class Reader:
             raise
         sink.finish(is_end=True)
 
-    def _read_counted(self, exchange: _Exchange, expected: int, sink: _Sink) -> None:
+    def _read_counted(self, exchange: _Exchange, expected: int, sink: Sink) -> None:
         """Straight from the socket: the buffer is filled, then written, then summed."""
         transport, view, work = exchange.transport, self._view, self._work
         # Bytes beyond the announced ones are nobody's: the connection is of no more use.
@@ -250,7 +250,7 @@ class Reader:
             left -= want
             filled = 0
 
-    def _read_framed(self, exchange: _Exchange, expected: int | None, sink: _Sink) -> None:
+    def _read_framed(self, exchange: _Exchange, expected: int | None, sink: Sink) -> None:
         """Chunked, or until the connection ends: h11 takes the frames off."""
         transport, view, work = exchange.transport, self._view, self._work
         connection = exchange.head.connection
@@ -317,7 +317,7 @@ class _Exchange:
     is_tainted: bool = False
 
 
-class _Sink:
+class Sink:
     """Writes a body in order and sums its blocks while the bytes are hot."""
 
     def __init__(self, work: Work, wanted: Wanted, fd: int, outcome: Outcome) -> None:

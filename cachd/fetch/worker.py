@@ -20,6 +20,7 @@ from cachd.errors import CachdError, Cancelled, InternalError
 from cachd.fetch import crc
 from cachd.fetch.answer import Wanted, digest_to_check, mismatch
 from cachd.fetch.connect import Connector
+from cachd.fetch.local import LocalReader, is_local
 from cachd.fetch.place import open_place
 from cachd.fetch.proxy import ProxyRules
 from cachd.fetch.rate import TokenBucket
@@ -207,7 +208,7 @@ class Worker:
                 self._active[key] = work
             outcome, error, verified = Outcome(), None, None
             try:
-                verified = self._fetch_part(part, work, Reader(work, buffer), outcome)
+                verified = self._fetch_part(part, work, buffer, outcome)
             except CachdError as problem:
                 error = problem
             except Exception as problem:
@@ -233,11 +234,12 @@ class Worker:
                 return
 
     def _fetch_part(
-        self, part: dict[str, Any], work: Work, reader: Reader, outcome: Outcome
+        self, part: dict[str, Any], work: Work, buffer: bytearray, outcome: Outcome
     ) -> list[str] | None:
         """Fetch one part; [algorithm, value] of the whole file if it is that, and was checked."""
         length, size = part["length"], part["size"]
         is_stream = length is None
+        reader = Reader(work, buffer)
         wanted = Wanted(
             path=part["path"],
             url=part["url"],
@@ -254,7 +256,10 @@ class Worker:
         )
         facts = reader.ask_facts(wanted) if part["ask"] else None
         with open_place(work.job.tree, part["path"], truncate=is_stream and size is None) as fd:
-            reader.fetch(wanted, fd, outcome)
+            if is_local(wanted.url):
+                LocalReader(work, buffer).fetch(wanted, fd, outcome)
+            else:
+                reader.fetch(wanted, fd, outcome)
         if facts is not None:
             outcome.facts = facts
         return _check_whole(work.job, wanted, part["digest"], outcome) if wanted.is_whole else None

@@ -83,6 +83,11 @@ def path_of_url(url: str) -> Path:
     return Path(os.fsdecode(unquote_to_bytes(url.removeprefix("file://"))))
 
 
+def etag_of(facts: os.stat_result) -> str:
+    """A validator for a file, in the form of a strong ETag."""
+    return f'"{facts.st_mtime_ns:x}-{facts.st_size:x}-{facts.st_ino:x}"'
+
+
 def _base(request: SourceRequest, roots: Sequence[Path]) -> Path:
     given = Path(request.location.uri.removeprefix("file://"))
     try:
@@ -168,5 +173,5 @@ def _plan(path: str, real: Path) -> PlannedFile:
         path=path,
         url=file_url(real),
         size=facts.st_size,
-        validator=Validator(etag=f'"{facts.st_mtime_ns:x}-{facts.st_size:x}-{facts.st_ino:x}"'),
+        validator=Validator(etag=etag_of(facts)),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd.errors import InUse, PathUnsafe
@@ -20,7 +21,6 @@ from cachd.store.verify import is_intact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from cachd.model import PartDone, Plan, Ref
     from cachd.store.context import Context
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 _PATH_MAX = 4096
 """Bytes of a path with its final NUL, in one system call on Linux."""
+_ARCHIVE = "archive"
+"""Beside the tree: where an archive lies, in its plan's path, until it is unpacked into the tree."""
 _DIRECTORY_COST = 4096
 _FILE_COST = 512
 """Bytes of journal and manifest per file, about …"""
@@ -159,8 +161,7 @@ def _open(context: Context, header: Header, cell: list[Opened]) -> None:
     journal, leftover = Journal.open(path / JOURNAL_NAME), ""
     try:
         content = journal.read()
-        # What was unpacked can't be told from the journal, so it is unpacked again.
-        if content is None or header.unpack or not content.header.is_same_state(header):
+        if content is None or not content.header.is_same_state(header):
             if not is_new:
                 leftover = f"{path.name}-{secrets.token_hex(8)}"
                 path.rename(layout.trash / leftover)
@@ -170,8 +171,9 @@ def _open(context: Context, header: Header, cell: list[Opened]) -> None:
                 is_new = True
             content = Content(header)
         make_directory(path / "tree", 0o755)
+        make_directory(_files_of(path, header.unpack), 0o755)
         if not is_new:
-            _drop_missing(path / "tree", content)
+            _drop_missing(_files_of(path, header.unpack), content)
         journal.rewrite(
             content.header,
             [part for parts in content.parts.values() for part in parts],
@@ -183,6 +185,11 @@ def _open(context: Context, header: Header, cell: list[Opened]) -> None:
     except BaseException:
         journal.close()
         raise
+
+
+def _files_of(path: Path, unpack: str) -> Path:
+    """Where the plan's files lie in an ingest's directory."""
+    return path / (_ARCHIVE if unpack else "tree")
 
 
 def _drop_missing(tree: Path, content: Content) -> None:
@@ -206,7 +213,7 @@ async def _verify_other_boot(context: Context, opened: Opened, header: Header) -
         return
     # The link may not have reached the disk though its line did; linking again is cheap.
     content.linked.clear()
-    tree = context.layout.ingest(header.ref.key, header.revision) / "tree"
+    tree = _files_of(context.layout.ingest(header.ref.key, header.revision), header.unpack)
     for path, parts in list(content.parts.items()):
         kept = [part for part in parts if await context.threads.run(_is_on_disk, tree, part)]
         if kept:
@@ -279,25 +286,23 @@ async def _reserve(
     for file in plan.files:
         if file.path in opened.content.linked:
             continue
-        size, cost = file.size or 0, 0
-        if not plan.unpack:
-            had = found.files.get(f"tree/{file.path}")
-            cost = had[2] if had else 0
-            inodes += 0 if had else 1
-        needed += max(0, -(-size // block) * block - cost)
+        size = file.size or 0
+        had = found.files.get(f"{_files_of(Path(), plan.unpack)}/{file.path}")
+        inodes += 0 if had else 1
+        needed += max(0, -(-size // block) * block - (had[2] if had else 0))
         needed += _FILE_COST + size // BLOCK_SIZE * _BLOCK_COST
         end = file.path.rfind("/")
         while end > 0 and file.path[:end] not in directories:
             directories.add(file.path[:end])
             end = file.path.rfind("/", 0, end)
-    missing = len(directories - {name[5:] for name in found.directories})
+    missing = len(directories - {name.partition("/")[2] for name in found.directories})
     needed += (missing + 2) * max(block, _DIRECTORY_COST)
     await room.reserve(row, needed, inodes + missing + 2)
 
 
 async def _lay_out(context: Context, plan: Plan, opened: Opened, row: Row) -> None:
     """Make the files whose sizes are known, with their blocks where that can be had."""
-    if not plan.unpack and plan.files:
+    if plan.files:
         context.index.written += row.reserved
         opened.sparse = await context.threads.run(_make_files, context, plan, opened, row)
     path = context.layout.ingest(row.key, row.revision)
@@ -306,7 +311,7 @@ async def _lay_out(context: Context, plan: Plan, opened: Opened, row: Row) -> No
 
 
 def _make_files(context: Context, plan: Plan, opened: Opened, row: Row) -> set[str]:
-    tree = context.layout.ingest(row.key, row.revision) / "tree"
+    tree = _files_of(context.layout.ingest(row.key, row.revision), plan.unpack)
     sparse = set()
     with Below(tree) as below:
         for file in plan.files:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -154,7 +155,8 @@ def _complete(
     for name in listed:
         (path / name).chmod(0o444)
     for name in found.directories:
-        (path / name).chmod(0o755)
+        if name == "tree" or name.startswith("tree/"):
+            (path / name).chmod(0o755)
     _write_manifest(path, encode_manifest(manifest))
     path.chmod(0o755)
     on_step("manifest")
@@ -164,9 +166,14 @@ def _complete(
 
 
 def _remove_unlisted(path: Path, found: Measured, listed: dict[str, int]) -> None:
-    ours = {JOURNAL_NAME, MANIFEST_NAME}
+    for entry in list(path.iterdir()):
+        if entry.name not in ("tree", JOURNAL_NAME, MANIFEST_NAME):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            else:
+                entry.unlink()
     for name in [*found.files, *found.others]:
-        if name not in listed and name not in ours:
+        if name not in listed and name.startswith("tree/"):
             log.debug("%s is in no manifest, so it is removed", path / name)
             (path / name).unlink()
 

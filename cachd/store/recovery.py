@@ -148,9 +148,7 @@ def _choose_currents(found: Found, layout: Layout) -> None:
             said = max(rows, key=lambda row: row.last_used).revision
             log.warning("no valid revision of %s was current; %s is now", key, said)
             # Chosen anew if it is lost; 10,000 of them needn't wait for the disk.
-            replace_file(
-                layout.currents, key, said.encode() + b"\n", mode=0o644, is_durable=False
-            )
+            replace_file(layout.currents, key, said.encode() + b"\n", mode=0o644, is_durable=False)
         found.currents[key] = said
 
 

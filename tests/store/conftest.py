@@ -173,6 +173,10 @@ def read_back(snapshot: Any) -> dict[str, bytes]:
     }
 
 
+def listing(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 def number(value: int) -> str:
     return f"{value:032x}"
 

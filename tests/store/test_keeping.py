@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import os
 from typing import Any
 
 import pytest
 
 from cachd.errors import InvalidError, LeaseUnknown, ModelUnknown, NotReady
 from cachd.settings import LeaseSettings
-from tests.store.conftest import MIB, ManualClock, Model, number, publish, sized
+from tests.store.conftest import MIB, ManualClock, Model, listing, number, publish, sized
 
 
 def model(name: str, revision: int = 1) -> Model:
@@ -63,7 +62,7 @@ async def test_a_lease_expires_unless_renewed(make_store: Any, clock: ManualCloc
     assert store.find_lease(short.id) is None
     await store.expire_leases()
     assert [lease.holder for lease in store.leases()] == ["long"]
-    assert len(os.listdir(store.root / "state" / "leases")) == 1
+    assert len(listing(store.root / "state" / "leases")) == 1
     with pytest.raises(LeaseUnknown):
         await store.renew(short.id)
     clock.advance(50)
@@ -74,7 +73,7 @@ async def test_a_lease_expires_unless_renewed(make_store: Any, clock: ManualCloc
     clock.advance(1)
     await store.expire_leases()
     assert store.leases() == []
-    assert os.listdir(store.root / "state" / "leases") == []
+    assert listing(store.root / "state" / "leases") == []
 
 
 async def test_leases_expire_by_themselves(make_store: Any) -> None:
@@ -86,9 +85,7 @@ async def test_leases_expire_by_themselves(make_store: Any) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_a_wall_clock_that_jumps_ends_no_lease(
-    make_store: Any, clock: ManualClock
-) -> None:
+async def test_a_wall_clock_that_jumps_ends_no_lease(make_store: Any, clock: ManualClock) -> None:
     store = await make_store(clock=clock)
     await publish(store, A)
     lease = await store.lease(A.key, None, "pod", 60)
@@ -173,7 +170,7 @@ async def test_a_lease_whose_snapshot_is_gone_is_forgotten(make_store: Any) -> N
     store = await make_store()
     assert store.snapshots() == []
     assert store.find_lease(lease.id) is None
-    assert os.listdir(store.root / "state" / "leases") == []
+    assert listing(store.root / "state" / "leases") == []
 
 
 async def test_last_use_survives_a_restart(make_store: Any, clock: ManualClock) -> None:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.store.conftest import MIB, Model, fill, missing_parts, number, publish, read_back, sized
+from tests.store.conftest import (
+    MIB,
+    Model,
+    fill,
+    listing,
+    missing_parts,
+    number,
+    publish,
+    read_back,
+    sized,
+)
 
 SIZE = 3 * MIB
 WEIGHTS = sized(SIZE, 1)
@@ -143,11 +152,11 @@ async def test_a_blob_goes_with_its_last_snapshot(make_store: Any) -> None:
     await publish(store, old())
     await publish(store, new())
     blobs = store.root / "blobs" / "sha256"
-    assert len(os.listdir(blobs)) == 5
+    assert len(listing(blobs)) == 5
     await store.collect(dry_run=False)
-    assert len(os.listdir(blobs)) == 3
+    assert len(listing(blobs)) == 3
     await store.remove(old().key)
-    assert os.listdir(blobs) == []
+    assert listing(blobs) == []
     assert store.usage().allocated == 0
 
 

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
-from cachd.errors import InUse, ModelUnknown, NoSpace, TooLarge
+from cachd.errors import DiskFull, InUse, ModelUnknown, NoSpace, TooLarge
 from cachd.store.store import Store
 from tests.store.conftest import (
     MIB,
     ManualClock,
     Model,
     fill,
+    listing,
     number,
     publish,
     read_back,
@@ -101,7 +101,7 @@ async def test_leased_pinned_and_read_models_stay(make_store: Any) -> None:
     assert 0 < error.detail["shortfall"] <= SIZE + 64 * 1024
     assert error.hint
     assert await names(store) == {"a", "b", "c", "e"}
-    assert os.listdir(store.root / "ingest") == []
+    assert listing(store.root / "ingest") == []
     assert store.usage().reserved == 0
     await publish(store, model("f"))
     assert await names(store) == {"a", "b", "e", "f"}
@@ -208,14 +208,14 @@ async def test_an_unfinished_ingest_expires(make_store: Any, clock: ManualClock)
     ingest = await store.begin(model("a").ref, model("a").plan, source="s3")
     clock.advance(1000)
     await store.tidy()
-    assert os.listdir(store.root / "ingest") != []  # it has a writer
+    assert listing(store.root / "ingest") != []  # it has a writer
     await ingest.suspend()
     clock.advance(99)
     await store.tidy()
-    assert os.listdir(store.root / "ingest") != []
+    assert listing(store.root / "ingest") != []
     clock.advance(2)
     await store.tidy()
-    assert os.listdir(store.root / "ingest") == []
+    assert listing(store.root / "ingest") == []
     assert store.usage().allocated == 0
 
 
@@ -226,7 +226,7 @@ async def test_a_suspended_ingest_makes_way(make_store: Any) -> None:
     await ingest.suspend()
     await publish(store, model("b", size=3 * MIB))
     assert await names(store) == {"b"}
-    assert os.listdir(store.root / "ingest") == []
+    assert listing(store.root / "ingest") == []
 
 
 async def test_concurrent_begins_never_promise_the_same_bytes(make_store: Any) -> None:
@@ -281,7 +281,7 @@ async def test_remove(make_store: Any) -> None:
     assert store.leases() == []
     assert not store.is_pinned(key)
     for place in ("snapshots", "current", "trash", "state/leases", "state/pins", "blobs/sha256"):
-        assert os.listdir(store.root / place) == [], place
+        assert listing(store.root / place) == [], place
     with pytest.raises(ModelUnknown):
         await store.remove(key)
 
@@ -393,22 +393,24 @@ async def test_a_request_stops_as_well_when_nothing_becomes_free(
             file.close()
 
 
+def fill_up(file: BinaryIO) -> None:
+    while True:
+        file.write(b"x" * MIB)
+        file.flush()
+
+
 async def test_a_full_volume_fails_the_ingest_and_nothing_else(
     make_store: Any, volume: Path
 ) -> None:
-    from cachd.errors import DiskFull
-
     store = await make_store(volume / "root", quota="100%", free_floor="0")
     await publish(store, model("a", size=BIG))
     ingest = await store.begin(model("b").ref, model("b", size=BIG).plan, source="s3")
     with (volume / "neighbour").open("wb") as file:
         with pytest.raises(OSError, match="No space"):
-            while True:
-                file.write(b"x" * MIB)
-                file.flush()
+            fill_up(file)
+        parts = model("b", size=BIG).parts("m") * 10_000
         with pytest.raises(DiskFull, match=str(volume)):
-            for _ in range(100_000):
-                await ingest.record(model("b", size=BIG).parts("m") * 100)
+            await ingest.record(parts)
     await ingest.suspend()
     assert read_back(store.current(model("a").ref)) == model("a", size=BIG).content
     (volume / "neighbour").unlink()

@@ -1,0 +1,56 @@
+"""A process that fills a store and kills itself at a named step: ``python -m tests.store.dying ROOT
+SCENARIO STEP [COUNT]`` (at the COUNT-th time). Prints "survived" if the step never came."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from cachd.settings import LeaseSettings, StoreSettings
+from cachd.store.store import Store
+from tests.store.conftest import Model, number, publish, sized
+
+SHARED = sized(9_000_000, 5)
+OLD = Model("s3://bucket/m", {"w": SHARED, "config": b"old", "d/e": b""}, number(1))
+NEW = Model("s3://bucket/m", {"w": SHARED, "config": b"new", "x": sized(3_000_000, 6)}, number(2))
+
+
+async def run(root: Path, scenario: str, step: str, count: int) -> None:
+    left = count
+
+    def on_step(name: str) -> None:
+        nonlocal left
+        if armed and name == step:
+            left -= 1
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    armed = False
+    store = Store(
+        root,
+        StoreSettings(quota="1GiB", free_floor="0", watch_interval=3600),
+        LeaseSettings(),
+        on_step=on_step,
+    )
+    await store.open()
+    if scenario == "first":
+        armed = True
+        await publish(store, OLD)
+    else:
+        await publish(store, OLD)
+        if scenario == "update":
+            armed = True
+            await publish(store, NEW)
+        else:
+            await publish(store, NEW)
+            armed = True
+            await store.remove(OLD.key)
+    await store.close()
+    print("survived")
+
+
+if __name__ == "__main__":
+    asyncio.run(run(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])))

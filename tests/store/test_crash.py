@@ -1,0 +1,91 @@
+"""kill -9 at each named step: what is found afterwards is the old state or the new one, whole, and
+an ingest that can be gone on with."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.store.conftest import fill, listing, missing_parts, publish, read_back
+from tests.store.dying import NEW, OLD
+
+BEGIN = ["journal", "laid out"]
+COMMIT = ["manifest", "synced", "renamed", "parents", "current", "shared"]
+REPOSITORY = Path(__file__).parents[2]
+
+
+def die(root: Path, scenario: str, step: str, count: int = 1) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.store.dying", root, scenario, step, str(count)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )
+    assert done.returncode == -signal.SIGKILL, (done.stdout, done.stderr.decode())
+
+
+async def check(store: Any, ref: Any) -> int:
+    """Whatever can be found is whole; the number of the current revision, 0 if there is none."""
+    by_revision = {OLD.revision: OLD, NEW.revision: NEW}
+    for snapshot in store.snapshots():
+        model = by_revision[snapshot.revision]
+        assert read_back(snapshot) == model.content
+        assert snapshot.manifest.files == tuple(model.manifest_files)
+    assert store._index.sums() == store._index.recount()
+    await store._open.trash.wait(list(store._index.trash))
+    assert listing(store.root / "trash") == []
+    for place in ("current", "state"):
+        assert not [name for name in listing(store.root / place) if name.endswith(".tmp")]
+    current = store.current(ref)
+    return 0 if current is None else int(current.revision, 16)
+
+
+@pytest.mark.parametrize("step", [*BEGIN, *COMMIT])
+async def test_killed_in_a_first_fetch(make_store: Any, tmp_path: Path, step: str) -> None:
+    die(tmp_path / "root", "first", step)
+    store = await make_store()
+    is_published = step in COMMIT[2:]
+    assert await check(store, OLD.ref) == (1 if is_published else 0)
+    ingest = await store.begin(OLD.ref, OLD.plan, source="s3")
+    left = await fill(ingest, OLD)
+    if step in COMMIT:
+        assert left == []  # nothing that was journalled is fetched again
+    assert read_back(await ingest.commit(OLD.manifest_files, metadata={})) == OLD.content
+    assert listing(store.root / "ingest") == []
+
+
+@pytest.mark.parametrize("step", [*BEGIN, "linked", *COMMIT])
+async def test_killed_in_an_update(make_store: Any, tmp_path: Path, step: str) -> None:
+    die(tmp_path / "root", "update", step)
+    store = await make_store()
+    assert await check(store, OLD.ref) == (2 if step in COMMIT[4:] else 1)
+    ingest = await store.begin(NEW.ref, NEW.plan, source="s3")
+    assert "w" not in {part.path for part in missing_parts(ingest, NEW)}
+    await fill(ingest, NEW)
+    await ingest.commit(NEW.manifest_files, metadata={})
+    assert await check(store, OLD.ref) == 2
+    size = store.usage().allocated
+    assert size < 9_000_000 + 3_000_000 + 200_000  # the shared file once
+    await store.collect(dry_run=False)
+    assert [snapshot.revision for snapshot in store.snapshots()] == [NEW.revision]
+    assert len(listing(store.root / "blobs" / "sha256")) == 3
+
+
+@pytest.mark.parametrize(("step", "count"), [("trashed", 1), ("trashed", 2), ("unlinked", 1)])
+async def test_killed_in_a_removal(make_store: Any, tmp_path: Path, step: str, count: int) -> None:
+    die(tmp_path / "root", "remove", step, count)
+    store = await make_store()
+    await check(store, OLD.ref)
+    for snapshot in store.snapshots():
+        await store.remove(snapshot.key)
+    assert store.usage().allocated == 0
+    for place in ("snapshots", "current", "trash", "blobs/sha256"):
+        assert listing(store.root / place) == [], place
+    assert read_back(await publish(store, OLD)) == OLD.content
