@@ -39,6 +39,14 @@ async def plan(request: web.Request) -> web.StreamResponse:
     return wire.reply(wire.with_times(found, "evict"))
 
 
+async def key(request: web.Request) -> web.StreamResponse:
+    """POST /v1/key"""
+    query(request)
+    parsed = parse_ask(await read_json(request), context.facts(request).request_id)
+    found = context.cache(request).name(parsed.ask, context.caller(request))
+    return wire.reply(found.to_json())
+
+
 async def gc(request: web.Request) -> web.StreamResponse:
     """POST /v1/gc"""
     query(request)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         ModelInfo,
         Snapshot,
     )
+    from cachd.model import Ref
 
 
 class CacheApi(Protocol):
@@ -28,6 +29,10 @@ class CacheApi(Protocol):
     def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """An async generator; the last event is ``ready`` and has the answer. Cancelling or
         closing it says that the caller went away."""
+        ...
+
+    def name(self, ask: Ask, caller: Caller) -> Ref:
+        """The ref, with its key; nothing is asked of the source. Raises UriInvalid."""
         ...
 
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:

@@ -247,6 +247,17 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="POST",
+        path="/v1/key",
+        name="key",
+        handler=ops.key,
+        summary="The key of a URI on this daemon",
+        description="Nothing is asked of the source, and nothing is fetched.",
+        body=_body("Ask"),
+        replies=(_json(200, "The ref and its key.", "Ref"),),
+        errors=(errors.UriInvalid, errors.SchemeUnknown, errors.PatternInvalid),
+    ),
+    Route(
+        method="POST",
         path="/v1/gc",
         name="gc",
         handler=ops.gc,

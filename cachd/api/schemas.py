@@ -238,6 +238,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Usage": _said(FREE, "bytes: allocated, reserved, quota, free, …; counts: models, leases, …"),
     "Removed": _object({"freed": BYTES}),
     "Pin": _object({"key": KEY, "pinned": FLAG}),
+    "Ref": _object(
+        {
+            "uri": TEXT,
+            "origin": TEXT,
+            "allow": _list(TEXT),
+            "ignore": _list(TEXT),
+            "key": KEY,
+        }
+    ),
     "SpaceQuestion": _object({"bytes": BYTES}, closed=True),
     "SpacePlan": _object(
         {

@@ -60,6 +60,10 @@ class Cache:
             else:
                 return
 
+    def name(self, ask: Ask, caller: Caller) -> Ref:
+        """The ref that the ask names, with its key. Nothing is asked of the source."""
+        return self._lookup.understand(ask, caller).ref
+
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""

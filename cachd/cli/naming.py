@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cachd.cli.choosing import admin_client
 from cachd.cli.output import print_json, warn
 from cachd.cli.request import request_body
+from cachd.errors import DaemonUnreachable
 from cachd.model import SourceOptions
 
 if TYPE_CHECKING:
@@ -15,27 +17,42 @@ if TYPE_CHECKING:
 
 
 def key(arguments: argparse.Namespace) -> int:
-    """Print the key. Computed here, by the daemon's code with the daemon's configuration file: no
-    daemon needs to run, and nothing is asked of the source."""
+    """Print the key. The daemon says it; with ``--config``, or where none runs, it is computed
+    here by the daemon's code. Nothing is asked of the source."""
+    body, warnings = request_body(arguments, os.environ)
+    for text in warnings:
+        warn(text)
+    # A key says nothing of who asks.
+    body.pop("credentials", None)
+    config = arguments.config or os.environ.get("CACHD_CONFIG")
+    ref = _compute(body, config) if config else _ask(arguments, body)
+    if arguments.json:
+        print_json(ref)
+    else:
+        print(ref["key"])
+    return 0
+
+
+def _ask(arguments: argparse.Namespace, body: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return admin_client(arguments, needed=False).call("POST", "/v1/key", body)
+    except DaemonUnreachable:
+        warn("no daemon answers: this is the key on a daemon with default settings")
+        return _compute(body, None)
+
+
+def _compute(body: dict[str, Any], config: str | None) -> dict[str, Any]:
     from cachd.cache.resolve import locate  # noqa: PLC0415
     from cachd.cache.types import Ask  # noqa: PLC0415
     from cachd.settings import load_settings  # noqa: PLC0415
     from cachd.sources.resolver import Resolver  # noqa: PLC0415
 
-    body, warnings = request_body(arguments, os.environ)
-    for text in warnings:
-        warn(text)
-    config = arguments.config or os.environ.get("CACHD_CONFIG")
     settings = load_settings(Path(config) if config else None, {})
     ask = Ask(
-        uri=arguments.uri,
+        uri=body["uri"],
         allow=tuple(body.get("allow", ())),
         ignore=tuple(body.get("ignore", ())),
         options=SourceOptions(**body.get("options", {})),
     )
     ref, _ = locate(ask, Resolver(settings.sources, environ={}))
-    if arguments.json:
-        print_json(ref.to_json())
-    else:
-        print(ref.key)
-    return 0
+    return ref.to_json()

@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import CachdError, DeadlineExceeded, InternalError, WorkerDied
+from cachd.errors import CachdError, Cancelled, DeadlineExceeded, InternalError
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
@@ -87,7 +87,7 @@ class Mover:
         """End the workers. Jobs that still run fail with Cancelled; bounded by about 3 s."""
         self._is_stopping = True
         for transfer in list(self._transfers.values()):
-            transfer.fail(WorkerDied("cachd stops"))
+            transfer.fail(Cancelled("cachd stops; what is in place is kept"))
         for task in list(self._grows):
             task.cancel()
         await asyncio.gather(*self._grows, return_exceptions=True)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PATH_MAX = 4096
 """Bytes of a path with its final NUL, in one system call on Linux."""
 _ARCHIVE = "archive"
-"""Beside the tree: where an archive lies, in its plan's path, until it is unpacked into the tree."""
+"""Beside the tree: where an archive lies, under its plan's path, until it is unpacked."""
 _DIRECTORY_COST = 4096
 _FILE_COST = 512
 """Bytes of journal and manifest per file, about …"""

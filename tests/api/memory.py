@@ -269,6 +269,9 @@ class MemoryCache:
     def lease_list(self, key: str) -> list[Lease]:
         return [replace(e, id=e.id[:4] + "…") for e in self.held.values() if e.key == key]
 
+    def name(self, ask: Ask, caller: Caller) -> Ref:
+        return self.ref(ask.uri)
+
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         victim = {
             "key": "0" * 16,

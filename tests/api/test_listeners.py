@@ -43,7 +43,7 @@ def target(route: Route, key: str) -> str:
 
 async def status_of(session: aiohttp.ClientSession, route: Route, key: str, base: str = "") -> Any:
     """Status and code; the answer's body may be endless."""
-    body = {"uri": URI} if route.name in ("ask", "plan") else None
+    body = {"uri": URI} if route.name in ("ask", "plan", "key") else None
     url = base + target(route, key)
     async with session.request(route.method, url, json=body) as response:
         code = ""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 from awscrt.checksums import crc64nvme
+from blockbuster import BlockBusterFunction, blockbuster_ctx
 
 from cachd.model import (
     BLOCK_SIZE,
@@ -188,6 +189,18 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 def sized(size: int, seed: int = 0) -> bytes:
     return noise(size, seed)[:size]
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    """A blocking system call of the store on the event loop fails the test."""
+    with blockbuster_ctx("cachd.store") as guard:
+        for name in ("fsync", "open", "ftruncate"):
+            guard.functions[f"os.{name}"] = BlockBusterFunction(
+                os, name, scanned_modules=["cachd.store"]
+            )
+            guard.functions[f"os.{name}"].activate()
+        yield
 
 
 MakeStore = Callable[..., Awaitable[Store]]
