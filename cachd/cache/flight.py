@@ -19,6 +19,7 @@ from cachd.errors import (
     AccessError,
     CachdError,
     Cancelled,
+    ContentError,
     DeadlineExceeded,
     InternalError,
     OriginChanged,
@@ -244,8 +245,9 @@ class Flight:
                 await asyncio.shield(ingest.abort())
                 raise
             except BaseException as error:
-                keep = not isinstance(error, StoreError)
-                await asyncio.shield(ingest.suspend() if keep else ingest.abort())
+                # Bytes that are wrong would be resumed from for ever.
+                is_spoilt = isinstance(error, (ContentError, StoreError))
+                await asyncio.shield(ingest.abort() if is_spoilt else ingest.suspend())
                 raise
             return snapshot
 

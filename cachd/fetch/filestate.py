@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 class FileState:
     """``size`` is None until it is known. ``blocks``: checksums by index. ``is_stream``: fetched
     from its start in one answer. ``facts``: from its first answer. ``verified``: the digest that
-    its bytes were compared with. ``in_flight``: bytes received of parts under way."""
+    its bytes were compared with. ``in_flight``: bytes received of parts under way.
+    ``asking``: the offset of the part that also asks for the file's checksums; ``is_told``: it has
+    the answer."""
 
     index: int
     planned: PlannedFile
@@ -35,6 +37,8 @@ class FileState:
     in_place: int = 0
     prefix: int = 0
     task: Any = None
+    asking: int | None = None
+    is_told: bool = False
     in_flight: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @staticmethod

@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from cachd.fetch.work import Work
 
 
-def is_local(url: str) -> bool:
-    return url.startswith("file://")
-
-
 class LocalReader:
     """Does for local files what ``Reader`` does for origins that are called."""
 

@@ -145,6 +145,9 @@ class Transfer:
         planned, validator = file.planned, file.planned.validator
         file.running += 1
         is_whole = part.length is None or (part.offset == 0 and part.length == file.size)
+        asks = self._may_be_told(file) and not is_whole and file.asking is None
+        if asks:
+            file.asking = part.offset
         return {
             "path": planned.path,
             "url": planned.url,
@@ -155,9 +158,12 @@ class Transfer:
             "last_modified": validator.last_modified,
             "version_id": validator.version_id,
             "digest": [planned.digest.algorithm, planned.digest.value] if planned.digest else None,
-            # S3 tells a checksum of the whole object to HEAD and to a GET of all of it.
-            "ask": self.job.is_s3 and part.offset == 0 and not is_whole and not planned.digest,
+            "ask": asks,
         }
+
+    def _may_be_told(self, file: FileState) -> bool:
+        """S3 tells a checksum of the whole object to HEAD, and to a GET of all of it."""
+        return self.job.is_s3 and file.planned.digest is None
 
     def on_progress(self, batch: Batch, index: int, received: int) -> None:
         """``received`` bytes so far, of one part under way."""
@@ -176,6 +182,8 @@ class Transfer:
             file = self.files[part.file]
             self._count(batch, index, received)
             before = file.progress
+            if error is None and file.asking == part.offset:
+                file.is_told = True
             self._leave(batch, index)
             if facts is not None and (file.facts is None or facts["digests"]):
                 file.facts = Facts.from_wire(facts)
@@ -220,8 +228,11 @@ class Transfer:
             self._floor.push(self.job.id, make_units(rest))
 
     def _leave(self, batch: Batch, index: int) -> None:
-        file = self.files[batch.unit.parts[index].file]
+        part = batch.unit.parts[index]
+        file = self.files[part.file]
         file.running -= 1
+        if file.asking == part.offset and not file.is_told:
+            file.asking = None
         file.in_flight.pop((batch.number, index), None)
 
     def _count(self, batch: Batch, index: int, received: int) -> None:
@@ -295,7 +306,7 @@ class Transfer:
     def _trail(self, file: FileState) -> None:
         """A digest that takes a pass over the file follows its finished parts, from the first
         answer on, so that it ends shortly after the last."""
-        if file.task is None:
+        if file.task is None and (file.is_told or not self._may_be_told(file)):
             self._start_verify(file, trailing=True)
         if file.task is not None:
             self._floor.tasks.advance(file, file.advance_prefix())

@@ -20,7 +20,6 @@ from cachd.errors import CachdError, Cancelled, InternalError
 from cachd.fetch import crc
 from cachd.fetch.answer import Wanted, digest_to_check, mismatch
 from cachd.fetch.connect import Connector
-from cachd.fetch.local import LocalReader, is_local
 from cachd.fetch.place import open_place
 from cachd.fetch.proxy import ProxyRules
 from cachd.fetch.rate import TokenBucket
@@ -256,7 +255,10 @@ class Worker:
         )
         facts = reader.ask_facts(wanted) if part["ask"] else None
         with open_place(work.job.tree, part["path"], truncate=is_stream and size is None) as fd:
-            if is_local(wanted.url):
+            if wanted.url.startswith("file://"):
+                # The source's module imports asyncio, which most workers never need.
+                from cachd.fetch.local import LocalReader  # noqa: PLC0415
+
                 LocalReader(work, buffer).fetch(wanted, fd, outcome)
             else:
                 reader.fetch(wanted, fd, outcome)

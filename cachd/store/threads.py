@@ -37,5 +37,5 @@ class Threads:
             raise
 
     def close(self) -> None:
-        """End the idle threads; nothing may be running any more."""
-        self._executor.shutdown(wait=True, cancel_futures=True)
+        """Let the idle threads end; nothing may be running any more."""
+        self._executor.shutdown(wait=False, cancel_futures=True)

@@ -66,8 +66,9 @@ class Trash:
             source = _place_of(row, context.layout)
             place = f"{row.key}-{row.revision}-{secrets.token_hex(8)}"
             is_current = row.is_current
+            if row.state == "snapshot":
+                context.manifests.forget(row.key, row.revision)
             context.index.condemn(row, place)
-            context.manifests.forget(row.key, row.revision)
             moves.append((row, source, is_current))
         if moves:
             await asyncio.shield(context.background.own(self._move(moves), "discard"))

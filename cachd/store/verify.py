@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from awscrt.checksums import crc64nvme
-
 from cachd.model import BLOCK_SIZE
 
 if TYPE_CHECKING:
@@ -17,6 +15,8 @@ _CHUNK = 1024 * 1024
 
 def checksum_block(fd: int, offset: int, length: int) -> str | None:
     """16 hex digits of ``length`` bytes at ``offset``; None if the file ends before."""
+    from awscrt.checksums import crc64nvme  # noqa: PLC0415  (7 MiB that only a reboot needs)
+
     value, position, end = 0, offset, offset + length
     while position < end:
         data = os.pread(fd, min(_CHUNK, end - position), position)

@@ -60,7 +60,7 @@ class Script:
     not_ready: int = 0
     hang: bool = False
     forget_once: bool = False
-    """Forget the snapshot once, between the ask and the copy."""
+    """Forget the snapshot between the first ask and the copy, until it is asked for again."""
     stall_files: bool = False
     """Send half of each file, then nothing."""
     slow_files: float = 0.0
@@ -252,8 +252,7 @@ class FakeDaemon:
 
     def _model(self, request: web.Request) -> Model:
         model = self.models.get(request.match_info["key"])
-        if self.script.forget_once:
-            self.script.forget_once = False
+        if self.script.forget_once and len(self.script.asks) == 1:
             model = None
         if model is None:
             raise web.HTTPNotFound(

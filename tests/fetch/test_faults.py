@@ -126,6 +126,7 @@ async def test_a_flipped_byte_is_found_by_s3_checksums(rig: Rig, origin: FaultOr
     assert (await rig.fails(plan_of(file), origin="s3+http://x")).code == "digest_mismatch"
     result = await rig.fetch(plan_of(file), origin="s3+http://x")
     assert [d.algorithm for d in result.files[0].digests] == ["crc64nvme"]
+    assert origin.requests("/m.bin", "HEAD") == 2
 
 
 async def test_an_etag_is_md5_only_where_it_can_be(rig: Rig, origin: FaultOrigin) -> None:

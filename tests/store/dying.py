@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.store import Store
-from tests.store.conftest import Model, number, publish, sized
+from tests.store.models import Model, number, publish, sized
 
 SHARED = sized(9_000_000, 5)
 OLD = Model("s3://bucket/m", {"w": SHARED, "config": b"old", "d/e": b""}, number(1))

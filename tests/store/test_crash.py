@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.store.conftest import fill, listing, missing_parts, publish, read_back
 from tests.store.dying import NEW, OLD
+from tests.store.models import fill, listing, missing_parts, publish, read_back
 
 BEGIN = ["journal", "laid out"]
 COMMIT = ["manifest", "synced", "renamed", "parents", "current", "shared"]

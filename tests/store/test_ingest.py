@@ -13,7 +13,7 @@ import pytest
 
 from cachd.errors import InternalError, InUse, PathUnsafe, SizeMismatch
 from cachd.model import BLOCK_SIZE, PlannedFile, Validator
-from tests.store.conftest import (
+from tests.store.models import (
     MIB,
     Model,
     fill,

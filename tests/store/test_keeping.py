@@ -11,7 +11,7 @@ import pytest
 
 from cachd.errors import InvalidError, LeaseUnknown, ModelUnknown, NotReady
 from cachd.settings import LeaseSettings
-from tests.store.conftest import MIB, ManualClock, Model, listing, number, publish, sized
+from tests.store.models import MIB, ManualClock, Model, listing, number, publish, sized
 
 
 def model(name: str, revision: int = 1) -> Model:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.conftest import (
+from tests.store.models import (
     MIB,
     Model,
     fill,

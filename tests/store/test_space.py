@@ -13,7 +13,7 @@ import pytest
 
 from cachd.errors import DiskFull, InUse, ModelUnknown, NoSpace, TooLarge
 from cachd.store.store import Store
-from tests.store.conftest import (
+from tests.store.models import (
     MIB,
     ManualClock,
     Model,

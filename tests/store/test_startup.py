@@ -30,7 +30,7 @@ from cachd.store.fsio import Below, measure, to_disk_error
 from cachd.store.manifests import Manifests, encode_manifest
 from cachd.store.mounts import mount_of, parse_mountinfo
 from cachd.store.store import Store
-from tests.store.conftest import MIB, Model, fill, listing, number, publish, read_back, sized
+from tests.store.models import MIB, Model, fill, listing, number, publish, read_back, sized
 
 A = Model("s3://bucket/a", {"m": sized(MIB, 1), "d/e": b"e"}, number(1))
 
@@ -318,15 +318,16 @@ async def test_trash_is_emptied_and_counted_until_it_is(make_store: Any) -> None
 async def test_ten_thousand_models_open(make_store: Any) -> None:
     store = await make_store()
     snapshot = await publish(store, Model("s3://bucket/m", {"m": b"x"}, number(1)))
-    manifest = snapshot.manifest
+    ref = replace(snapshot.ref, uri="s3://bucket/URI", key="KEY")
+    text = encode_manifest(replace(snapshot.manifest, ref=ref, files=())).decode()
     await store.close()
     for index in range(10_000):
         key = f"{index:016x}"
-        path = store.root / "snapshots" / key / number(1)
-        (path / "tree").mkdir(parents=True)
-        (path / "tree" / "m").write_bytes(b"x")
-        ref = replace(manifest.ref, uri=f"s3://bucket/{index}", key=key)
-        (path / "manifest.json").write_bytes(encode_manifest(replace(manifest, ref=ref)))
+        path = f"{store.root}/snapshots/{key}"
+        for directory in (path, f"{path}/{number(1)}", f"{path}/{number(1)}/tree"):
+            os.mkdir(directory)
+        with open(f"{path}/{number(1)}/manifest.json", "w") as file:
+            file.write(text.replace("URI", str(index)).replace("KEY", key))
     started = time.monotonic()
     store = await make_store()
     print(f"opened 10,000 models in {time.monotonic() - started:.2f} s")
@@ -352,10 +353,11 @@ async def test_manifests_in_memory_are_bounded(make_store: Any) -> None:
         True,
         True,
     ]
-    assert manifests.get(snapshots[0].key, snapshots[0].revision) == snapshots[0].manifest
-    await store.remove(snapshots[0].key)
+    first = snapshots[0]
+    assert await asyncio.to_thread(manifests.get, first.key, first.revision) == first.manifest
+    await store.remove(first.key)
     with pytest.raises(StoreError, match="can't be read"):
-        snapshots[0].load()
+        await asyncio.to_thread(first.load)
 
 
 # --- pieces ---------------------------------------------------------------------------------------
