@@ -325,7 +325,7 @@ async def test_ten_thousand_models_open(make_store: Any) -> None:
         key = f"{index:016x}"
         path = f"{store.root}/snapshots/{key}"
         for directory in (path, f"{path}/{number(1)}", f"{path}/{number(1)}/tree"):
-            os.mkdir(directory)
+            Path(directory).mkdir()
         with open(f"{path}/{number(1)}/manifest.json", "w") as file:
             file.write(text.replace("URI", str(index)).replace("KEY", key))
     started = time.monotonic()
