@@ -18,6 +18,7 @@ from cachd.cache.freshness import Freshness
 from cachd.cache.parts import Parts
 from cachd.environment import default_root, default_socket
 from cachd.fetch.mover import Mover
+from cachd.fetch.proxy import ProxyRules
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
 from cachd.sources.resolver import Resolver
@@ -40,6 +41,8 @@ async def serve(settings: Settings) -> int:
     sockets come last, when the root is ours: a standby never takes the place of its predecessor.
     """
     configure_logging(settings.log)
+    # Children read the proxies from this environment: a bad one is said here, once.
+    ProxyRules.from_environment(os.environ)
     stopping = _catch_signals()
     root = settings.store.root or default_root()
     metrics = Metrics()

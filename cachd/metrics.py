@@ -116,7 +116,7 @@ CATALOGUE: tuple[Metric, ...] = (
         kind="counter",
         help="Snapshots let go, by reason.",
         labels=("reason",),
-        values="one word, such as capacity, watermark, floor, superseded, removed",
+        values="superseded, quota, watermark, volume, expired, requested",
     ),
     Metric(
         name="cachd_evicted_bytes_total",

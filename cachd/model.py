@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
@@ -225,7 +226,10 @@ class ManifestFile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """What a snapshot holds. Written once, before the snapshot is published."""
+    """What a snapshot holds. Written once, before the snapshot is published.
+
+    ``files`` are in the order of their paths.
+    """
 
     ref: Ref
     revision: str
@@ -244,6 +248,13 @@ class Manifest:
     @property
     def size(self) -> int:
         return sum(f.size for f in self.files)
+
+    def find(self, path: str) -> ManifestFile | None:
+        """The file of that very path."""
+        place = bisect_left(self.files, path, key=lambda file: file.path)
+        if place < len(self.files) and self.files[place].path == path:
+            return self.files[place]
+        return None
 
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)

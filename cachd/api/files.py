@@ -57,18 +57,19 @@ async def get(request: web.Request) -> web.StreamResponse:
         span = conditions.parse_range(sent.get("Range"), file.size)
     if isinstance(span, str):
         raise web.HTTPRequestRangeNotSatisfiable(headers={"Content-Range": f"bytes */{file.size}"})
-    descriptor = await asyncio.to_thread(open_file, snapshot.tree, file)
-    try:
-        return await _send(request, descriptor, span, file.size, headers)
-    finally:
-        os.close(descriptor)
+    with context.cache(request).reading(snapshot):
+        descriptor = await asyncio.to_thread(open_file, snapshot.tree, file)
+        try:
+            return await _send(request, descriptor, span, file.size, headers)
+        finally:
+            os.close(descriptor)
 
 
 def find(snapshot: Snapshot, path: str) -> ManifestFile:
     """The manifest's file of that very path. Raises FileUnknown."""
-    for file in snapshot.manifest.files:
-        if file.path == path:
-            return file
+    file = snapshot.manifest.find(path)
+    if file is not None:
+        return file
     raise FileUnknown(
         f"the model {snapshot.key} has no such file",
         hint=f"GET /v1/models/{snapshot.key} lists its files",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+    from contextlib import AbstractContextManager
 
     from cachd.cache.types import (
         Answer,
@@ -53,6 +54,10 @@ class CacheApi(Protocol):
     ) -> Snapshot:
         """A snapshot that this caller may read; counts as a use. ``revision`` None: the current
         one. ``lease_id`` is a pass. Raises ModelUnknown, Forbidden."""
+        ...
+
+    def reading(self, snapshot: Snapshot) -> AbstractContextManager[object]:
+        """Keeps the snapshot from being evicted. Raises ModelUnknown if it went meanwhile."""
         ...
 
     async def remove(self, key: str, caller: Caller, *, force: bool) -> int:

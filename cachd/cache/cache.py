@@ -17,6 +17,7 @@ from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, Or
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from contextlib import AbstractContextManager
 
     from cachd.cache.flight import Stage
     from cachd.cache.parts import Parts
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachd.cache")
 
 _PROGRESS_INTERVAL = 0.5
+_STAGE_INTERVAL = 0.1
 _REPLANS = 3
 
 
@@ -118,8 +120,9 @@ class Cache:
                 left = _remaining(asked.ask, started)
                 if left is not None and left <= 0:
                     raise _too_late(asked.ask)
+                patience = _PROGRESS_INTERVAL if stage == "fetching" else _STAGE_INTERVAL
                 snapshot = await flight.wait(
-                    participant, _PROGRESS_INTERVAL if left is None else min(left, 0.5)
+                    participant, patience if left is None else min(left, patience)
                 )
                 if snapshot is not None:
                     break
@@ -220,6 +223,10 @@ class Cache:
             )
         self.parts.store.touch(snapshot.key, snapshot.revision)
         return await self._to_snapshot(snapshot)
+
+    def reading(self, snapshot: Snapshot) -> AbstractContextManager[object]:
+        """Keeps the snapshot from being evicted while its bytes are sent. Raises ModelUnknown."""
+        return self.parts.store.reading(snapshot.key, snapshot.revision)
 
     async def _to_snapshot(self, stored: StoredSnapshot) -> Snapshot:
         return Snapshot(

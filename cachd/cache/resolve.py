@@ -43,7 +43,7 @@ class Asked:
 def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
     """The ref that ``ask`` names. Raises UriInvalid, SchemeUnknown, PatternInvalid."""
     location = resolver.locate(ask.uri, ask.options)
-    trust = _trust_suffix(ask.options)
+    trust = _trust_suffix(location.origin, location.options)
     ref = make_ref(
         uri=location.uri,
         origin=location.origin + trust,
@@ -54,12 +54,14 @@ def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
     return ref, location
 
 
-def _trust_suffix(options: SourceOptions) -> str:
+def _trust_suffix(origin: str, options: SourceOptions) -> str:
     """Bytes fetched with less or other trust than the daemon's are another origin's bytes.
 
     Otherwise one caller that switches TLS verification off, or brings an authority of its own,
-    would decide what its neighbours get.
+    would decide what its neighbours get. Where there is no TLS there is nothing to trust.
     """
+    if origin.rpartition("+")[2].startswith("http://"):
+        return ""
     if options.verify is False:
         return "#unverified"
     if options.ca_pem:

@@ -254,7 +254,8 @@ def explain(
 ) -> SpacePlan:
     """``decision`` as an answer for people and programs."""
     held_by: tuple[Holder, ...] = ()
-    is_never = needed > limits.ceiling
+    own = max(for_row.planned, for_row.allocated) if for_row is not None else 0
+    is_never = own + needed > limits.ceiling
     if not decision.fits:
         held_by = tuple(_holders(index, limits, decision.shortage, for_row))
     return SpacePlan(

@@ -42,7 +42,6 @@ class Row:
     planned_inodes: int = 0
     last_used: int = 0
     used_at: float = 0.0
-    validated_at: float | None = None
     leases: int = 0
     readers: int = 0
     is_current: bool = False

@@ -59,7 +59,7 @@ class Publication:
         return Manifest(
             ref=self.ref,
             revision=self.plan.revision,
-            files=self.files,
+            files=tuple(sorted(self.files, key=lambda file: file.path)),
             created=datetime.now(UTC).isoformat(timespec="microseconds"),
             source=self.source,
             is_credentialed=self.plan.is_credentialed,

@@ -149,8 +149,9 @@ class Room:
             "held_by": [asdict(holder) for holder in plan.held_by],
         }
         if plan.is_never:
+            whole = needed + max(row.planned, row.allocated)
             return TooLarge(
-                f"the model needs {_show(needed)}, and the cache may never hold more than "
+                f"the model needs {_show(whole)}, and the cache may never hold more than "
                 f"{_show(plan.ceiling)}",
                 hint="raise store.quota, lower store.free_floor, take a bigger volume, "
                 "or leave files out with an ignore pattern",

@@ -172,12 +172,6 @@ class Store:
             if self._open is not None:
                 self.touch(key, revision)
 
-    def revalidated(self, ref: Ref, revision: str) -> None:
-        """The source said that ``revision`` is still what ``ref`` means."""
-        row = self._index.snapshots.get((ref.key, revision))
-        if row is not None and row.info.ref == ref:
-            row.validated_at = self._clock.monotonic()
-
     def _require(self, key: str, revision: str | None) -> Row:
         row = self._row(key, revision)
         if row is None:
@@ -330,6 +324,5 @@ def show(opened: Opened, row: Row) -> StoredSnapshot:
         allocated=row.allocated,
         last_used=row.last_used / 1e9,
         is_current=row.is_current,
-        validated_at=row.validated_at,
         load=lambda: manifests.get(key, revision),
     )

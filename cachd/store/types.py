@@ -33,10 +33,9 @@ class StoredSnapshot:
     """A published revision. ``path`` holds ``manifest.json`` and ``tree/``; never changed.
 
     ``allocated`` counts blocks that it shares with other snapshots as well. ``last_used`` in
-    seconds since the epoch. ``validated_at``: monotonic time at which its source last said, since
-    the start, that it is current. ``info`` is in memory; ``manifest`` is too for what was used
-    lately, and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads
-    it in a thread): a node may hold more manifests than a daemon should keep.
+    seconds since the epoch. ``info`` is in memory; ``manifest`` is too for what was used lately,
+    and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads it in a
+    thread): a node may hold more manifests than a daemon should keep.
     """
 
     key: str
@@ -47,7 +46,6 @@ class StoredSnapshot:
     allocated: int
     last_used: float
     is_current: bool
-    validated_at: float | None
     load: Callable[[], Manifest] = field(repr=False, compare=False)
 
     @property

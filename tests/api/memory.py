@@ -4,6 +4,7 @@ for a gate."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import secrets
 import tarfile
@@ -92,7 +93,7 @@ class MemoryCache:
         manifest = Manifest(
             ref=ref,
             revision=REVISION,
-            files=tuple(listed),
+            files=tuple(sorted(listed, key=lambda file: file.path)),
             created="2026-01-01T00:00:00Z",
             source="memory",
             is_credentialed=False,
@@ -268,6 +269,9 @@ class MemoryCache:
 
     def lease_list(self, key: str) -> list[Lease]:
         return [replace(e, id=e.id[:4] + "…") for e in self.held.values() if e.key == key]
+
+    def reading(self, snapshot: Snapshot) -> contextlib.AbstractContextManager[object]:
+        return contextlib.nullcontext()
 
     def name(self, ask: Ask, caller: Caller) -> Ref:
         return self.ref(ask.uri)

@@ -88,9 +88,7 @@ def post_tar(daemon: Daemon, data: bytes, uri: str = "s3://models/x") -> tuple[i
     from tests.harness import UnixConnection
 
     connection = UnixConnection(daemon.admin_socket)
-    connection.request(
-        "POST", f"/v1/import?uri={uri}", data, {"Content-Type": "application/x-tar"}
-    )
+    connection.request("POST", f"/v1/import?uri={uri}", data, {"Content-Type": "application/x-tar"})
     response = connection.getresponse()
     body = json.loads(response.read())
     connection.close()
@@ -115,9 +113,7 @@ def left_behind(daemon: Daemon) -> list[str]:
     ]
 
 
-def test_bad_imports_are_refused_and_leave_nothing(
-    daemons, origin: CountingOrigin, tmp_path: Path
-):
+def test_bad_imports_are_refused_and_leave_nothing(daemons, origin: CountingOrigin, tmp_path: Path):
     daemon: Daemon = daemons(STORE_QUOTA="30MiB").start()
     origin.bodies["/m.bin"] = os.urandom(9 * MIB)
     answer = daemon.ask(f"{origin.url}/m.bin").json()
@@ -214,9 +210,7 @@ def test_a_redirect_does_not_lead_there_either(egress_daemon: Daemon, origin: Co
         ("s3://b/\x00", "uri_invalid"),
     ],
 )
-def test_bad_uris_get_a_clear_answer_and_leave_nothing(
-    uri: str, code: str, egress_daemon: Daemon
-):
+def test_bad_uris_get_a_clear_answer_and_leave_nothing(uri: str, code: str, egress_daemon: Daemon):
     reply = egress_daemon.ask(uri)
     problem = reply.json()
     assert (problem["code"], reply.status // 100) == (code, 4), problem

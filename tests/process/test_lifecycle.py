@@ -53,7 +53,7 @@ def start_fetch(daemon: Daemon, origin: CountingOrigin, uri: str) -> tuple[threa
 
 @pytest.mark.parametrize("end", ["drain", "kill"])
 def test_a_fetch_goes_on_after_a_restart(end: str, daemons, origin: CountingOrigin):
-    """SIGTERM and kill -9 in mid-fetch: the next start refetches no more than what was in flight."""
+    """SIGTERM and kill -9 in mid-fetch: what was journalled is not fetched again."""
     size = 64 * MIB
     body = origin.bodies["/m.bin"] = os.urandom(size)
     uri = f"{origin.url}/m.bin"

@@ -113,9 +113,7 @@ def test_the_background_stops_at_the_low_watermark(daemons, origin: CountingOrig
 
 
 def test_an_old_revision_stays_while_it_is_leased(daemons, origin: CountingOrigin):
-    daemon = daemons(
-        FRESHNESS_INTERVAL="0", STORE_MIN_IDLE="0", STORE_WATCH_INTERVAL="0.1"
-    ).start()
+    daemon = daemons(FRESHNESS_INTERVAL="0", STORE_MIN_IDLE="0", STORE_WATCH_INTERVAL="0.1").start()
     old, new = os.urandom(MIB), os.urandom(MIB)
     origin.bodies["/m.bin"] = old
     first = pull(daemon, origin, "m", lease={"holder": "old pod"})
@@ -132,9 +130,7 @@ def test_an_old_revision_stays_while_it_is_leased(daemons, origin: CountingOrigi
     assert Path(second["path"], "m.bin").read_bytes() == new
 
 
-def test_a_cached_model_is_served_stale_while_its_source_is_down(
-    daemons, origin: CountingOrigin
-):
+def test_a_cached_model_is_served_stale_while_its_source_is_down(daemons, origin: CountingOrigin):
     daemon = daemons(FRESHNESS_INTERVAL="0").start()
     first = pull(daemon, origin, "m")
     origin.close()

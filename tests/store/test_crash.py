@@ -37,7 +37,9 @@ async def check(store: Any, ref: Any) -> int:
     for snapshot in store.snapshots():
         model = by_revision[snapshot.revision]
         assert read_back(snapshot) == model.content
-        assert snapshot.manifest.files == tuple(model.manifest_files)
+        assert snapshot.manifest.files == tuple(
+            sorted(model.manifest_files, key=lambda file: file.path)
+        )
     assert store._index.sums() == store._index.recount()
     await store._open.trash.wait(list(store._index.trash))
     assert listing(store.root / "trash") == []

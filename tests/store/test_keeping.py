@@ -222,15 +222,6 @@ async def test_uses_are_written_once_a_minute_not_at_each(
     assert path.stat().st_mtime_ns == store._index.snapshots[A.key, A.revision].last_used > before
 
 
-async def test_revalidated_is_remembered_in_memory(make_store: Any, clock: ManualClock) -> None:
-    store = await make_store(clock=clock)
-    await publish(store, A)
-    assert store.current(A.ref).validated_at is None
-    store.revalidated(A.ref, A.revision)
-    store.revalidated(A.ref, "ff")
-    assert store.current(A.ref).validated_at == clock.now
-
-
 async def test_a_closed_store_says_so(make_store: Any) -> None:
     store = await make_store()
     assert store.unready() == []
