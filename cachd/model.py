@@ -295,8 +295,8 @@ class Manifest:
 class Credentials:
     """What a caller sent to prove itself and to say where; memory only, never logged.
 
-    ``headers`` are per host: ((host, ((name, value), …)), …). ``ca_pem`` is PEM text.
-    ``anonymous`` means: sign nothing, even if the daemon could.
+    ``headers`` are per host: ((host, ((name, value), …)), …). ``query`` is the part of a URL that
+    proves something, such as a presigned URL's signature, without the ``?``. ``anonymous`` means: sign nothing, even if the daemon could.
     """
 
     access_key: str = field(default="", repr=False)
@@ -305,11 +305,14 @@ class Credentials:
     anonymous: bool = False
     token: str = field(default="", repr=False)
     headers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=(), repr=False)
+    query: str = field(default="", repr=False)
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing here proves anything (``anonymous`` is a choice, so it is not empty)."""
-        return not (self.access_key or self.token or self.headers or self.anonymous)
+        return not (
+            self.access_key or self.token or self.headers or self.query or self.anonymous
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

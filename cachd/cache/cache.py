@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, importing, listing
-from cachd.cache.flight import Flight, Participant
+from cachd.cache.flight import Flight, FlightRefused, Participant
 from cachd.cache.lookup import Found, Lookup
 from cachd.cache.types import Answer, Caller, Event, Lease, Snapshot
 from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, OriginChanged
@@ -54,11 +54,12 @@ class Cache:
                 async with contextlib.aclosing(self._ask_once(asked, caller, started)) as events:
                     async for event in events:
                         yield event
-            except OriginChanged as error:
+            except (OriginChanged, FlightRefused) as error:
+                cause = error.error if isinstance(error, FlightRefused) else error
                 if attempt == _REPLANS:
-                    raise
-                log.info("%s changed at its source: planning again", asked.ref.key)
-                yield Event(name="retry", data={"cause": error.code, "message": error.message})
+                    raise cause from None
+                log.info("%s: %s; planning again", asked.ref.key, cause.message)
+                yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
             else:
                 return
 
@@ -93,7 +94,7 @@ class Cache:
             async with asyncio.timeout(_remaining(asked.ask, started)):
                 found = await self._lookup.find(asked)
         except TimeoutError:
-            raise _too_late(asked.ask) from None
+            raise _too_late(asked) from None
         if isinstance(found, Found):
             answer = await self._answer(asked, found.snapshot, found.result, started)
             yield Event(name="ready", answer=answer)
@@ -119,7 +120,7 @@ class Cache:
                     yield Event(name="progress", data=flight.progress())
                 left = _remaining(asked.ask, started)
                 if left is not None and left <= 0:
-                    raise _too_late(asked.ask)
+                    raise _too_late(asked)
                 patience = _PROGRESS_INTERVAL if stage == "fetching" else _STAGE_INTERVAL
                 snapshot = await flight.wait(
                     participant, patience if left is None else min(left, patience)
@@ -397,8 +398,8 @@ def _remaining(ask: Ask, started: float) -> float | None:
     return max(0.0, ask.timeout - (time.monotonic() - started))
 
 
-def _too_late(ask: Ask) -> DeadlineExceeded:
+def _too_late(asked: Asked) -> DeadlineExceeded:
     return DeadlineExceeded(
-        f"{ask.uri} was not there within {ask.timeout:g} s",
+        f"{asked.ref.uri} was not there within {asked.ask.timeout:g} s",
         hint="ask again: the fetch lingers for a while and keeps what it has",
     )

@@ -44,6 +44,15 @@ T = TypeVar("T")
 Stage = Literal["queued", "fetching", "verifying"]
 
 
+class FlightRefused(Exception):
+    """The origin refused every pass that the flight had. Says nothing of one waiter's own pass:
+    that may plan anew with it."""
+
+    def __init__(self, error: AccessError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
 @dataclass(eq=False, kw_only=True)
 class Participant:
     """Somebody who wants the model. ``uid`` is whose progress it may follow.
@@ -295,12 +304,17 @@ class Flight:
 
     async def wait(self, participant: Participant, timeout: float) -> StoredSnapshot | None:
         """The snapshot; None if it isn't there after ``timeout`` seconds. Raises what ended the
-        flight, or what ended it for this participant alone."""
+        flight, or what ended it for this participant alone; FlightRefused if no pass was left."""
         ends: set[asyncio.Future[Any]] = {self.done, participant.failed}
         await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if participant.failed.done():
             participant.failed.result()
-        return self.done.result() if self.done.done() else None
+        if not self.done.done():
+            return None
+        error = self.done.exception()
+        if isinstance(error, AccessError):
+            raise FlightRefused(error)
+        return self.done.result()
 
 
 async def _uninterrupted(call: Coroutine[Any, Any, T], name: str) -> T:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
@@ -41,8 +41,11 @@ class Lookup:
     def understand(self, ask: Ask, caller: Caller) -> Asked:
         """The ask with its ref and principal. Raises UriInvalid and its kin."""
         ref, location = locate(ask, self._parts.resolver)
+        credentials = ask.credentials
+        if location.secret_query:
+            credentials = replace(credentials, query=location.secret_query, anonymous=False)
         principal = principal_of(
-            ask.credentials,
+            credentials,
             caller,
             self._parts.settings.access,
             daemon_uid=self._daemon_uid,

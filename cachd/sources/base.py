@@ -27,7 +27,8 @@ class Location:
     ``uri`` is canonical: no options in the query, no user information, no ``cachd+``. ``origin`` is
     scheme and effective endpoint, such as ``s3+https://minio.example:9000`` or ``https://host``.
     ``is_default_origin``: what the daemon would use if the caller said nothing.
-    ``options`` are the caller's with what the URI's query said merged in.
+    ``options`` are the caller's with what the URI's query said merged in. ``secret_query`` is what
+    the URI's query held of credentials, and ``uri`` doesn't.
     """
 
     scheme: str
@@ -35,6 +36,7 @@ class Location:
     origin: str
     is_default_origin: bool
     options: SourceOptions
+    secret_query: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

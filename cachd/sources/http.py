@@ -17,8 +17,10 @@ from cachd.sources.http_rules import (
     canonical_url,
     check_content_type,
     file_name,
+    join_secret,
     kind_of,
     origin_of,
+    split_secret,
 )
 from cachd.sources.trust import connect_of
 
@@ -36,8 +38,8 @@ _NO_ANSWER_TO_HEAD = {400, 403, 405, 406, 500, 501, 502}
 class HttpSource:
     """The ``Source`` of web servers.
 
-    A URI's query is part of what it means and stays in the canonical URI; messages leave it out,
-    for it may hold a signature. Patterns don't apply: the URI names one exact file.
+    A URI's query is part of what it means and stays in the canonical URI, but for signatures: they
+    are the caller's credentials, so that a URL signed anew is the same model. Patterns don't apply: the URI names one exact file.
     """
 
     schemes = ("http", "https")
@@ -50,7 +52,7 @@ class HttpSource:
         environ: Mapping[str, str],
     ) -> Location:
         """Raises UriInvalid: no host, user information, no file name."""
-        url = canonical_url(uri)
+        url, secret = split_secret(canonical_url(uri))
         file_name(url)
         return Location(
             scheme=urlsplit(url).scheme,
@@ -58,6 +60,7 @@ class HttpSource:
             origin=origin_of(url),
             is_default_origin=True,
             options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+            secret_query=secret,
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
@@ -67,7 +70,7 @@ class HttpSource:
         check_name(name)
         connect = await _connect(request, context)
         async with _client(request, context, connect) as client:
-            answer, ranges, size = await _look(client, uri)
+            answer, ranges, size = await _look(client, _url(request))
         kind = kind_of(uri)
         check_content_type(
             uri,
@@ -89,21 +92,27 @@ class HttpSource:
             connect=connect,
             unpack=kind,
             is_validated=validator.is_usable,
-            is_credentialed=answer.was_credentialed,
+            is_credentialed=answer.was_credentialed or bool(request.credentials.query),
         )
 
     async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
         """The same look at the file, with the caller's headers."""
         connect = await _connect(request, context)
         async with _client(request, context, connect) as client:
-            await _look(client, request.location.uri)
+            await _look(client, _url(request))
 
     async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
         """The caller's headers for the host where the URI leads now."""
         connect = await _connect(request, context)
         async with _client(request, context, connect) as client:
-            answer, _, _ = await _look(client, request.location.uri)
+            answer, _, _ = await _look(client, _url(request))
         return _auth(answer)
+
+
+def _url(request: SourceRequest) -> str:
+    """The URL to call: with the caller's signature, where it sent one."""
+    secret = request.credentials.query if request.identity == "caller" else ""
+    return join_secret(request.location.uri, secret)
 
 
 async def _connect(request: SourceRequest, context: SourceContext) -> Connect:

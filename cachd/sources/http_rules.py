@@ -33,6 +33,32 @@ _COMPRESSED_TYPES = (
     "application/zstd",
     "application/x-zstd",
 )
+_TOKENS = frozenset({"token", "access_token", "auth_token", "api_key", "apikey", "signature"})
+_SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
+    # S3, signature version 2.
+    (
+        frozenset({"awsaccesskeyid", "signature"}),
+        frozenset({"awsaccesskeyid", "signature", "expires"}),
+    ),
+    # Google Cloud Storage, signature version 2.
+    (
+        frozenset({"googleaccessid", "signature"}),
+        frozenset({"googleaccessid", "signature", "expires"}),
+    ),
+    # CloudFront.
+    (
+        frozenset({"key-pair-id", "signature"}),
+        frozenset({"key-pair-id", "signature", "expires", "policy"}),
+    ),
+    # Azure's shared access signature.
+    (
+        frozenset({"sig", "sv"}),
+        frozenset(
+            {"sig", "sv", "se", "st", "sp", "sr", "spr", "sip", "si", "ss", "srt", "skoid", "sktid"}
+            | {"skt", "ske", "sks", "skv", "saoid", "suoid", "scid", "ses", "sdd"}
+        ),
+    ),
+)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _TYPES = mimetypes.MimeTypes()
 
@@ -75,6 +101,35 @@ def authority(parts: SplitResult) -> str:
 def origin_of(url: str) -> str:
     parts = split_url(url)
     return f"{parts.scheme.lower()}://{authority(parts)}"
+
+
+def split_secret(url: str) -> tuple[str, str]:
+    """The URL without what proves something, and that part of its query.
+
+    Known are the presigned URLs of S3, Google Cloud Storage, CloudFront and Azure (SAS), and plain
+    tokens; their parameters' names are in those services' documentation.
+    """
+    parts = urlsplit(url)
+    pairs = parts.query.split("&") if parts.query else []
+    names = {pair.partition("=")[0].lower() for pair in pairs}
+    secret_names = set(_TOKENS)
+    for marks, family in _SIGNATURES:
+        if marks <= names:
+            secret_names |= family
+    secret = [p for p in pairs if _is_secret(p.partition("=")[0].lower(), secret_names)]
+    plain = [p for p in pairs if p not in secret]
+    return urlunsplit(parts._replace(query="&".join(plain))), "&".join(secret)
+
+
+def join_secret(url: str, secret: str) -> str:
+    """The URL with what ``split_secret`` took from it."""
+    if not secret:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}{secret}"
+
+
+def _is_secret(name: str, secret_names: set[str]) -> bool:
+    return name in secret_names or name.startswith(("x-amz-", "x-goog-"))
 
 
 def shown(url: str) -> str:
