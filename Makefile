@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
+# Most of a test is waiting: two at a time, whatever the machine.
+JOBS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test test-slow check bench lock chart docs image-test clean
@@ -21,7 +23,7 @@ demo: $(VENV)/.stamp ## A real S3 server, a real model, every step shown; under 
 
 test: $(VENV)/.stamp ## All tests but the slow ones.
 	@scripts/install-test-packages --missing
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
@@ -38,7 +40,7 @@ check: $(VENV)/.stamp ## Lint, format, types, layers, generated pages, house rul
 	$(BIN)/python -m pytest -q tests/project/test_tree.py
 
 bench: $(VENV)/.stamp $(VENV)-bench/.stamp ## cachd beside its peers against one origin.
-	$(BIN)/python -m bench $(ARGS)
+	BENCH_PYTHON=$(VENV)-bench/bin/python $(BIN)/python -m bench $(ARGS)
 
 $(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV)-bench requirements/bench.txt

@@ -1,7 +1,5 @@
 """cachd against boto3's TransferManager and s5cmd: the same objects, the same origin, one run.
 
-    make bench            # or: python bench/compare.py --runs 7
-
 Each contender gets a discarded warm-up, then the contenders take turns, first in one order and then in the
 other. Reported: medians of wall seconds, CPU seconds (user + system of every process of the contender, daemon and
 workers included), CPU seconds per GB and peak memory (sum of the processes' resident sets). The
@@ -27,8 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parent))
-from origin import BUCKET, Origin
+from bench.origin import BUCKET, Origin
 
 TICK = os.sysconf("SC_CLK_TCK")
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -85,8 +82,8 @@ def cpu_of(pid: int) -> float:
 
 
 class MemoryWatch(threading.Thread):
-    """The highest sum of resident sets of a process tree, sampled every 20 ms. File-backed pages
-    that processes share are counted once, by their proportional set where the kernel tells it."""
+    """The highest sum of resident sets of a process tree, sampled every 20 ms. Pages that processes
+    share (the interpreter, its libraries) are counted in each."""
 
     def __init__(self, pid: int) -> None:
         super().__init__(daemon=True)
@@ -272,14 +269,8 @@ def measure(case: str, files: dict[str, int], scheme: str, args: argparse.Namesp
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--tmpfs", default="/dev/shm")
-    parser.add_argument("--cases", default="big,small")
-    parser.add_argument("--schemes", default="http,https")
-    parser.add_argument("--contenders", default="cachd,boto3,s5cmd")
-    args = parser.parse_args()
+def compare(args: argparse.Namespace) -> None:
+    """Print the table."""
     cases = {
         "big": {f"model-{n}.safetensors": 512 * 2**20 for n in range(4)},
         "small": {f"part/{n:05}.bin": 16 * 2**10 for n in range(2000)},
@@ -290,7 +281,3 @@ def main() -> None:
         for scheme in args.schemes.split(","):
             for row in measure(case, cases[case], scheme, args):
                 print(row, flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -296,7 +296,8 @@ class Credentials:
     """What a caller sent to prove itself and to say where; memory only, never logged.
 
     ``headers`` are per host: ((host, ((name, value), …)), …). ``query`` is the part of a URL that
-    proves something, such as a presigned URL's signature, without the ``?``. ``anonymous`` means: sign nothing, even if the daemon could.
+    proves something, such as a presigned URL's signature, without the ``?``. ``anonymous`` means:
+    sign nothing, even if the daemon could.
     """
 
     access_key: str = field(default="", repr=False)
@@ -310,9 +311,7 @@ class Credentials:
     @property
     def is_empty(self) -> bool:
         """Whether nothing here proves anything (``anonymous`` is a choice, so it is not empty)."""
-        return not (
-            self.access_key or self.token or self.headers or self.query or self.anonymous
-        )
+        return not (self.access_key or self.token or self.headers or self.query or self.anonymous)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

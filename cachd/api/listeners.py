@@ -55,10 +55,11 @@ class Listeners:
         """Both Unix sockets, and the API over TCP if configured. Raises ConfigInvalid,
         SocketInUse."""
         listen = self._settings.listen
+        # The pods' comes last: once it answers, the daemon is whole.
+        await self._listen_unix("admin", administrators, 0o600, None, "listen.admin_socket")
         await self._listen_unix(
             "pod", pods, int(listen.socket_mode, 8), listen.socket_group, "listen.socket"
         )
-        await self._listen_unix("admin", administrators, 0o600, None, "listen.admin_socket")
         if listen.api.address:
             await self._open_api(listen.api, listen.api.address)
 

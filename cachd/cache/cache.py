@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import logging
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, importing, listing
-from cachd.cache.flight import Flight, FlightRefused, Participant
+from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup
-from cachd.cache.types import Answer, Caller, Event, Lease, Snapshot
-from cachd.errors import DeadlineExceeded, Draining, Forbidden, ModelUnknown, OriginChanged
+from cachd.cache.types import Snapshot
+from cachd.errors import Draining, Forbidden, ModelUnknown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncIterator
     from contextlib import AbstractContextManager
 
-    from cachd.cache.flight import Stage
+    from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
-    from cachd.cache.types import Ask, LeaseRequest, ModelInfo, Result
-    from cachd.model import Plan, Ref
+    from cachd.cache.types import Answer, Ask, Caller, Event, Lease, LeaseRequest, ModelInfo
+    from cachd.model import Ref
     from cachd.store.types import StoredSnapshot
-
-log = logging.getLogger("cachd.cache")
-
-_PROGRESS_INTERVAL = 0.5
-_STAGE_INTERVAL = 0.1
-_REPLANS = 3
 
 
 class Cache:
@@ -38,8 +29,8 @@ class Cache:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self.flights: dict[tuple[Ref, str], Flight] = {}
         self._lookup = Lookup(parts, os.getuid())
+        self._asking = Asking(parts, self._lookup)
         self._draining = False
 
     # --- asking -----------------------------------------------------------------------------
@@ -47,37 +38,19 @@ class Cache:
     async def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
-        asked = self._understand(ask, caller)
-        started = time.monotonic()
-        for attempt in range(_REPLANS + 1):
-            try:
-                async with contextlib.aclosing(self._ask_once(asked, caller, started)) as events:
-                    async for event in events:
-                        yield event
-            except (OriginChanged, FlightRefused) as error:
-                cause = error.error if isinstance(error, FlightRefused) else error
-                if attempt == _REPLANS:
-                    raise cause from None
-                log.info("%s: %s; planning again", asked.ref.key, cause.message)
-                yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
-            else:
-                return
-
-    def name(self, ask: Ask, caller: Caller) -> Ref:
-        """The ref that the ask names, with its key. Nothing is asked of the source."""
-        return self._lookup.understand(ask, caller).ref
+        events = self._asking.follow(self._understand(ask, caller), caller)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
 
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""
-        asked = self._understand(ask, caller)
-        started = time.monotonic()
-        found = await self._lookup.find(asked)
-        if isinstance(found, Found):
-            return await self._answer(asked, found.snapshot, found.result, started)
-        flight = self._board(found, asked)
-        flight.join(_participant(asked, found, caller, stays=True))
-        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+        return await self._asking.start(self._understand(ask, caller), caller)
+
+    def name(self, ask: Ask, caller: Caller) -> Ref:
+        """The ref that the ask names, with its key. Nothing is asked of the source."""
+        return self._lookup.understand(ask, caller).ref
 
     def _understand(self, ask: Ask, caller: Caller) -> Asked:
         if self._draining:
@@ -85,120 +58,6 @@ class Cache:
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
             )
         return self._lookup.understand(ask, caller)
-
-    async def _ask_once(
-        self, asked: Asked, caller: Caller, started: float
-    ) -> AsyncGenerator[Event, None]:
-        yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
-        try:
-            async with asyncio.timeout(_remaining(asked.ask, started)):
-                found = await self._lookup.find(asked)
-        except TimeoutError:
-            raise _too_late(asked) from None
-        if isinstance(found, Found):
-            answer = await self._answer(asked, found.snapshot, found.result, started)
-            yield Event(name="ready", answer=answer)
-            return
-        resolve_seconds = time.monotonic() - started
-        plan = found
-        is_shared = (asked.ref, plan.revision) in self.flights
-        flight = self._board(plan, asked)
-        participant = _participant(asked, plan, caller)
-        flight.join(participant)
-        stage: Stage | None = None
-        told = 0
-        try:
-            while True:
-                if flight.stage != stage:
-                    stage = flight.stage
-                    if stage != "fetching":
-                        yield Event(name=stage, data=flight.progress())
-                for retry in flight.retries[told:]:
-                    yield Event(name="retry", data=retry)
-                told = len(flight.retries)
-                if stage == "fetching":
-                    yield Event(name="progress", data=flight.progress())
-                left = _remaining(asked.ask, started)
-                if left is not None and left <= 0:
-                    raise _too_late(asked)
-                patience = _PROGRESS_INTERVAL if stage == "fetching" else _STAGE_INTERVAL
-                snapshot = await flight.wait(
-                    participant, patience if left is None else min(left, patience)
-                )
-                if snapshot is not None:
-                    break
-            timings = {"resolve": resolve_seconds, **flight.timings}
-            answer = await self._answer(
-                asked,
-                snapshot,
-                "miss",
-                started,
-                timings=timings,
-                fetched_bytes=flight.fetched_bytes,
-                is_shared=is_shared,
-            )
-        finally:
-            flight.leave(participant)
-        yield Event(name="ready", answer=answer)
-
-    def _board(self, plan: Plan, asked: Asked) -> Flight:
-        """The flight for this revision: the one that is under way, or a new one."""
-        place = (asked.ref, plan.revision)
-        flight = self.flights.get(place)
-        if flight is None:
-            flight = Flight(asked.ref, plan, self.parts, self._landed)
-            self.flights[place] = flight
-            self.parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
-            flight.start()
-        return flight
-
-    def _landed(self, flight: Flight, error: str | None) -> None:
-        self.flights.pop((flight.ref, flight.revision), None)
-        self.parts.events.publish(
-            "fetch_failed" if error else "fetch_ended",
-            key=flight.ref.key,
-            revision=flight.revision,
-            **({"code": error} if error else {}),
-        )
-        for phase, seconds in flight.timings.items():
-            self.parts.metrics.phase(phase, seconds)
-
-    async def _answer(
-        self,
-        asked: Asked,
-        snapshot: StoredSnapshot,
-        result: Result,
-        started: float,
-        *,
-        timings: dict[str, float] | None = None,
-        fetched_bytes: int = 0,
-        is_shared: bool = False,
-    ) -> Answer:
-        store = self.parts.store
-        store.touch(snapshot.key, snapshot.revision)
-        lease = None
-        if asked.ask.lease is not None:
-            lease = await self._lease(snapshot.key, snapshot.revision, asked.ask.lease)
-        self.parts.metrics.looked_up(result)
-        total = time.monotonic() - started
-        self.parts.metrics.phase("total", total)
-        spent = dict(timings or {"resolve": total})
-        spent["total"] = total
-        return Answer(
-            key=snapshot.key,
-            revision=snapshot.revision,
-            uri=asked.ref.uri,
-            origin=asked.ref.origin,
-            path=str(snapshot.tree),
-            files=snapshot.info.files,
-            bytes=snapshot.info.bytes,
-            result=result,
-            is_shared_flight=is_shared,
-            is_validated=snapshot.info.is_validated,
-            fetched_bytes=fetched_bytes,
-            timings={name: round(seconds, 6) for name, seconds in spent.items()},
-            lease=lease,
-        )
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -242,7 +101,7 @@ class Cache:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
         return listing.models(
             self.parts.store,
-            self.flights.values(),
+            self._asking.flights.values(),
             lambda snapshot: self._lookup.may_see(snapshot, caller),
             lambda flight: _may_follow(flight, caller),
         )
@@ -265,12 +124,7 @@ class Cache:
     ) -> Lease:
         """Keep a revision from being evicted. Raises ModelUnknown, Forbidden."""
         snapshot = await self.readable(key, caller, revision=revision, lease_id=None)
-        return await self._lease(snapshot.key, snapshot.revision, request)
-
-    async def _lease(self, key: str, revision: str, request: LeaseRequest) -> Lease:
-        settings = self.parts.settings.leases
-        ttl = min(request.ttl or settings.ttl, settings.max_ttl)
-        return listing.to_lease(await self.parts.store.lease(key, revision, request.holder, ttl))
+        return await self._asking.lease(snapshot.key, snapshot.revision, request)
 
     async def renew_lease(
         self, key: str, lease_id: str, ttl: float | None, caller: Caller
@@ -298,7 +152,7 @@ class Cache:
     async def remove(self, key: str, caller: Caller, *, force: bool) -> int:
         """Bytes freed. Raises ModelUnknown, InUse."""
         admin.check_admin(caller)
-        return await admin.remove(self.parts, self.flights, key, force=force)
+        return await admin.remove(self.parts, self._asking.flights, key, force=force)
 
     async def pin(self, key: str, caller: Caller) -> None:
         admin.check_admin(caller)
@@ -344,7 +198,7 @@ class Cache:
 
     def usage(self) -> dict[str, Any]:
         """The store's numbers, and fetches in flight and queued."""
-        stages = [flight.stage for flight in self.flights.values()]
+        stages = [flight.stage for flight in self._asking.flights.values()]
         queued = stages.count("queued")
         return {
             **listing.usage(self.parts.store),
@@ -362,7 +216,7 @@ class Cache:
     async def drain(self) -> None:
         """Take no more asks; stop fetching at once and keep the journals."""
         self._draining = True
-        flights = list(self.flights.values())
+        flights = list(self._asking.flights.values())
         for flight in flights:
             flight.cancel(
                 Draining(
@@ -375,31 +229,7 @@ class Cache:
             await flight.wait_ended()
 
 
-def _participant(asked: Asked, plan: Plan, caller: Caller, *, stays: bool = False) -> Participant:
-    return Participant(
-        request=asked.request,
-        fingerprint=asked.principal.fingerprint,
-        auth=plan.auth,
-        priority="prefetch" if stays else asked.ask.priority,
-        uid=caller.uid,
-        stays=stays,
-    )
-
-
 def _may_follow(flight: Flight, caller: Caller) -> bool:
     if caller.role == "admin" or not flight.plan.is_credentialed:
         return True
     return any(p.uid is not None and p.uid == caller.uid for p in flight.participants)
-
-
-def _remaining(ask: Ask, started: float) -> float | None:
-    if ask.timeout is None:
-        return None
-    return max(0.0, ask.timeout - (time.monotonic() - started))
-
-
-def _too_late(asked: Asked) -> DeadlineExceeded:
-    return DeadlineExceeded(
-        f"{asked.ref.uri} was not there within {asked.ask.timeout:g} s",
-        hint="ask again: the fetch lingers for a while and keeps what it has",
-    )

@@ -39,7 +39,8 @@ class HttpSource:
     """The ``Source`` of web servers.
 
     A URI's query is part of what it means and stays in the canonical URI, but for signatures: they
-    are the caller's credentials, so that a URL signed anew is the same model. Patterns don't apply: the URI names one exact file.
+    are the caller's credentials, so that a URL signed anew is the same model. Patterns don't apply:
+    the URI names one exact file.
     """
 
     schemes = ("http", "https")

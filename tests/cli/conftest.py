@@ -66,8 +66,9 @@ def another_user(tmp_path: Path) -> AnotherUser:
     """A context in which this process has the rights of uid 65534 (modules must be loaded)."""
     if os.geteuid() != 0:
         pytest.skip("becoming another user needs root")
-    for directory in (tmp_path, *list(tmp_path.parents)[:2]):
-        directory.chmod(0o755)
+    for directory in (tmp_path, *list(tmp_path.parents)[:3]):
+        if directory != Path("/tmp"):
+            directory.chmod(0o755)
     (tmp_path / "cachd.sock").chmod(0o666)
 
     @contextmanager

@@ -27,7 +27,7 @@ def world(
     """One daemon, and every server that a row may ask for."""
     folder = tmp_path_factory.mktemp("conformance")
     for place in ("C38", "C38s"):
-        (nginx.root / place).mkdir()
+        (nginx.root / place).mkdir(exist_ok=True)
         (nginx.root / place / "m.bin").write_bytes(WEIGHTS)
     makes = {server.name: server for server in (seaweed, juicefs)}
     with make_world(folder, certificates, nginx, makes) as made:

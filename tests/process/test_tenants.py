@@ -408,9 +408,7 @@ def test_a_presigned_url_is_a_pass_and_not_a_name(daemons, origin: CountingOrigi
     assert not any("secret" in text for text in everything)
 
 
-def test_a_signature_that_ends_in_mid_fetch_fails_its_caller_alone(
-    daemons, origin: CountingOrigin
-):
+def test_a_signature_that_ends_in_mid_fetch_fails_its_caller_alone(daemons, origin: CountingOrigin):
     daemon = daemons(FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="0").start()
     (first, query), (second, other) = (signed(origin, name) for name in ("one", "two"))
     signatures = Signatures(origin, query, other)

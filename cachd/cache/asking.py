@@ -1,0 +1,213 @@
+"""The way of one ask: look up, board a flight, follow it, answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from cachd.cache import listing
+from cachd.cache.flight import Flight, FlightRefused, Participant
+from cachd.cache.lookup import Found
+from cachd.cache.types import Answer, Event
+from cachd.errors import DeadlineExceeded, OriginChanged
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from cachd.cache.flight import Stage
+    from cachd.cache.lookup import Lookup
+    from cachd.cache.parts import Parts
+    from cachd.cache.resolve import Asked
+    from cachd.cache.types import Ask, Caller, Lease, LeaseRequest, Result
+    from cachd.model import Plan, Ref
+    from cachd.store.types import StoredSnapshot
+
+log = logging.getLogger("cachd.cache")
+
+_PROGRESS_INTERVAL = 0.5
+_STAGE_INTERVAL = 0.1
+_REPLANS = 3
+
+
+class Asking:
+    """Holds the flights that are under way, by ref and revision."""
+
+    def __init__(self, parts: Parts, lookup: Lookup) -> None:
+        self._parts = parts
+        self._lookup = lookup
+        self.flights: dict[tuple[Ref, str], Flight] = {}
+
+    async def follow(self, asked: Asked, caller: Caller) -> AsyncGenerator[Event, None]:
+        """Events until the model is there; the last is ``ready``. Closing the iteration says that
+        the caller went away. Raises CachdError."""
+        started = time.monotonic()
+        for attempt in range(_REPLANS + 1):
+            try:
+                async with contextlib.aclosing(self._ask_once(asked, caller, started)) as events:
+                    async for event in events:
+                        yield event
+            except (OriginChanged, FlightRefused) as error:
+                cause = error.error if isinstance(error, FlightRefused) else error
+                if attempt == _REPLANS:
+                    raise cause from None
+                log.info("%s: %s; planning again", asked.ref.key, cause.message)
+                yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
+            else:
+                return
+
+    async def start(self, asked: Asked, caller: Caller) -> Answer | dict[str, Any]:
+        """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
+        described by ``key``, ``state`` and ``progress``."""
+        started = time.monotonic()
+        found = await self._lookup.find(asked)
+        if isinstance(found, Found):
+            return await self._answer(asked, found.snapshot, found.result, started)
+        flight = self._board(found, asked)
+        flight.join(_participant(asked, found, caller, stays=True))
+        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+
+    async def _ask_once(
+        self, asked: Asked, caller: Caller, started: float
+    ) -> AsyncGenerator[Event, None]:
+        yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
+        try:
+            async with asyncio.timeout(_remaining(asked.ask, started)):
+                found = await self._lookup.find(asked)
+        except TimeoutError:
+            raise _too_late(asked) from None
+        if isinstance(found, Found):
+            answer = await self._answer(asked, found.snapshot, found.result, started)
+            yield Event(name="ready", answer=answer)
+            return
+        resolve_seconds = time.monotonic() - started
+        plan = found
+        is_shared = (asked.ref, plan.revision) in self.flights
+        flight = self._board(plan, asked)
+        participant = _participant(asked, plan, caller)
+        flight.join(participant)
+        stage: Stage | None = None
+        told = 0
+        try:
+            while True:
+                if flight.stage != stage:
+                    stage = flight.stage
+                    if stage != "fetching":
+                        yield Event(name=stage, data=flight.progress())
+                for retry in flight.retries[told:]:
+                    yield Event(name="retry", data=retry)
+                told = len(flight.retries)
+                if stage == "fetching":
+                    yield Event(name="progress", data=flight.progress())
+                left = _remaining(asked.ask, started)
+                if left is not None and left <= 0:
+                    raise _too_late(asked)
+                patience = _PROGRESS_INTERVAL if stage == "fetching" else _STAGE_INTERVAL
+                snapshot = await flight.wait(
+                    participant, patience if left is None else min(left, patience)
+                )
+                if snapshot is not None:
+                    break
+            timings = {"resolve": resolve_seconds, **flight.timings}
+            answer = await self._answer(
+                asked,
+                snapshot,
+                "miss",
+                started,
+                timings=timings,
+                fetched_bytes=flight.fetched_bytes,
+                is_shared=is_shared,
+            )
+        finally:
+            flight.leave(participant)
+        yield Event(name="ready", answer=answer)
+
+    def _board(self, plan: Plan, asked: Asked) -> Flight:
+        """The flight for this revision: the one that is under way, or a new one."""
+        place = (asked.ref, plan.revision)
+        flight = self.flights.get(place)
+        if flight is None:
+            flight = Flight(asked.ref, plan, self._parts, self._landed)
+            self.flights[place] = flight
+            self._parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
+            flight.start()
+        return flight
+
+    def _landed(self, flight: Flight, error: str | None) -> None:
+        self.flights.pop((flight.ref, flight.revision), None)
+        self._parts.events.publish(
+            "fetch_failed" if error else "fetch_ended",
+            key=flight.ref.key,
+            revision=flight.revision,
+            **({"code": error} if error else {}),
+        )
+        for phase, seconds in flight.timings.items():
+            self._parts.metrics.phase(phase, seconds)
+
+    async def _answer(
+        self,
+        asked: Asked,
+        snapshot: StoredSnapshot,
+        result: Result,
+        started: float,
+        *,
+        timings: dict[str, float] | None = None,
+        fetched_bytes: int = 0,
+        is_shared: bool = False,
+    ) -> Answer:
+        store = self._parts.store
+        store.touch(snapshot.key, snapshot.revision)
+        lease = None
+        if asked.ask.lease is not None:
+            lease = await self.lease(snapshot.key, snapshot.revision, asked.ask.lease)
+        self._parts.metrics.looked_up(result)
+        total = time.monotonic() - started
+        self._parts.metrics.phase("total", total)
+        spent = dict(timings or {"resolve": total})
+        spent["total"] = total
+        return Answer(
+            key=snapshot.key,
+            revision=snapshot.revision,
+            uri=asked.ref.uri,
+            origin=asked.ref.origin,
+            path=str(snapshot.tree),
+            files=snapshot.info.files,
+            bytes=snapshot.info.bytes,
+            result=result,
+            is_shared_flight=is_shared,
+            is_validated=snapshot.info.is_validated,
+            fetched_bytes=fetched_bytes,
+            timings={name: round(seconds, 6) for name, seconds in spent.items()},
+            lease=lease,
+        )
+
+    async def lease(self, key: str, revision: str, request: LeaseRequest) -> Lease:
+        settings = self._parts.settings.leases
+        ttl = min(request.ttl or settings.ttl, settings.max_ttl)
+        return listing.to_lease(await self._parts.store.lease(key, revision, request.holder, ttl))
+
+
+def _participant(asked: Asked, plan: Plan, caller: Caller, *, stays: bool = False) -> Participant:
+    return Participant(
+        request=asked.request,
+        fingerprint=asked.principal.fingerprint,
+        auth=plan.auth,
+        priority="prefetch" if stays else asked.ask.priority,
+        uid=caller.uid,
+        stays=stays,
+    )
+
+
+def _remaining(ask: Ask, started: float) -> float | None:
+    if ask.timeout is None:
+        return None
+    return max(0.0, ask.timeout - (time.monotonic() - started))
+
+
+def _too_late(asked: Asked) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"{asked.ref.uri} was not there within {asked.ask.timeout:g} s",
+        hint="ask again: the fetch lingers for a while and keeps what it has",
+    )
