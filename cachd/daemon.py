@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 from typing import TYPE_CHECKING
 
@@ -41,6 +42,7 @@ async def serve(settings: Settings) -> int:
     sockets come last, when the root is ours: a standby never takes the place of its predecessor.
     """
     configure_logging(settings.log)
+    _raise_descriptor_limit()
     # Children read the proxies from this environment: a bad one is said here, once.
     ProxyRules.from_environment(os.environ)
     stopping = _catch_signals()
@@ -101,6 +103,13 @@ def socket_paths(settings: Settings) -> tuple[Path, Path]:
     """The pods' socket and the administrators'."""
     pods = settings.listen.socket or default_socket()
     return pods, settings.listen.admin_socket or pods.with_name("admin.sock")
+
+
+def _raise_descriptor_limit() -> None:
+    """A caller that waits holds a connection: the soft limit of 1024 is soon reached."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _catch_signals() -> asyncio.Event:

@@ -12,7 +12,7 @@ from aiohttp import web
 from cachd.api.app import build_app, make_runner
 from cachd.api.drain import Drain
 from cachd.api.identity import TokenIdentity
-from cachd.api.sockets import bind_socket, parse_address
+from cachd.api.sockets import BACKLOG, bind_socket, parse_address
 from cachd.errors import ConfigInvalid, SocketInUse
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Listeners:
         bound = await asyncio.to_thread(bind_socket, path, mode=mode, group=group, field=field)
         self._bound.append(bound)
         runner = await self._runner(role)
-        await web.SockSite(runner, bound.sock).start()
+        await web.SockSite(runner, bound.sock, backlog=BACKLOG).start()
 
     async def _open_api(self, settings: ApiTcpSettings, address: str) -> None:
         assert settings.token_file is not None

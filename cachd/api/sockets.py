@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 MAX_PATH = 107
 """Bytes of a Unix socket's path (``sun_path`` in unix(7), less its NUL)."""
 
-BACKLOG = 512
+BACKLOG = 4096
 LOCK_PATIENCE = 5.0
 CONNECT_PATIENCE = 1.0
 

@@ -12,7 +12,7 @@ from cachd.cache import listing
 from cachd.cache.flight import Flight, FlightRefused, Participant
 from cachd.cache.lookup import Found
 from cachd.cache.types import Answer, Event
-from cachd.errors import DeadlineExceeded, OriginChanged
+from cachd.errors import DeadlineExceeded, Draining, OriginChanged
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -39,6 +39,7 @@ class Asking:
         self._parts = parts
         self._lookup = lookup
         self.flights: dict[tuple[Ref, str], Flight] = {}
+        self.is_closed = False
 
     async def follow(self, asked: Asked, caller: Caller) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
@@ -126,6 +127,9 @@ class Asking:
 
     def _board(self, plan: Plan, asked: Asked) -> Flight:
         """The flight for this revision: the one that is under way, or a new one."""
+        if self.is_closed:
+            # The ask was at the source when the drain began.
+            raise Draining("the daemon is shutting down", retry_after=5.0)
         place = (asked.ref, plan.revision)
         flight = self.flights.get(place)
         if flight is None:

@@ -66,8 +66,9 @@ class Cache:
     ) -> Snapshot:
         """The snapshot, if ``caller`` may read it. Raises ModelUnknown, Forbidden."""
         lease = self.parts.store.find_lease(lease_id) if lease_id else None
-        if lease is not None and lease.key == key:
-            snapshot = self.parts.store.get(key, revision or lease.revision)
+        # A lease is a pass to its own revision: another one was perhaps never shown to its holder.
+        if lease is not None and lease.key == key and revision in (None, lease.revision):
+            snapshot = self.parts.store.get(key, lease.revision)
         else:
             snapshot = self.parts.store.get(key, revision)
             if snapshot is not None and not self._lookup.may_see(snapshot, caller):
@@ -215,7 +216,7 @@ class Cache:
 
     async def drain(self) -> None:
         """Take no more asks; stop fetching at once and keep the journals."""
-        self._draining = True
+        self._draining = self._asking.is_closed = True
         flights = list(self._asking.flights.values())
         for flight in flights:
             flight.cancel(

@@ -22,6 +22,7 @@ from cachd.errors import (
     ContentError,
     DeadlineExceeded,
     InternalError,
+    NotFound,
     OriginChanged,
     StoreError,
 )
@@ -124,6 +125,8 @@ class Flight:
     def join(self, participant: Participant) -> None:
         self.participants.append(participant)
         self._last = None
+        if len(self.participants) == 1 and self._job is not None:
+            self._job.set_auth(participant.auth)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -191,7 +194,8 @@ class Flight:
                 participant.refreshed = True
                 try:
                     participant.auth = await self._parts.resolver.authorize(participant.request)
-                except AccessError as error:
+                except (AccessError, NotFound) as error:
+                    # Some origins say of what one may not see that it isn't there.
                     refusal = error
                 else:
                     asyncio.get_running_loop().call_later(30.0, _allow_refresh, participant)
@@ -278,6 +282,9 @@ class Flight:
             refresh_auth=self._refresh_auth,
             on_retry=self._note_retry,
         )
+        if self.participants:
+            # Whoever made the plan may have left the queue.
+            job.set_auth(self.participants[0].auth)
         self._job = job
         deadline = parts.settings.fetch.deadline or None
         try:

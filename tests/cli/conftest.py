@@ -4,15 +4,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cachd.cli import main as entry
 from tests.cli.fake_daemon import FakeDaemon
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LEAKS = ("AWS_", "S3_", "STORAGE_", "CA_BUNDLE_", "CACHD_", "HF_TOKEN", "awsAnonymous", "XDG_")
 

@@ -137,7 +137,7 @@ def test_a_second_daemon_is_refused_and_says_why(daemon: Daemon, tmp_path: Path)
         same_socket.start(wait=False)
         assert same_socket.process is not None
         assert same_socket.process.wait(20) != 0
-        assert str(daemon.socket) in same_socket.log()
+        assert str(daemon.run) in same_socket.log()
     finally:
         same_socket.close()
     assert call(daemon.socket, "GET", "/readyz").status == 200
