@@ -129,7 +129,9 @@ class Asking:
         """The flight for this revision: the one that is under way, or a new one."""
         if self.is_closed:
             # The ask was at the source when the drain began.
-            raise Draining("the daemon is shutting down", retry_after=5.0)
+            raise Draining(
+                "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
+            )
         place = (asked.ref, plan.revision)
         flight = self.flights.get(place)
         if flight is None:
