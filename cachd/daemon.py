@@ -23,6 +23,7 @@ from cachd.fetch.proxy import ProxyRules
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
 from cachd.sources.resolver import Resolver
+from cachd.store.room import show_size
 from cachd.store.store import Store
 
 if TYPE_CHECKING:
@@ -82,12 +83,12 @@ async def serve(settings: Settings) -> int:
         pods, administrators = socket_paths(settings)
         await listeners.open_sockets(pods, administrators)
         log.info(
-            "cachd %s is ready: root %s, socket %s, administrators' socket %s, quota %.1f GiB",
+            "cachd %s is ready: root %s, socket %s, administrators' socket %s, quota %s",
             __version__,
             root,
             pods,
             administrators,
-            store.usage().quota / 2**30,
+            _quota(store),
         )
         await stopping.wait()
         log.info("draining: no new asks, fetches stop and keep their journals")
@@ -103,6 +104,19 @@ def socket_paths(settings: Settings) -> tuple[Path, Path]:
     """The pods' socket and the administrators'."""
     pods = settings.listen.socket or default_socket()
     return pods, settings.listen.admin_socket or pods.with_name("admin.sock")
+
+
+def _quota(store: Store) -> str:
+    """The quota for the log; one that the volume can't hold is worth a warning."""
+    usage = store.usage()
+    if usage.quota <= usage.volume_size:
+        return show_size(usage.quota)
+    log.warning(
+        "store.quota is %s, and the volume has %s: the volume and store.free_floor are the limit",
+        show_size(usage.quota),
+        show_size(usage.volume_size),
+    )
+    return f"{show_size(usage.volume_size)} (the whole volume)"
 
 
 def _raise_descriptor_limit() -> None:

@@ -87,6 +87,7 @@ class InvalidError(CachdError):
 
 class ConfigInvalid(InvalidError):
     code = "config_invalid"
+    next_step = "see docs/settings.md; `cachd check-config` tells when all is right"
 
 
 class UriInvalid(InvalidError):
@@ -324,6 +325,12 @@ class InUse(StoreError):
     code = "in_use"
 
 
+class TooManyLeases(InUse):
+    """``detail``: limit."""
+
+    code = "too_many_leases"
+
+
 # --- life cycle -------------------------------------------------------------------------------
 
 
@@ -334,6 +341,12 @@ class NotReady(CachdError):
 
 class Draining(NotReady):
     code = "draining"
+
+
+class Overloaded(NotReady):
+    """More was asked for than is queued; later."""
+
+    code = "overloaded"
 
 
 class SocketInUse(CachdError):

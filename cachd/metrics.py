@@ -71,6 +71,13 @@ CATALOGUE: tuple[Metric, ...] = (
         buckets=REQUEST_BUCKETS,
     ),
     Metric(
+        name="cachd_connections_refused_total",
+        kind="counter",
+        help="Connections to the pods' socket that were closed at once: there were too many.",
+        labels=("reason",),
+        values="all (listen.max_connections), uid (three quarters of it for one uid)",
+    ),
+    Metric(
         name="cachd_lookups_total",
         kind="counter",
         help="Models asked for, by what the cache had.",
@@ -333,6 +340,10 @@ class Metrics:
     def requested(self, endpoint: str, code: int, seconds: float) -> None:
         self._made["cachd_requests_total"].labels(endpoint=endpoint, code=str(code)).inc()
         self._made["cachd_request_seconds"].labels(endpoint=endpoint).observe(seconds)
+
+    def refused(self, reason: str) -> None:
+        """A connection was closed at once, for ``reason`` all or uid."""
+        self._made["cachd_connections_refused_total"].labels(reason=reason).inc()
 
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()

@@ -179,6 +179,7 @@ class Plan:
     ``revision`` is lower-case hex, the same for the same content state whatever URL, expiry or
     credentials were used. ``is_immutable``: the ref names this revision for ever (a version id, a
     commit, a digest). ``is_validated`` False: some file has no usable validator.
+    ``is_read_proven``: making the plan took reading the very files, not only a listing.
     ``identity``: whose pass saw it. ``unpack``: the single file is an archive to be unpacked into
     the tree.
     """
@@ -191,6 +192,7 @@ class Plan:
     is_immutable: bool = False
     is_validated: bool = True
     is_credentialed: bool = False
+    is_read_proven: bool = False
     identity: Identity = "anonymous"
     metadata: dict[str, str] = field(default_factory=dict)
 

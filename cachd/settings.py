@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -28,6 +29,18 @@ from cachd.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+
+SMALLEST_QUOTA = 1024**2
+"""Bytes; a quota below it is a number whose unit was forgotten."""
+
+
+def show_bytes(count: int) -> str:
+    """``200GiB`` where that is exact, else the bare number: both can be read again."""
+    for unit, power in (("TiB", 4), ("GiB", 3), ("MiB", 2), ("KiB", 1)):
+        if count and count % 1024**power == 0:
+            return f"{count // 1024**power}{unit}"
+    return str(count)
 
 
 class Share(str):
@@ -52,7 +65,15 @@ def _parse_share(value: object) -> Share:
         if not 0 <= percent <= 100:
             raise ValueError("a share is a number from 0% to 100%, such as '85%'")
         return Share(text)
-    return Share(int(ByteSize._validate(text, None)))  # type: ignore[arg-type]
+    if re.search("[KMGTPE]i$", text, re.IGNORECASE):
+        text += "B"  # as Kubernetes writes quantities
+    try:
+        size = int(ByteSize._validate(text, None))  # type: ignore[arg-type]
+        if size < 0:
+            raise ValueError(size)
+        return Share(size)
+    except ValueError:
+        raise ValueError("write bytes or a share, such as 200GiB or 80%") from None
 
 
 ShareOfVolume = Annotated[Share, BeforeValidator(_parse_share)]
@@ -112,6 +133,13 @@ class StoreSettings(_Section):
     standby: bool = False
     """Wait (live, not ready) while another daemon holds the root, instead of refusing to start."""
 
+    @field_validator("quota")
+    @classmethod
+    def _quota_has_a_unit(cls, quota: Share) -> Share:
+        if not quota.endswith("%") and int(quota) < SMALLEST_QUOTA:
+            raise ValueError(f"{quota} bytes? write a unit, such as 200GiB")
+        return quota
+
     @model_validator(mode="after")
     def _watermarks_make_sense(self) -> StoreSettings:
         if self.low_watermark >= self.high_watermark:
@@ -166,6 +194,10 @@ class ListenSettings(_Section):
     admin_socket: Path | None = None
     """Socket for administrators, mode 0600. None: `admin.sock` beside the pods' socket."""
 
+    max_connections: Annotated[int, Field(ge=4)] = 4096
+    """Most connections on the pods' socket, of which one uid gets three quarters; never more than
+    half of the daemon's limit of open files. Further ones are closed at once."""
+
     health_address: str | None = None
     """`host:port` of a plain listener that carries `/metrics`, `/livez` and `/readyz` alone;
     None: off."""
@@ -183,9 +215,9 @@ class FetchSettings(_Section):
     """How bytes are moved from origins."""
 
     connections: Annotated[int, Field(ge=1, le=512)] = 16
-    """Connections in all."""
+    """Connections in all. A quarter is for models that have none yet."""
 
-    connections_per_origin: Annotated[int, Field(ge=1, le=512)] = 16
+    connections_per_origin: Annotated[int, Field(ge=1, le=512)] = 12
     """Connections to one origin (scheme, host, port)."""
 
     workers: Annotated[int, Field(ge=0, le=64)] = 0
@@ -226,7 +258,11 @@ class FetchSettings(_Section):
     come back. Then it stops, and its journal is kept."""
 
     max_concurrent_models: Annotated[int, Field(ge=1)] = 64
-    """Models fetched at the same time; more wait in the queue."""
+    """Models fetched at the same time; more wait in the queue. What nobody waits for takes at most
+    three quarters of the places."""
+
+    max_queued_models: Annotated[int, Field(ge=1)] = 1000
+    """Models that may wait in the queue; more are refused with `overloaded`."""
 
 
 class S3Settings(_Section):
@@ -252,6 +288,13 @@ class S3Settings(_Section):
 
     profile: str | None = None
     """Profile of the AWS configuration files for the daemon's own identity."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_has_a_scheme(cls, endpoint: str | None) -> str | None:
+        if endpoint and not re.match("https?://", endpoint.strip(), re.IGNORECASE):
+            raise ValueError("write http:// or https:// before the host")
+        return endpoint
 
 
 class HttpSettings(_Section):
@@ -352,6 +395,12 @@ class LeaseSettings(_Section):
     max_ttl: Annotated[float, Field(gt=0)] = 7 * 86400.0
     """Most that a request may ask for."""
 
+    max_per_key: Annotated[int, Field(ge=1)] = 1000
+    """Most leases of one model."""
+
+    max_total: Annotated[int, Field(ge=1)] = 100_000
+    """Most leases in all."""
+
 
 class LogSettings(_Section):
     format: Literal["text", "json"] = "text"
@@ -407,24 +456,33 @@ def unknown_variables(environ: Mapping[str, str]) -> list[str]:
     )
 
 
-def load_settings(file: Path | None, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Settings from ``file`` under the environment. Raises ConfigInvalid naming every fault."""
+def load_settings(
+    file: Path | None,
+    environ: Mapping[str, str] = os.environ,
+    options: Mapping[str, tuple[str, str]] | None = None,
+) -> Settings:
+    """Settings from ``file`` under the environment, and ``options`` over both: a setting's name to
+    the option that gave it and its text. Raises ConfigInvalid naming every fault and its place."""
     data = _read_file(file) if file else {}
     unknown = unknown_variables(environ)
     if unknown:
         raise ConfigInvalid(
-            f"unknown environment variable {', '.join(unknown)}{_suggest(unknown[0])}",
+            f"unknown environment variable {', '.join(unknown)}{suggest(unknown[0])}",
             field=unknown[0],
             hint="see docs/settings.md for every name; unset what cachd doesn't know",
         )
+    givers: dict[str, str] = {}
     for path, section, name in walk_fields():
-        text = environ.get(variable_name(path))
+        giver, text = variable_name(path), environ.get(variable_name(path))
+        if options and ".".join(path) in options:
+            giver, text = options[".".join(path)]
         if text is not None:
             _set(data, path, _from_environment(text, section, name), file)
+            givers[".".join(path)] = giver
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        raise _to_config_invalid(error, file) from None
+        raise _to_config_invalid(error, file, givers) from None
 
 
 def _read_file(file: Path) -> dict[str, Any]:
@@ -436,12 +494,25 @@ def _read_file(file: Path) -> dict[str, Any]:
             hint="give its path with --config or CACHD_CONFIG",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigInvalid(f"the configuration file {file} is no YAML: {error}") from error
+        raise ConfigInvalid(
+            f"the configuration file {file} is no YAML: {_yaml_fault(error)}",
+            hint=f"correct {file}; `cachd check-config` tells when it is right",
+        ) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ConfigInvalid(f"the configuration file {file} must hold a mapping of settings")
     return data
+
+
+def _yaml_fault(error: Exception) -> str:
+    """In one line, and without the file's own characters."""
+    mark = getattr(error, "problem_mark", None)
+    if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1} is not allowed in it"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else type(error).__name__
 
 
 def _from_environment(text: str, section: type[BaseModel], name: str) -> Any:
@@ -466,23 +537,38 @@ def _set(data: dict[str, Any], path: tuple[str, ...], value: Any, file: Path | N
     data[path[-1]] = value
 
 
-def _to_config_invalid(error: ValidationError, file: Path | None) -> ConfigInvalid:
-    problems = []
+def _to_config_invalid(
+    error: ValidationError, file: Path | None, givers: Mapping[str, str]
+) -> ConfigInvalid:
+    problems: list[str] = []
+    places: dict[str, None] = {}
     for item in error.errors(include_url=False, include_input=False):
         where = ".".join(str(part) for part in item["loc"])
         what = item["msg"].removeprefix("Value error, ")
         if item["type"] == "extra_forbidden":
-            what = f"no such setting{_suggest(where)}"
+            what = f"no such setting{suggest(where)}"
+        elif item["type"] in ("byte_size", "byte_size_unit"):
+            what = "write bytes, such as 16MiB or 16777216"
         problems.append(f"{where}: {what}" if where else what)
+        places.update(dict.fromkeys(_places(where, file, givers)))
     first = ".".join(str(part) for part in error.errors()[0]["loc"])
     return ConfigInvalid(
         "; ".join(problems),
         field=first or None,
-        hint=f"correct {file or 'the environment'}; `cachd check-config` tells when it is right",
+        hint=f"correct {', '.join(places)}; `cachd check-config` tells when it is right",
     )
 
 
-def _suggest(name: str) -> str:
+def _places(where: str, file: Path | None, givers: Mapping[str, str]) -> list[str]:
+    """Who gave the setting ``where``, or a setting in the section of that name."""
+    if where in givers:
+        return [givers[where]]
+    found = [giver for name, giver in givers.items() if not where or name.startswith(f"{where}.")]
+    return [*found, *([str(file)] if file else [])] or ["the configuration"]
+
+
+def suggest(name: str) -> str:
+    """`` (did you mean …?)`` for the name of a setting or of its variable, or nothing."""
     import difflib  # noqa: PLC0415  (only on the way to an error)
 
     paths = [path for path, _, _ in walk_fields()]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cachd.metrics import Metrics
     from cachd.settings import Settings
 
-KEEPALIVE = 75.0
-"""Seconds that an idle connection is kept."""
+KEEPALIVE = 30.0
+"""Seconds in which a connection must send a whole request head: its first, or the next one."""
 
 
 def build_app(
@@ -69,6 +69,12 @@ class _ServerLog(logging.LoggerAdapter[logging.Logger]):
     """aiohttp's own messages. Those about a request that can't be parsed quote it, headers and
     all; only the kind of error is told."""
 
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        # A caller that goes away in the middle is no fault of ours; the summary line tells of it.
+        if isinstance(kwargs.get("exc_info"), ConnectionError):
+            level = logging.DEBUG
+        super().log(level, msg, *args, **kwargs)
+
     def process(
         self, msg: Any, kwargs: MutableMapping[str, Any]
     ) -> tuple[Any, MutableMapping[str, Any]]:
@@ -87,10 +93,14 @@ def make_runner(app: web.Application, *, shutdown_timeout: float) -> web.AppRunn
     ``cleanup``.
     """
     return web.AppRunner(
-        app,
-        handler_cancellation=True,
-        access_log=None,
-        logger=_ServerLog(logging.getLogger("cachd.api.server"), {}),
-        keepalive_timeout=KEEPALIVE,
-        shutdown_timeout=shutdown_timeout,
+        app, handler_cancellation=True, shutdown_timeout=shutdown_timeout, **connection_options()
     )
+
+
+def connection_options() -> dict[str, Any]:
+    """What every connection's protocol is made with."""
+    return {
+        "access_log": None,
+        "logger": _ServerLog(logging.getLogger("cachd.api.server"), {}),
+        "keepalive_timeout": KEEPALIVE,
+    }

@@ -4,7 +4,6 @@ same bytes, and their number is known before the first goes out."""
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import json
 import os
@@ -17,25 +16,17 @@ from aiohttp import web
 from cachd.api import conditions, context, files
 from cachd.api.sending import STALL_TIMEOUT, send_file
 from cachd.api.tree import open_file
-from cachd.cache.types import LeaseRequest
-from cachd.errors import ContentError, LeaseUnknown
+from cachd.errors import ContentError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-    from typing import Any
+    from collections.abc import Iterator, Sequence
 
-    from cachd.cache.types import Snapshot
     from cachd.model import Manifest, ManifestFile
 
 MANIFEST_NAME = ".cachd-manifest.json"
 
 BATCH = 1024 * 1024
 """Bytes that small files are gathered to; bigger files go by sendfile. The whole buffer."""
-
-LEASE_TTL = 3600.0
-"""Seconds that the files are kept for a reader who has no lease of its own."""
-
-RELEASE_PATIENCE = 10.0
 
 _END = bytes(1024)
 
@@ -91,44 +82,13 @@ async def get(request: web.Request) -> web.StreamResponse:
         return web.Response(status=304, headers=headers)
     response = web.StreamResponse(headers={**headers, "Content-Type": "application/x-tar"})
     response.content_length = whole.length
-    async with _kept(request, snapshot):
+    with context.cache(request).reading(snapshot):
         await response.prepare(request)
         if request.method == "GET":
             await _send(request, response, snapshot.tree, whole)
             context.note_sent(request, response.status, whole.length)
         await response.write_eof()
     return response
-
-
-@contextlib.asynccontextmanager
-async def _kept(request: web.Request, snapshot: Snapshot) -> AsyncIterator[None]:
-    """The snapshot stays while it is read: by the reader's lease, or by one of ours."""
-    if files.LEASE_HEADER in request.headers:
-        yield
-        return
-    cache, caller = context.cache(request), context.caller(request)
-    holder = f"archive {context.facts(request).request_id}"
-    lease = await cache.lease(
-        snapshot.key, caller, LeaseRequest(holder=holder, ttl=LEASE_TTL), snapshot.revision
-    )
-    try:
-        yield
-    finally:
-        await _to_the_end(cache.release_lease(snapshot.key, lease.id, caller))
-
-
-async def _to_the_end(release: Coroutine[Any, Any, None]) -> None:
-    """Await ``release`` though the reader, who has all it wanted, goes away meanwhile."""
-    task = asyncio.create_task(release, name="api-archive-release")
-    try:
-        await asyncio.shield(task)
-    except LeaseUnknown:
-        return
-    except asyncio.CancelledError:
-        await asyncio.wait({task}, timeout=RELEASE_PATIENCE)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        raise
 
 
 async def _send(

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from cachd.api.body import Fields
+from cachd.api.body import Fields, clip
 from cachd.cache.types import Ask, LeaseRequest
 from cachd.errors import InvalidError, UriInvalid
 from cachd.model import Credentials, SourceOptions
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 MAX_URI = 8192
 MAX_CA_PEM = 512 * 1024
 MAX_TOKEN = 64 * 1024
+MIN_PATIENCE = 1.0
+MAX_PATIENCE = 600.0
+MAX_ATTEMPTS = 20
+_FIELDS = frozenset(
+    {"uri", "wait", "timeout", "allow", "ignore", "priority", "credentials", "options", "lease"}
+)
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values).
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
@@ -34,7 +40,7 @@ class ParsedAsk:
 def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
     """The body of POST /v1/models. Raises InvalidError naming the field."""
     fields = Fields(data)
-    uri = _uri(fields)
+    uri = _uri(fields, data)
     priority = fields.choice("priority", ("interactive", "prefetch")) or "interactive"
     wait = fields.flag("wait")
     ask = Ask(
@@ -57,13 +63,17 @@ def parse_lease(fields: Fields) -> LeaseRequest:
     return LeaseRequest(holder=fields.text("holder", limit=256) or "", ttl=fields.number("ttl"))
 
 
-def _uri(fields: Fields) -> str:
+def _uri(fields: Fields, data: Mapping[str, Any]) -> str:
     try:
         uri = fields.text("uri", limit=MAX_URI)
     except InvalidError as error:
         raise UriInvalid(error.message, field="uri", hint=error.hint) from None
     if uri is None:
-        raise UriInvalid("uri is missing", field="uri", hint='such as {"uri": "s3://bucket/model"}')
+        stranger = next((name for name in data if name not in _FIELDS), None)
+        also = "" if stranger is None else f"; {clip(stranger)} is no field"
+        raise UriInvalid(
+            f"uri is missing{also}", field="uri", hint='such as {"uri": "s3://bucket/model"}'
+        )
     return uri
 
 
@@ -130,6 +140,16 @@ def _headers(
     return tuple(found)
 
 
+def _patience(fields: Fields, field: str) -> float | None:
+    """Seconds: longer ones would hold a connection that others wait for."""
+    seconds = fields.number(field)
+    if seconds is not None and not MIN_PATIENCE <= seconds <= MAX_PATIENCE:
+        raise fields.fail(
+            field, f"must be a number of seconds from {MIN_PATIENCE:g} to {MAX_PATIENCE:g}"
+        )
+    return seconds
+
+
 def _options(fields: Fields | None) -> SourceOptions:
     if fields is None:
         return SourceOptions()
@@ -140,9 +160,9 @@ def _options(fields: Fields | None) -> SourceOptions:
         accelerate=fields.flag("accelerate"),
         verify=fields.flag("verify"),
         ca_pem=fields.text("ca_pem", limit=MAX_CA_PEM, lines=True),
-        connect_timeout=fields.number("connect_timeout"),
-        read_timeout=fields.number("read_timeout"),
-        max_attempts=fields.count("max_attempts", least=1),
+        connect_timeout=_patience(fields, "connect_timeout"),
+        read_timeout=_patience(fields, "read_timeout"),
+        max_attempts=fields.count("max_attempts", least=1, most=MAX_ATTEMPTS),
     )
     fields.finish()
     if options.ca_pem is not None and "-----BEGIN CERTIFICATE-----" not in options.ca_pem:

@@ -154,13 +154,14 @@ class Fields:
             raise self.fail(field, f"must be a number of {unit}, greater than 0")
         return float(value)
 
-    def count(self, field: str, *, least: int = 0) -> int | None:
+    def count(self, field: str, *, least: int = 0, most: int | None = None) -> int | None:
         value = self._take(field)
         if value is None:
             return None
         is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if not is_whole or not least <= value < 2**63:
-            raise self.fail(field, f"must be a whole number, {least} or more")
+        if not is_whole or not least <= value <= (2**63 - 1 if most is None else most):
+            wanted = f", {least} or more" if most is None else f" from {least} to {most}"
+            raise self.fail(field, f"must be a whole number{wanted}")
         return int(value)
 
     def texts(self, field: str, *, most: int = 1000, limit: int = 4096) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from cachd.api import conditions, context
 from cachd.api.body import query
-from cachd.api.models import key_of
+from cachd.api.models import key_of, lease_of
 from cachd.api.sending import send_file
 from cachd.api.tree import open_file
 from cachd.errors import FileUnknown
@@ -19,8 +19,6 @@ from cachd.errors import FileUnknown
 if TYPE_CHECKING:
     from cachd.cache.types import Snapshot
     from cachd.model import ManifestFile
-
-LEASE_HEADER = "Cachd-Lease"
 
 
 async def readable(request: web.Request) -> Snapshot:
@@ -30,7 +28,7 @@ async def readable(request: web.Request) -> Snapshot:
         key_of(request),
         context.caller(request),
         revision=revision,
-        lease_id=request.headers.get(LEASE_HEADER),
+        lease_id=lease_of(request),
     )
 
 

@@ -24,6 +24,13 @@ Identify = Callable[["web.Request"], Awaitable[Caller]]
 _UCRED = struct.Struct("iII")
 
 
+def peer_of(sock: socket.socket) -> tuple[int, int, int]:
+    """pid, uid and gid of who connected, as the kernel saw them then."""
+    data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(data)
+    return pid, uid, gid
+
+
 class PeerIdentity:
     """SO_PEERCRED of the connection: pid, uid and gid of who connected, as the kernel saw them.
 
@@ -38,8 +45,7 @@ class PeerIdentity:
         sock = transport.get_extra_info("socket") if transport else None
         if sock is None:
             raise ConnectionResetError("the caller went away")
-        data = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-        pid, uid, gid = _UCRED.unpack(data)
+        pid, uid, gid = peer_of(sock)
         return Caller(role=self._role, uid=uid, gid=gid, pid=pid)
 
 

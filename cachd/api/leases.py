@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cachd.api import context, wire
 from cachd.api.asking import parse_lease
 from cachd.api.body import Fields, query, read_json
-from cachd.api.models import key_of
+from cachd.api.models import key_of, lease_of
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -21,7 +21,9 @@ async def take(request: web.Request) -> web.StreamResponse:
     wanted = parse_lease(fields)
     revision = fields.text("revision", limit=128)
     fields.finish()
-    lease = await context.cache(request).lease(key, context.caller(request), wanted, revision)
+    lease = await context.cache(request).lease(
+        key, context.caller(request), wanted, revision, lease_of(request)
+    )
     return wire.reply(wire.lease(lease), status=201)
 
 

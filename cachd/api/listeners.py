@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from cachd.api.app import build_app, make_runner
+from cachd.api.app import build_app, connection_options, make_runner
+from cachd.api.connections import Gate, effective_limit, serve_limited
 from cachd.api.drain import Drain
 from cachd.api.identity import TokenIdentity
 from cachd.api.sockets import BACKLOG, bind_socket, parse_address
@@ -40,6 +41,7 @@ class Listeners:
         self._metrics = metrics
         self._runners: list[web.AppRunner] = []
         self._bound: list[BoundSocket] = []
+        self._serving: list[asyncio.Server] = []
         self._switch = Drain()
         metrics.watch(cache.usage)
 
@@ -75,6 +77,9 @@ class Listeners:
         self._switch.begin()
         runners, self._runners = self._runners, []
         bound, self._bound = self._bound, []
+        serving, self._serving = self._serving, []
+        for server in serving:
+            server.close()
         for runner in reversed(runners):
             await runner.cleanup()
         for one in bound:
@@ -102,7 +107,11 @@ class Listeners:
         bound = await asyncio.to_thread(bind_socket, path, mode=mode, group=group, field=field)
         self._bound.append(bound)
         runner = await self._runner(role)
-        await web.SockSite(runner, bound.sock, backlog=BACKLOG).start()
+        if role == "admin":
+            await web.SockSite(runner, bound.sock, backlog=BACKLOG).start()
+            return
+        gate = Gate(effective_limit(self._settings.listen.max_connections), self._metrics)
+        self._serving.append(await serve_limited(runner, bound.sock, gate, connection_options()))
 
     async def _open_api(self, settings: ApiTcpSettings, address: str) -> None:
         assert settings.token_file is not None

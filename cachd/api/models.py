@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from cachd.cache.types import Ask, Event
 
+LEASE_HEADER = "Cachd-Lease"
+
 _KEY = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 
 
@@ -34,6 +36,11 @@ def key_of(request: web.Request) -> str:
         )
     context.note_key(request, key)
     return key
+
+
+def lease_of(request: web.Request) -> str | None:
+    """The id of the lease that the caller shows as its pass."""
+    return request.headers.get(LEASE_HEADER)
 
 
 async def ask(request: web.Request) -> web.StreamResponse:
@@ -98,14 +105,23 @@ async def list_models(request: web.Request) -> web.StreamResponse:
 
 async def show(request: web.Request) -> web.StreamResponse:
     """GET /v1/models/{key}"""
-    query(request)
+    fields = query(request, "revision", "blocks")
+    revision = fields.text("revision", limit=128)
+    has_blocks = query_flag(request, fields, "blocks")
     key = key_of(request)
     caller = context.caller(request)
     cache = context.cache(request)
-    details = wire.model_details(*await cache.model(key, caller))
+    info, snapshot = await cache.model(
+        key, caller, revision=revision, lease_id=lease_of(request)
+    )
+    extra = {}
     if caller.role == "admin":
-        details["lease_list"] = [wire.lease(lease) for lease in cache.lease_list(key)]
-    return wire.reply(details)
+        extra["lease_list"] = [wire.lease(lease) for lease in cache.lease_list(key)]
+    # A terabyte has a hundred thousand checksums.
+    body = await asyncio.to_thread(
+        lambda: wire.dumps({**wire.model_details(info, snapshot, blocks=has_blocks), **extra})
+    )
+    return web.Response(body=body, content_type="application/json")
 
 
 async def remove(request: web.Request) -> web.StreamResponse:

@@ -45,8 +45,16 @@ class CacheApi(Protocol):
         """What this caller may read."""
         ...
 
-    async def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
-        """Raises ModelUnknown, Forbidden."""
+    async def model(
+        self,
+        key: str,
+        caller: Caller,
+        *,
+        revision: str | None = None,
+        lease_id: str | None = None,
+    ) -> tuple[ModelInfo, Snapshot | None]:
+        """The model as of ``revision``; None: the lease's, else the current one. ``lease_id`` is a
+        pass. Raises ModelUnknown."""
         ...
 
     async def readable(
@@ -69,8 +77,15 @@ class CacheApi(Protocol):
     async def unpin(self, key: str, caller: Caller) -> None: ...
 
     async def lease(
-        self, key: str, caller: Caller, request: LeaseRequest, revision: str | None = None
-    ) -> Lease: ...
+        self,
+        key: str,
+        caller: Caller,
+        request: LeaseRequest,
+        revision: str | None = None,
+        lease_id: str | None = None,
+    ) -> Lease:
+        """``lease_id`` is a pass. Raises ModelUnknown, Forbidden, TooManyLeases."""
+        ...
 
     async def renew_lease(
         self, key: str, lease_id: str, ttl: float | None, caller: Caller

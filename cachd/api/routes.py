@@ -33,20 +33,27 @@ _ASKING = (
     errors.NoSpace,
     errors.TooLarge,
     errors.DiskFull,
+    errors.TooManyLeases,
     errors.NotReady,
     errors.Draining,
+    errors.Overloaded,
     errors.Cancelled,
     errors.DeadlineExceeded,
 )
 
+_REVISION = Parameter(
+    name="revision", schema=TEXT, description="a revision; else the lease's, else the current one"
+)
+_LEASE = Parameter(
+    name=models.LEASE_HEADER,
+    schema=TEXT,
+    where="header",
+    description="a lease's id: a pass to read its model",
+)
+
 _READING = (
-    Parameter(name="revision", schema=TEXT, description="a revision; else the current one"),
-    Parameter(
-        name=files.LEASE_HEADER,
-        schema=TEXT,
-        where="header",
-        description="a lease's id: a pass to read its model",
-    ),
+    _REVISION,
+    _LEASE,
     Parameter(name="If-None-Match", schema=TEXT, where="header", description="ETags that you have"),
 )
 
@@ -108,8 +115,13 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="show",
         handler=models.show,
         summary="One model, with its files",
+        parameters=(
+            _REVISION,
+            Parameter(name="blocks", schema=FLAG, description="with the checksum of each block"),
+            _LEASE,
+        ),
         replies=(_json(200, "The model.", "ModelDetails"),),
-        errors=(errors.ModelUnknown, errors.Forbidden),
+        errors=(errors.ModelUnknown,),
     ),
     Route(
         method="DELETE",
@@ -150,10 +162,11 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="lease",
         handler=leases.take,
         summary="Keep a model for a while",
+        parameters=(_LEASE,),
         body=_body("LeaseTaking"),
         is_body_required=False,
         replies=(_json(201, "The lease.", "Lease"),),
-        errors=(errors.ModelUnknown, errors.Forbidden),
+        errors=(errors.ModelUnknown, errors.Forbidden, errors.TooManyLeases),
     ),
     Route(
         method="PUT",

@@ -56,6 +56,13 @@ KEY: Final[Schema] = {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{32})
 FREE: Final[Schema] = {"type": "object", "additionalProperties": True}
 RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 
+_PATIENCE: Final[Schema] = {
+    "type": "number",
+    "minimum": 1,
+    "maximum": 600,
+    "description": "seconds",
+}
+
 _CREDENTIALS = _object(
     {
         "access_key_id": _maybe(TEXT),
@@ -88,9 +95,9 @@ _OPTIONS = _object(
         "accelerate": _maybe(FLAG),
         "verify": _said(_maybe(FLAG), "verify the source's TLS certificate"),
         "ca_pem": _said(_maybe(TEXT), "PEM certificates trusted besides the system's"),
-        "connect_timeout": _maybe(POSITIVE),
-        "read_timeout": _maybe(POSITIVE),
-        "max_attempts": _maybe({"type": "integer", "minimum": 1}),
+        "connect_timeout": _maybe(_PATIENCE),
+        "read_timeout": _maybe(_PATIENCE),
+        "max_attempts": _maybe({"type": "integer", "minimum": 1, "maximum": 20}),
     },
     required=(),
     closed=True,
@@ -226,10 +233,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
                         "etag": _said(_maybe(TEXT), "as the origin sent it"),
                         "blocks": _said(COUNT, "number of checksummed blocks"),
                         "digests": {"type": "object", "additionalProperties": TEXT},
-                    }
+                        "checksums": _said(_list(TEXT), "of each block, with blocks=true"),
+                    },
+                    required=("path", "size", "etag", "blocks", "digests"),
                 )
             ),
             "metadata": {"type": "object", "additionalProperties": TEXT},
+            "block_size": _said(BYTES, "bytes of each block but a file's last; with blocks=true"),
             "lease_list": _said(_list(ref("Lease")), "for administrators; ids are shortened"),
         },
         required=(*_MODEL, "manifest_files", "metadata"),
@@ -255,6 +265,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "needed": BYTES,
             "free": BYTES,
             "quota": BYTES,
+            "free_floor": BYTES,
             "allocated": BYTES,
             "reserved": BYTES,
             "evict": _list(ref("Victim")),

@@ -68,20 +68,21 @@ def bind_socket(
         raise ConfigInvalid(
             f"a Unix socket's path may have {MAX_PATH} bytes, this one has {length}: {path}",
             field=field,
-            hint="choose a shorter one",
+            hint=f"choose a shorter one with {_option(field)}",
         )
     gid = _group_id(group)
     prepare_directory(path.parent, field)
-    with _locked(path.parent) as directory:
-        _check_free(path, field)
-        try:
+    try:
+        with _locked(path.parent) as directory:
+            _check_free(path, field)
             return _bind(path, directory, mode, gid)
-        except PermissionError as error:
-            raise ConfigInvalid(
-                f"the socket {path} can't be made: {error.strerror}",
-                field=field,
-                hint="check who owns the directory; a group must be one of the daemon's own",
-            ) from error
+    except OSError as error:
+        raise ConfigInvalid(
+            f"the socket {path} can't be made by uid {os.geteuid()}: {error.strerror}",
+            field=field,
+            hint=f"check who owns {path.parent} (a group must be one of the daemon's own), or name "
+            f"another path with {_option(field)}",
+        ) from error
 
 
 def _bind(path: Path, directory: int, mode: int, gid: int) -> BoundSocket:
@@ -123,7 +124,7 @@ def prepare_directory(directory: Path, field: str = "listen.socket") -> None:
         raise ConfigInvalid(
             f"the socket's directory {directory} can't be made: {error.strerror}",
             field=field,
-            hint="make it, or choose another path",
+            hint=f"make it for uid {os.geteuid()}, or name another path with {_option(field)}",
         ) from error
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigInvalid(f"{directory} is no directory", field=field)
@@ -133,6 +134,11 @@ def prepare_directory(directory: Path, field: str = "listen.socket") -> None:
             field=field,
             hint="remove it, or set XDG_RUNTIME_DIR or listen.socket",
         )
+
+
+def _option(field: str) -> str:
+    """A setting that names a socket, with its option on the command line."""
+    return f"--{field.rpartition('.')[2].replace('_', '-')} or {field}"
 
 
 def _make(directory: Path, mode: int) -> None:
@@ -197,13 +203,13 @@ def _check_free(path: Path, field: str) -> None:
         raise ConfigInvalid(
             f"{path} exists and is no socket",
             field=field,
-            hint="remove it, or choose another path",
+            hint=f"remove it, or name another path with {_option(field)}",
         )
     if _answers(path):
         raise SocketInUse(
             f"another process listens at {path}",
             hint="a daemon is running already (`cachd top`); stop it, or choose another socket "
-            f"with {field}",
+            f"with {_option(field)}",
         )
 
 

@@ -126,6 +126,9 @@ class _Writer:
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionResetError("the reader of a stream stopped reading") from None
+        if line.get("event") == "ready":
+            # The caller has its answer, and may go before the end of the chunked body.
+            context.facts(self._request).log["status"] = self._response.status
 
     async def begin(self) -> None:
         self.is_begun = True

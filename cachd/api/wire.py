@@ -109,23 +109,29 @@ def model(value: ModelInfo) -> dict[str, Any]:
     }
 
 
-def manifest_file(value: ManifestFile) -> dict[str, Any]:
+def manifest_file(value: ManifestFile, *, blocks: bool = False) -> dict[str, Any]:
+    """``blocks``: with the checksum of each."""
     return {
         "path": value.path,
         "size": value.size,
         "etag": value.etag,
         "blocks": len(value.blocks),
         "digests": {digest.algorithm: digest.value for digest in value.digests},
+        **({"checksums": list(value.blocks)} if blocks else {}),
     }
 
 
-def model_details(value: ModelInfo, snapshot: Snapshot | None) -> dict[str, Any]:
-    """``model`` with the current snapshot's files."""
+def model_details(
+    value: ModelInfo, snapshot: Snapshot | None, *, blocks: bool = False
+) -> dict[str, Any]:
+    """``model`` with the files of its snapshot; ``blocks``: and their checksums."""
     manifest = snapshot.manifest if snapshot else None
+    files = manifest.files if manifest else ()
     return {
         **model(value),
-        "manifest_files": [manifest_file(f) for f in manifest.files] if manifest else [],
+        "manifest_files": [manifest_file(f, blocks=blocks) for f in files],
         "metadata": dict(manifest.metadata) if manifest else {},
+        **({"block_size": manifest.block_size} if manifest and blocks else {}),
     }
 
 

@@ -43,7 +43,7 @@ async def remove(
     if running and not force:
         raise InUse(
             f"{key} is being fetched",
-            hint="wait for it, or remove it by force, which ends the fetch",
+            hint=f"wait for it; or end the fetch: cachd rm --force {key} (?force=true)",
         )
     for flight in running:
         flight.cancel(Cancelled("an administrator removed the model"))
@@ -73,6 +73,7 @@ def describe_plan(
         "needed": needed,
         "free": usage.free,
         "quota": usage.quota,
+        "free_floor": usage.free_floor,
         "allocated": usage.allocated,
         "reserved": usage.reserved,
         "evict": victims,

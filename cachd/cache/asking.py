@@ -12,7 +12,7 @@ from cachd.cache import listing
 from cachd.cache.flight import Flight, FlightRefused, Participant
 from cachd.cache.lookup import Found
 from cachd.cache.types import Answer, Event
-from cachd.errors import DeadlineExceeded, Draining, OriginChanged
+from cachd.errors import DeadlineExceeded, Draining, OriginChanged, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cachd.cache.lookup import Lookup
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
-    from cachd.cache.types import Ask, Caller, Lease, LeaseRequest, Result
+    from cachd.cache.types import Ask, Lease, LeaseRequest, Result
     from cachd.model import Plan, Ref
     from cachd.store.types import StoredSnapshot
 
@@ -41,13 +41,13 @@ class Asking:
         self.flights: dict[tuple[Ref, str], Flight] = {}
         self.is_closed = False
 
-    async def follow(self, asked: Asked, caller: Caller) -> AsyncGenerator[Event, None]:
+    async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
         started = time.monotonic()
         for attempt in range(_REPLANS + 1):
             try:
-                async with contextlib.aclosing(self._ask_once(asked, caller, started)) as events:
+                async with contextlib.aclosing(self._ask_once(asked, started)) as events:
                     async for event in events:
                         yield event
             except (OriginChanged, FlightRefused) as error:
@@ -59,19 +59,22 @@ class Asking:
             else:
                 return
 
-    async def start(self, asked: Asked, caller: Caller) -> Answer | dict[str, Any]:
+    async def start(self, asked: Asked) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""
         started = time.monotonic()
         found = await self._lookup.find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
-        flight = self._board(found, asked)
-        flight.join(_participant(asked, found, caller, stays=True))
+        flight, _ = await self._board(found, asked)
+        if not any(
+            p.stays and p.fingerprint == asked.principal.fingerprint for p in flight.participants
+        ):
+            flight.join(_participant(asked, found, stays=True))
         return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
 
     async def _ask_once(
-        self, asked: Asked, caller: Caller, started: float
+        self, asked: Asked, started: float
     ) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
         try:
@@ -85,9 +88,8 @@ class Asking:
             return
         resolve_seconds = time.monotonic() - started
         plan = found
-        is_shared = (asked.ref, plan.revision) in self.flights
-        flight = self._board(plan, asked)
-        participant = _participant(asked, plan, caller)
+        flight, is_shared = await self._board(plan, asked)
+        participant = _participant(asked, plan)
         flight.join(participant)
         stage: Stage | None = None
         told = 0
@@ -125,24 +127,34 @@ class Asking:
             flight.leave(participant)
         yield Event(name="ready", answer=answer)
 
-    def _board(self, plan: Plan, asked: Asked) -> Flight:
-        """The flight for this revision: the one that is under way, or a new one."""
+    async def _board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
+        """The flight for this revision, and whether it was under way already."""
+        place = (asked.ref, plan.revision)
+        while (flight := self.flights.get(place)) is not None and flight.is_stopping:
+            await flight.wait_ended()
         if self.is_closed:
             # The ask was at the source when the drain began.
             raise Draining(
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
             )
-        place = (asked.ref, plan.revision)
-        flight = self.flights.get(place)
-        if flight is None:
-            flight = Flight(asked.ref, plan, self._parts, self._landed)
-            self.flights[place] = flight
-            self._parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
-            flight.start()
-        return flight
+        if flight is not None:
+            return flight, True
+        settings = self._parts.settings.fetch
+        if self._parts.slots.waiting >= settings.max_queued_models:
+            raise Overloaded(
+                f"{settings.max_queued_models} models wait to be fetched already",
+                hint="ask again later; fetch.max_queued_models sets the limit",
+                retry_after=10.0,
+            )
+        flight = Flight(asked.ref, plan, self._parts, self._landed)
+        self.flights[place] = flight
+        self._parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
+        flight.start()
+        return flight, False
 
     def _landed(self, flight: Flight, error: str | None) -> None:
-        self.flights.pop((flight.ref, flight.revision), None)
+        if self.flights.get((flight.ref, flight.revision)) is flight:
+            del self.flights[flight.ref, flight.revision]
         self._parts.events.publish(
             "fetch_failed" if error else "fetch_ended",
             key=flight.ref.key,
@@ -195,13 +207,13 @@ class Asking:
         return listing.to_lease(await self._parts.store.lease(key, revision, request.holder, ttl))
 
 
-def _participant(asked: Asked, plan: Plan, caller: Caller, *, stays: bool = False) -> Participant:
+def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participant:
     return Participant(
         request=asked.request,
         fingerprint=asked.principal.fingerprint,
         auth=plan.auth,
+        is_credentialed=plan.is_credentialed,
         priority="prefetch" if stays else asked.ask.priority,
-        uid=caller.uid,
         stays=stays,
     )
 

@@ -38,7 +38,7 @@ class Cache:
     async def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
-        events = self._asking.follow(self._understand(ask, caller), caller)
+        events = self._asking.follow(self._understand(ask, caller))
         async with contextlib.aclosing(events):
             async for event in events:
                 yield event
@@ -46,7 +46,7 @@ class Cache:
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""
-        return await self._asking.start(self._understand(ask, caller), caller)
+        return await self._asking.start(self._understand(ask, caller))
 
     def name(self, ask: Ask, caller: Caller) -> Ref:
         """The ref that the ask names, with its key. Nothing is asked of the source."""
@@ -65,11 +65,8 @@ class Cache:
         self, key: str, caller: Caller, *, revision: str | None, lease_id: str | None
     ) -> Snapshot:
         """The snapshot, if ``caller`` may read it. Raises ModelUnknown, Forbidden."""
-        lease = self.parts.store.find_lease(lease_id) if lease_id else None
-        # A lease is a pass to its own revision: another one was perhaps never shown to its holder.
-        if lease is not None and lease.key == key and revision in (None, lease.revision):
-            snapshot = self.parts.store.get(key, lease.revision)
-        else:
+        snapshot = self._passed(key, revision, lease_id)
+        if snapshot is None:
             snapshot = self.parts.store.get(key, revision)
             if snapshot is not None and not self._lookup.may_see(snapshot, caller):
                 raise Forbidden(
@@ -84,6 +81,16 @@ class Cache:
             )
         self.parts.store.touch(snapshot.key, snapshot.revision)
         return await self._to_snapshot(snapshot)
+
+    def _passed(
+        self, key: str, revision: str | None, lease_id: str | None
+    ) -> StoredSnapshot | None:
+        """What the lease alone opens: its own revision, for another one was perhaps never shown to
+        its holder."""
+        lease = self.parts.store.find_lease(lease_id) if lease_id else None
+        if lease is None or lease.key != key or revision not in (None, lease.revision):
+            return None
+        return self.parts.store.get(key, lease.revision)
 
     def reading(self, snapshot: Snapshot) -> AbstractContextManager[object]:
         """Keeps the snapshot from being evicted while its bytes are sent. Raises ModelUnknown."""
@@ -107,24 +114,57 @@ class Cache:
             lambda flight: _may_follow(flight, caller),
         )
 
-    async def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
-        """One key. Raises ModelUnknown (also for what the caller may not see: no oracle)."""
-        for info in self.models(caller):
-            if info.key == key:
-                stored = self.parts.store.get(key, None)
-                return info, await self._to_snapshot(stored) if stored else None
+    async def model(
+        self,
+        key: str,
+        caller: Caller,
+        *,
+        revision: str | None = None,
+        lease_id: str | None = None,
+    ) -> tuple[ModelInfo, Snapshot | None]:
+        """One key as of ``revision``; None: the lease's, else the current one. Raises ModelUnknown
+        (also for what the caller may not see: no oracle)."""
+        passed = self._passed(key, revision, lease_id)
+        seen = [
+            snapshot
+            for snapshot in self.parts.store.revisions(key)
+            if self._lookup.may_see(snapshot, caller)
+            or (passed is not None and snapshot.revision == passed.revision)
+        ]
+        shown = passed or next((s for s in seen if revision in (None, s.revision)), None)
+        flight = next(
+            (
+                flight
+                for flight in self._asking.flights.values()
+                if flight.ref.key == key and _may_follow(flight, caller)
+            ),
+            None,
+        )
+        if shown is not None:
+            info = listing.ready_row(self.parts.store, shown, seen, flight)
+            return info, await self._to_snapshot(shown)
+        if flight is not None and revision is None:
+            return listing.fetching_row(flight), None
         raise ModelUnknown(
-            f"there is no model {key} in the cache, or this caller may not see it",
+            f"there is no model {key} in the cache"
+            + (f" at {revision}" if revision else "")
+            + ", or this caller may not see it",
             hint="`cachd ls` lists what there is; `cachd key URI` tells a URI's key",
         )
 
     # --- leases -----------------------------------------------------------------------------
 
     async def lease(
-        self, key: str, caller: Caller, request: LeaseRequest, revision: str | None = None
+        self,
+        key: str,
+        caller: Caller,
+        request: LeaseRequest,
+        revision: str | None = None,
+        lease_id: str | None = None,
     ) -> Lease:
-        """Keep a revision from being evicted. Raises ModelUnknown, Forbidden."""
-        snapshot = await self.readable(key, caller, revision=revision, lease_id=None)
+        """Keep a revision from being evicted. ``lease_id`` is a pass, as in ``readable``. Raises
+        ModelUnknown, Forbidden, TooManyLeases."""
+        snapshot = await self.readable(key, caller, revision=revision, lease_id=lease_id)
         return await self._asking.lease(snapshot.key, snapshot.revision, request)
 
     async def renew_lease(
@@ -231,6 +271,6 @@ class Cache:
 
 
 def _may_follow(flight: Flight, caller: Caller) -> bool:
-    if caller.role == "admin" or not flight.plan.is_credentialed:
-        return True
-    return any(p.uid is not None and p.uid == caller.uid for p in flight.participants)
+    """A uid is no proof of who somebody is (half of all pods are uid 0 or 1000): a private fetch
+    is followed by asking for it."""
+    return caller.role == "admin" or not flight.is_private

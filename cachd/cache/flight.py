@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import logging
 import time
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from cachd.errors import (
     InternalError,
     NotFound,
     OriginChanged,
+    OriginError,
     StoreError,
 )
 from cachd.fetch.job import FetchJob
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
     from cachd.cache.parts import Parts
     from cachd.cache.types import Priority
-    from cachd.model import Auth, PartDone, Plan, Ref
+    from cachd.model import Auth, Identity, PartDone, Plan, Ref
     from cachd.sources.base import SourceRequest
     from cachd.store.ingest import Ingest
     from cachd.store.types import StoredSnapshot
@@ -56,7 +58,7 @@ class FlightRefused(Exception):
 
 @dataclass(eq=False, kw_only=True)
 class Participant:
-    """Somebody who wants the model. ``uid`` is whose progress it may follow.
+    """Somebody who wants the model.
 
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end.
@@ -65,8 +67,8 @@ class Participant:
     request: SourceRequest
     fingerprint: str
     auth: Auth
+    is_credentialed: bool
     priority: Priority
-    uid: int | None
     stays: bool = False
     refreshed: bool = False
     failed: asyncio.Future[None] = field(
@@ -95,7 +97,9 @@ class Flight:
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._last: Participant | None = None
+        self._passes: set[Identity] = set()
         self._cancel_reason: CachdError = Cancelled("the fetch was stopped")
+        self.is_stopping = False
         # A flight that nobody waits for any more may fail without a reader.
         self.done.add_done_callback(_consume)
 
@@ -103,8 +107,19 @@ class Flight:
     def revision(self) -> str:
         return self.plan.revision
 
+    @property
+    def is_private(self) -> bool:
+        """Whether a pass is or was needed."""
+        return self.plan.is_credentialed or bool(self._passes)
+
     def start(self) -> None:
         self._task = asyncio.create_task(self._run(), name=f"flight {self.ref.key}")
+        # A task that is cancelled before its first step doesn't come to its own end.
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not self.done.done():
+            self._fail(self._cancel_reason)
 
     def progress(self) -> dict[str, Any]:
         """Counters for a progress event; totals are those of the plan until the fetch begins."""
@@ -125,8 +140,8 @@ class Flight:
     def join(self, participant: Participant) -> None:
         self.participants.append(participant)
         self._last = None
-        if len(self.participants) == 1 and self._job is not None:
-            self._job.set_auth(participant.auth)
+        if len(self.participants) == 1:
+            self._use(participant)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -141,8 +156,8 @@ class Flight:
         if self.done.done():
             return
         if self.participants:
-            if was_used and self._job is not None:
-                self._job.set_auth(self.participants[0].auth)
+            if was_used:
+                self._use(self.participants[0])
             self._adjust_priority()
             return
         self._last = participant
@@ -152,6 +167,18 @@ class Flight:
         )
         log.info("nobody waits for %s: the fetch lingers", self.ref.key)
 
+    def _user(self) -> Participant | None:
+        """Whose pass is in use: the first participant's; while it lingers, the last one's."""
+        return self.participants[0] if self.participants else self._last
+
+    def _use(self, participant: Participant) -> Auth:
+        """The pass in use from now on. What is published remembers that one was needed."""
+        if participant.is_credentialed:
+            self._passes.add(participant.request.identity)
+        if self._job is not None:
+            self._job.set_auth(participant.auth)
+        return participant.auth
+
     def _stop_lingering(self) -> None:
         self._linger = None
         self.cancel(Cancelled("nobody wants the model any more; what was fetched is kept"))
@@ -159,6 +186,7 @@ class Flight:
     def cancel(self, reason: CachdError) -> None:
         """Stop fetching, keep the journal; waiters get ``reason``."""
         self._cancel_reason = reason
+        self.is_stopping = True
         if self._task is not None:
             self._task.cancel()
 
@@ -170,6 +198,8 @@ class Flight:
     def _adjust_priority(self) -> None:
         if self._job is not None:
             self._parts.mover.set_priority(self._job, self._priority())
+        else:
+            self._parts.slots.admit()
 
     def _priority(self) -> Priority:
         waits = any(p.priority == "interactive" for p in self.participants)
@@ -187,22 +217,25 @@ class Flight:
             hint="check that they may read every file of the model, not only list it",
         )
         while True:
-            participant = self.participants[0] if self.participants else self._last
+            participant = self._user()
             if participant is None:
                 raise refusal
             if not participant.refreshed:
                 participant.refreshed = True
                 try:
                     participant.auth = await self._parts.resolver.authorize(participant.request)
-                except (AccessError, NotFound) as error:
+                except (AccessError, NotFound, OriginError) as error:
                     # Some origins say of what one may not see that it isn't there.
                     refusal = error
                 else:
                     asyncio.get_running_loop().call_later(30.0, _allow_refresh, participant)
-                    return participant.auth
+                    if participant is self._user():
+                        return self._use(participant)
+                    # It left meanwhile: its pass is no more to be used.
+                    continue
             self._drop(participant, refusal)
             if self.participants:
-                return self.participants[0].auth
+                return self._use(self.participants[0])
             raise refusal
 
     def _drop(self, participant: Participant, error: CachdError) -> None:
@@ -247,7 +280,7 @@ class Flight:
     async def _fetch(self) -> StoredSnapshot:
         parts = self._parts
         started = time.monotonic()
-        async with parts.slots:
+        async with parts.slots.taken(self._priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
             ingest = await parts.store.begin(self.ref, self.plan, source=_scheme(self.ref.uri))
@@ -268,7 +301,14 @@ class Flight:
         parts = self._parts
 
         async def journal(done: Sequence[PartDone]) -> None:
+            await self._mark(ingest)
             await ingest.record(done)
+
+        # Called from a worker's reader, which has another request's id in its context.
+        context = contextvars.copy_context()
+
+        async def grow(more: int) -> None:
+            await asyncio.create_task(ingest.grow(more), context=context)
 
         job = FetchJob(
             id=f"{self.ref.key}-{self.revision}",
@@ -278,14 +318,15 @@ class Flight:
             done=ingest.done,
             priority=self._priority(),
             on_parts=journal,
-            grow=ingest.grow,
+            grow=grow,
             refresh_auth=self._refresh_auth,
             on_retry=self._note_retry,
         )
-        if self.participants:
-            # Whoever made the plan may have left the queue.
-            job.set_auth(self.participants[0].auth)
         self._job = job
+        user = self._user()
+        if user is not None:
+            # Whoever made the plan may have left the queue.
+            self._use(user)
         deadline = parts.settings.fetch.deadline or None
         try:
             async with asyncio.timeout(deadline):
@@ -298,12 +339,18 @@ class Flight:
         self.timings.update(result.timings)
         self.fetched_bytes = result.fetched_bytes
         self.stage = "verifying"
+        await self._mark(ingest)
         published = time.monotonic()
         snapshot = await _uninterrupted(
             ingest.commit(result.files, metadata=self.plan.metadata), f"commit {self.ref.key}"
         )
         self.timings["publish"] = time.monotonic() - published
         return snapshot
+
+    async def _mark(self, ingest: Ingest) -> None:
+        if self._passes:
+            is_daemons = self._passes == {"daemon"}
+            await ingest.mark_credentialed("daemon" if is_daemons else "caller")
 
     def _note_retry(self, cause: str, error: CachdError) -> None:
         self.retries.append({"cause": cause, "code": error.code, "message": error.message})

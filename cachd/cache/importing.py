@@ -15,6 +15,7 @@ import os
 import secrets
 import tarfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,6 +133,8 @@ async def _unpack(
 ) -> list[ManifestFile]:
     """Unpack the stream into the ingest's tree, in a thread that reads from a pipe."""
     loop = asyncio.get_running_loop()
+    # Two threads an import, one on each end of the pipe, and none that others wait for.
+    executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="cachd-import")
     archive = parts.settings.sources.archive
     limits = UnpackLimits(
         max_bytes=int(archive.max_bytes),
@@ -146,7 +149,7 @@ async def _unpack(
             asyncio.run_coroutine_threadsafe(ingest.grow(more), loop).result()
 
     unpacking = loop.run_in_executor(
-        None,
+        executor,
         lambda: unpack_archive(
             Path(f"/proc/self/fd/{read_end}"),
             ingest.tree,
@@ -161,7 +164,7 @@ async def _unpack(
     # An unpacking that ends early leaves no reader, so that a blocked write fails.
     unpacking.add_done_callback(lambda _: os.close(read_end))
     try:
-        await _feed(write_end, head, chunks)
+        await _feed(executor, write_end, head, chunks)
         write_end = _close(write_end)
         return await unpacking
     finally:
@@ -169,14 +172,30 @@ async def _unpack(
         _close(write_end)
         with contextlib.suppress(Exception):
             await unpacking
+        executor.shutdown(wait=False)
 
 
-async def _feed(write_end: int, head: bytes, chunks: AsyncIterator[bytes]) -> None:
+async def _feed(
+    executor: ThreadPoolExecutor, write_end: int, head: bytes, chunks: AsyncIterator[bytes]
+) -> None:
     """Everything into the pipe; an unpacking that ended early says why at its own await."""
+    loop = asyncio.get_running_loop()
+
+    async def write(data: bytes) -> None:
+        writing = loop.run_in_executor(executor, _write_all, write_end, data)
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            # The descriptor may only be closed when the thread has let go of it; it does, for the
+            # unpacking that is cancelled as well closes its end.
+            with contextlib.suppress(OSError):
+                await writing
+            raise
+
     try:
-        await asyncio.to_thread(_write_all, write_end, head)
+        await write(head)
         async for chunk in chunks:
-            await asyncio.to_thread(_write_all, write_end, chunk)
+            await write(chunk)
     except BrokenPipeError:
         return
 
@@ -202,9 +221,10 @@ def _check(manifest: Manifest, files: list[ManifestFile]) -> list[ManifestFile]:
         if got is None:
             raise ContentError(f"the import lacks {path!r}, which its manifest names")
         if (got.size, got.blocks) != (want.size, want.blocks):
+            is_short = got.size != want.size
+            why = f"{got.size} bytes against {want.size}" if is_short else "block checksums differ"
             raise DigestMismatch(
-                f"{path!r} is not what the import's manifest says: "
-                f"{got.size} bytes against {want.size}, or other block checksums",
+                f"{path!r} is not what the import's manifest says: {why}",
                 hint="the archive was changed or damaged on the way; export it again",
             )
     extra = sorted(arrived.keys() - expected.keys())

@@ -31,7 +31,7 @@ def usage(store: Store) -> dict[str, Any]:
     return {
         **asdict(store.usage()),
         "models": len({snapshot.key for snapshot in store.snapshots()}),
-        "leases": len(store.leases(None)),
+        "leases": store.lease_count(),
         "pins": len(store.pins()),
     }
 
@@ -49,23 +49,24 @@ def models(
             revisions.setdefault(snapshot.key, []).append(snapshot)
     fetching = {flight.ref.key: flight for flight in flights if may_follow(flight)}
     rows = [
-        _ready(store, key, snapshots, fetching.pop(key, None))
+        ready_row(store, snapshots[0], snapshots, fetching.pop(key, None))
         for key, snapshots in revisions.items()
     ]
     rows.sort(key=lambda row: row.last_used or 0.0, reverse=True)
-    return [_fetching(flight) for flight in fetching.values()] + rows
+    return [fetching_row(flight) for flight in fetching.values()] + rows
 
 
-def _ready(
-    store: Store, key: str, snapshots: list[StoredSnapshot], flight: Flight | None
+def ready_row(
+    store: Store, shown: StoredSnapshot, snapshots: list[StoredSnapshot], flight: Flight | None
 ) -> ModelInfo:
-    current = store.get(key, None) or snapshots[0]
-    info = current.info
+    """The row of a key as of ``shown``. ``snapshots``: those of its revisions that may be told of;
+    ``flight``: what is being fetched beside them."""
+    key, info = shown.key, shown.info
     return ModelInfo(
         key=key,
         ref=info.ref,
         state="ready",
-        revision=current.revision,
+        revision=shown.revision,
         revisions=tuple(s.revision for s in snapshots),
         files=info.files,
         bytes=info.bytes,
@@ -74,12 +75,13 @@ def _ready(
         is_pinned=store.is_pinned(key),
         is_credentialed=info.is_credentialed,
         is_validated=info.is_validated,
-        leases=len(store.leases(key)),
+        leases=store.lease_count(key),
         progress=flight.progress() if flight else None,
     )
 
 
-def _fetching(flight: Flight) -> ModelInfo:
+def fetching_row(flight: Flight) -> ModelInfo:
+    """The row of a key that has no revision yet."""
     return ModelInfo(
         key=flight.ref.key,
         ref=flight.ref,

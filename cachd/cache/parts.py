@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from cachd.cache.slots import Slots
 
 if TYPE_CHECKING:
     from cachd.cache.access import Proofs
@@ -29,7 +30,7 @@ class Parts:
     proofs: Proofs
     freshness: Freshness
     events: EventBus
-    slots: asyncio.Semaphore = field(init=False)
+    slots: Slots = field(init=False)
 
     def __post_init__(self) -> None:
-        self.slots = asyncio.Semaphore(self.settings.fetch.max_concurrent_models)
+        self.slots = Slots(self.settings.fetch.max_concurrent_models)

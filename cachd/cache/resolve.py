@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import random
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,12 +14,17 @@ from cachd.model import make_ref
 from cachd.sources.base import SourceRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
     from cachd.cache.types import Ask
-    from cachd.model import Plan, Ref, SourceOptions
+    from cachd.model import Plan, PlannedFile, Ref, SourceOptions
     from cachd.sources.base import Location
     from cachd.sources.resolver import Resolver
+
+_PROBES = 8
+_random = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,23 +79,60 @@ def _trust_suffix(origin: str, options: SourceOptions) -> str:
 async def resolve(asked: Asked, parts: Parts) -> Plan:
     """What the ref means now, seen with the principal's pass; proves that it may *read* it.
 
-    Listing is not reading: content that needed credentials is probed as well.
+    Listing is not reading, so that some files are probed as well, whoever asks.
     Raises AccessError, NotFound, OriginError.
     """
     started = time.monotonic()
     try:
-        plan = await parts.resolver.resolve(asked.request)
+        plan = _of_principal(await parts.resolver.resolve(asked.request), asked.principal)
         parts.metrics.phase("resolve", time.monotonic() - started)
-        proven = parts.proofs.holds(asked.principal, asked.ref, plan.revision)
-        if plan.is_credentialed and plan.files and not proven:
-            probed = time.monotonic()
-            await parts.resolver.probe(asked.request, plan.files[0].path)
-            parts.metrics.phase("probe", time.monotonic() - probed)
-            parts.metrics.probe("allowed")
+        if not plan.is_read_proven and not parts.proofs.holds(
+            asked.principal, asked.ref, plan.revision
+        ):
+            await _probe(asked, plan, parts)
     except AccessError:
         parts.metrics.probe("denied")
         parts.proofs.revoke_fingerprint(asked.principal.fingerprint, asked.ref)
         raise
     parts.proofs.record(asked.principal, asked.ref, plan.revision)
     parts.freshness.record(asked.ref, plan.revision)
-    return replace(plan, identity=asked.principal.identity)
+    return plan
+
+
+def _of_principal(plan: Plan, principal: Principal) -> Plan:
+    """The plan with whose pass saw it.
+
+    Where a source shows different callers different things and nothing tells their states apart
+    (no validator), what one of them was shown is another revision than what others are.
+    """
+    if plan.is_credentialed and not plan.is_validated:
+        mixed = hashlib.sha256(f"{plan.revision} {principal.fingerprint}".encode())
+        plan = replace(plan, revision=mixed.hexdigest()[:32])
+    return replace(plan, identity=principal.identity)
+
+
+async def _probe(asked: Asked, plan: Plan, parts: Parts) -> None:
+    started = time.monotonic()
+    paths = choose_probes(plan.files, _random)
+    await asyncio.gather(*(parts.resolver.probe(asked.request, path) for path in paths))
+    parts.metrics.phase("probe", time.monotonic() - started)
+    parts.metrics.probe("allowed")
+
+
+def choose_probes(files: Sequence[PlannedFile], chance: random.Random) -> list[str]:
+    """The files whose readability stands for all: the largest, one of each top-level directory (at
+    most _PROBES in all), and one that nobody can foresee. Pure but for ``chance``.
+
+    A caller that may read these and not others of the same model would be given the others: rights
+    that differ within a model are not what stores have, and docs/behaviour.md says so.
+    """
+    if not files:
+        return []
+    chosen = {max(files, key=lambda file: file.size or 0).path, chance.choice(files).path}
+    tops: set[str] = set()
+    for file in files:
+        top = file.path.partition("/")[0] if "/" in file.path else ""
+        if top not in tops and len(chosen) < _PROBES:
+            tops.add(top)
+            chosen.add(file.path)
+    return sorted(chosen)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import stat
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from cachd.cli.manifest import MANIFEST_NAME
 from cachd.cli.staging import check_relative
-from cachd.errors import InvalidError, NotFound, SizeMismatch
+from cachd.errors import CachdError, InvalidError, NotFound, SizeMismatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +28,10 @@ _MAGIC = (
 )
 
 
+_DECOMPRESSORS = frozenset({"zlib", "lzma", "_lzma", "compression.zstd", "backports.zstd"})
+"""Modules whose errors are neither EOFError nor OSError."""
+
+
 def files_of(directory: Path) -> list[tuple[str, Path, int]]:
     """Name in the archive, path and size of each file, sorted, the manifest first.
 
@@ -34,10 +39,15 @@ def files_of(directory: Path) -> list[tuple[str, Path, int]]:
     whatever is no file, they are refused: nothing is left out silently. Raises NotFound,
     InvalidError.
     """
-    if not directory.is_dir():
-        raise NotFound(f"there is no directory or file {directory}")
+    with reading(str(directory)):
+        is_there = directory.is_dir()
+    if not is_there:
+        raise NotFound(
+            f"there is no directory or file {directory}",
+            hint="name a directory with the model's files, or a tar file of them, on this machine",
+        )
     found = []
-    for root, names, files in os.walk(directory):
+    for root, names, files in os.walk(directory, onerror=_refuse):
         here = Path(root)
         for name in names:
             if (here / name).is_symlink():
@@ -50,14 +60,46 @@ def files_of(directory: Path) -> list[tuple[str, Path, int]]:
             try:
                 status = path.stat()
             except OSError as error:
-                raise NotFound(f"can't read {path}: {error.strerror}") from error
+                raise NotFound(
+                    f"can't read {path}: {error.strerror}",
+                    hint="a link that leads nowhere, or no right to read it; nothing is left out "
+                    "silently",
+                ) from error
             if not stat.S_ISREG(status.st_mode):
-                raise InvalidError(f"{path} is no regular file")
+                raise InvalidError(
+                    f"{path} is no regular file", hint="a model has files only; remove it there"
+                )
             relative = check_relative(path.relative_to(directory).as_posix())
             found.append((relative, path, status.st_size))
     if not any(name != MANIFEST_NAME for name, _, _ in found):
         raise NotFound(f"{directory} holds no files", hint="import a directory with a model in it")
     return sorted(found, key=lambda item: (item[0] != MANIFEST_NAME, item[0]))
+
+
+def _refuse(error: OSError) -> None:
+    with reading(str(error.filename)):
+        raise error
+
+
+@contextmanager
+def reading(source: str) -> Iterator[None]:
+    """What goes wrong with ``source``, or with what is compressed in it, as InvalidError."""
+    try:
+        yield
+    except CachdError:
+        raise
+    except Exception as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        if reason is not None:
+            raise InvalidError(
+                f"can't read {source}: {reason}",
+                hint=f"cachd runs as uid {os.geteuid()} here: check who may read it",
+            ) from error
+        if isinstance(error, EOFError | OSError) or type(error).__module__ in _DECOMPRESSORS:
+            raise InvalidError(f"can't read {source}: {error}", hint="is the archive whole?") from (
+                error
+            )
+        raise
 
 
 def tar_of(files: list[tuple[str, Path, int]], tick: Callable[[int], None]) -> Iterator[bytes]:
@@ -70,8 +112,14 @@ def tar_of(files: list[tuple[str, Path, int]], tick: Callable[[int], None]) -> I
         info.size, info.mode = size, 0o644
         yield info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
         left = size
-        with path.open("rb", buffering=0) as file:
-            while left and (data := file.read(min(CHUNK, left))):
+        with reading(str(path)):
+            file = path.open("rb", buffering=0)
+        with file:
+            while left:
+                with reading(str(path)):
+                    data = file.read(min(CHUNK, left))
+                if not data:
+                    break
                 left -= len(data)
                 tick(len(data))
                 yield data
@@ -81,10 +129,18 @@ def tar_of(files: list[tuple[str, Path, int]], tick: Callable[[int], None]) -> I
     yield _END
 
 
-def chunks_of(stream: BinaryIO, tick: Callable[[int], None]) -> Iterator[bytes]:
-    """A tar file as it is, decompressed if it is compressed (by its first bytes)."""
-    plain = decompressed(stream)
-    while data := plain.read(CHUNK):
+def chunks_of(stream: BinaryIO, name: str, tick: Callable[[int], None]) -> Iterator[bytes]:
+    """A tar file as it is, decompressed if it is compressed (by its first bytes).
+
+    Raises InvalidError with ``name`` if it can't be read.
+    """
+    with reading(name):
+        plain = decompressed(stream)
+    while True:
+        with reading(name):
+            data = plain.read(CHUNK)
+        if not data:
+            return
         tick(len(data))
         yield data
 

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli.client import path_of
-from cachd.cli.patience import Patience
+from cachd.cli.patience import Patience, is_passing
 from cachd.errors import CachdError, DaemonUnreachable, DeadlineExceeded, InternalError
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def ask(
             display.state.phase = "waiting for the daemon"
             is_late = deadline is not None and time.monotonic() >= deadline
             if not (is_late and isinstance(error, DaemonUnreachable)):
+                if wait_daemon and not patience.is_waiting and is_passing(error):
+                    display.say(f"{error.message}; waiting up to {wait_daemon:g} s for the daemon")
                 patience.pause(error)
 
 

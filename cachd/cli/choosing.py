@@ -6,8 +6,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli import render
-from cachd.cli.client import Client
+from cachd.cli import forward, render
+from cachd.cli.client import Client, path_of
 from cachd.cli.output import warn_of_variables
 from cachd.cli.sockets import admin_socket, may_open, pod_socket
 from cachd.errors import Forbidden, InvalidError, ModelUnknown
@@ -39,8 +39,9 @@ def admin_client(arguments: argparse.Namespace, *, needed: bool) -> Client:
     return Client(pods)
 
 
-def find_key(client: Client, text: str) -> str:
-    """The key that ``text`` is, or that the model with this URI has.
+def find_key(client: Client, text: str, *, strict: bool = False) -> str:
+    """The key that ``text`` is, or that the model with this URI has: the one that a pull from this
+    environment would get, else the only one. ``strict``: the only one.
 
     Raises ModelUnknown, or InvalidError where several models have the URI.
     """
@@ -52,11 +53,19 @@ def find_key(client: Client, text: str) -> str:
             field="KEY|URI",
             hint="a key has 16 or 32 hex digits; `cachd ls` lists them",
         )
+    named = None if strict else _named(client, text)
+    if named is not None:
+        return named
     rows = [row for row in list_models(client) if row.get("uri") == text.removeprefix("cachd+")]
+    if not rows and strict:
+        named = _named(client, text)
+        if named is not None:
+            return named
     if not rows:
         raise ModelUnknown(
-            f"the cache has no model {render.printable(text)}",
-            hint="`cachd ls` lists what is there",
+            f"the cache has no model {render.printable(text)}, or this caller may not see it",
+            hint="`cachd ls` lists what is there for you: a model fetched with somebody's own "
+            "credentials is listed for administrators only",
         )
     keys = sorted({str(row["key"]) for row in rows})
     if len(keys) > 1:
@@ -67,6 +76,17 @@ def find_key(client: Client, text: str) -> str:
             hint="name one by its key",
         )
     return keys[0]
+
+
+def _named(client: Client, uri: str) -> str | None:
+    """The key of ``uri`` with the origin that this environment names, if the cache has it."""
+    options = forward.gather(os.environ, uri, forward.Overrides()).options
+    try:
+        key = str(client.call("POST", "/v1/key", {"uri": uri, "options": options})["key"])
+        client.call("GET", path_of("models", key))
+    except ModelUnknown:
+        return None
+    return key
 
 
 def list_models(client: Client) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ _COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".zst", ".tzst")
 def export_model(arguments: argparse.Namespace) -> int:
     """Write the archive, or its files. Raises CachdError; nothing is left behind by a failure."""
     target = arguments.target
-    if target.lower().endswith(_COMPRESSED) and not Path(target).is_dir():
+    if target.lower().endswith(_COMPRESSED) and not _is_directory(target):
         raise InvalidError(
             f"{target}: archives are written without compression",
             field="TAR",
@@ -70,7 +70,7 @@ def _export(
             _copy(body, sys.stdout.buffer.fileno(), meter)
             return {"bytes": meter.bytes, "verified": None}
         path = Path(target)
-        if target.lower().endswith(".tar") and not path.is_dir():
+        if target.lower().endswith(".tar") and not _is_directory(target):
             count = _to_file(body, path, display)
             return {"key": key, "target": target, "bytes": count, "verified": None}
         manifest, is_verified = _to_directory(body, path, display)
@@ -82,6 +82,14 @@ def _export(
         "files": len(manifest.files),
         "verified": is_verified,
     }
+
+
+def _is_directory(target: str) -> bool:
+    """False as well where nobody can look: writing says why."""
+    try:
+        return Path(target).is_dir()
+    except OSError:
+        return False
 
 
 def _to_file(body: Answer, path: Path, display: Display) -> int:
@@ -101,7 +109,9 @@ def _to_file(body: Answer, path: Path, display: Display) -> int:
 
 
 def _to_directory(body: Answer, directory: Path, display: Display) -> tuple[Manifest, bool]:
-    if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
+    with translated(directory):
+        is_taken = directory.exists() and (not directory.is_dir() or any(directory.iterdir()))
+    if is_taken:
         raise InvalidError(
             f"{directory} exists and is no empty directory", hint="name one that isn't there yet"
         )

@@ -193,7 +193,11 @@ def _with_overrides(
     if overrides.headers:
         host = (urlsplit(uri.removeprefix("cachd+")).hostname or "").lower()
         if not host:
-            raise InvalidError("--header needs a URI with a host", field="--header")
+            raise InvalidError(
+                "--header needs a URI with a host",
+                field="--header",
+                hint="headers go to the host of an http(s):// URI",
+            )
         merged = dict(credentials.get("headers", {}))
         merged[host] = {**merged.get(host, {}), **dict(overrides.headers)}
         credentials["headers"] = merged
@@ -255,7 +259,11 @@ def _bundle(
 def _headers(text: str, name: str) -> dict[str, str]:
     values = _json_object(text, name)
     if not all(isinstance(value, str) for value in values.values()):
-        raise InvalidError(f"{name} must map header names to strings", field=name)
+        raise InvalidError(
+            f"{name} must map header names to strings",
+            field=name,
+            hint='such as {"Authorization": "Bearer …"}; see docs/sources.md',
+        )
     return values
 
 
@@ -267,7 +275,12 @@ def _json_object(text: str | None, name: str) -> dict[str, Any]:
     except ValueError:
         value = None  # The text may hold secrets: no part of it goes into the message.
     if not isinstance(value, dict):
-        raise InvalidError(f"{name} holds no JSON object", field=name)
+        raise InvalidError(
+            f"{name} holds no JSON object",
+            field=name,
+            hint="correct this variable, or unset it (--no-forward leaves the environment out); "
+            "see docs/sources.md",
+        )
     return value
 
 
@@ -277,7 +290,11 @@ def _number(text: str, name: str, *, whole: bool) -> float | int:
     except ValueError:
         value = 0
     if not 0 < value < float("inf"):
-        raise InvalidError(f"{name} must be a positive number, not {text!r}", field=name)
+        raise InvalidError(
+            f"{name} must be a positive number, not {text!r}",
+            field=name,
+            hint="correct this variable, or unset it; see docs/sources.md",
+        )
     return value
 
 

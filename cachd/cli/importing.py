@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from cachd.cli import render
-from cachd.cli.archive import chunks_of, files_of, tar_of
+from cachd.cli.archive import chunks_of, files_of, reading, tar_of
 from cachd.cli.choosing import admin_client
 from cachd.cli.output import print_json
 from cachd.cli.progress import Display, Meter
-from cachd.errors import InvalidError, NotFound
 
 if TYPE_CHECKING:
     import argparse
@@ -26,13 +25,8 @@ _COMMIT_TIMEOUT = 3600.0
 def import_model(arguments: argparse.Namespace) -> int:
     """Stream a directory or a tar file to the daemon. Raises CachdError."""
     client = admin_client(arguments, needed=True)
-    try:
-        with Display(quiet=arguments.quiet) as display:
-            answer = _send(client, arguments.source, arguments.uri, display)
-    except (EOFError, OSError) as error:
-        raise InvalidError(
-            f"can't read {arguments.source}: {error}", hint="is the archive whole?"
-        ) from error
+    with Display(quiet=arguments.quiet) as display:
+        answer = _send(client, arguments.source, arguments.uri, display)
     if arguments.json:
         print_json(answer)
         return 0
@@ -40,22 +34,33 @@ def import_model(arguments: argparse.Namespace) -> int:
         f"{answer['uri']}: {render.plural(int(answer['files']), 'file')}, "
         f"{render.size(answer['bytes'])} imported"
     )
-    print(render.facts([("key", answer["key"]), ("revision", answer["revision"])]))
+    print(
+        render.facts(
+            [
+                ("key", answer["key"]),
+                ("origin", answer.get("origin")),
+                ("revision", answer["revision"]),
+            ]
+        )
+    )
     return 0
 
 
 def _send(client: Client, source: str, uri: str, display: Display) -> dict[str, Any]:
     if source == "-":
         meter = Meter(display, "importing", 0, 0)
-        return _post(client, uri, chunks_of(cast("BinaryIO", sys.stdin.buffer), meter.add))
+        stdin = cast("BinaryIO", sys.stdin.buffer)
+        return _post(client, uri, chunks_of(stdin, "standard input", meter.add))
     path = Path(source)
-    if path.is_file():
+    with reading(source):
+        is_file = path.is_file()
+    if is_file:
         # A compressed archive's plain size isn't known before its end.
         meter = Meter(display, "importing", 0, 0)
-        with path.open("rb") as file:
-            return _post(client, uri, chunks_of(file, meter.add))
-    if not path.exists():
-        raise NotFound(f"there is no directory or file {source}")
+        with reading(source):
+            file = path.open("rb")
+        with file:
+            return _post(client, uri, chunks_of(file, source, meter.add))
     files = files_of(path)
     meter = Meter(display, "importing", sum(size for _, _, size in files), len(files))
     return _post(client, uri, tar_of(files, meter.add))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cli import render
 from cachd.cli.choosing import admin_client, find_key
 from cachd.cli.client import path_of
-from cachd.cli.looking import terminal_width
+from cachd.cli.looking import floor_note, terminal_width
 from cachd.cli.output import print_json, warn
 from cachd.cli.request import request_body
 from cachd.errors import InvalidError
@@ -24,7 +24,7 @@ def rm(arguments: argparse.Namespace) -> int:
     client = admin_client(arguments, needed=True)
     removed = []
     for text in arguments.model:
-        key = find_key(client, text)
+        key = find_key(client, text, strict=True)
         query = {"force": "true"} if arguments.force else None
         answer = client.call("DELETE", path_of("models", key), query=query)
         removed.append({"key": key, "freed": answer.get("freed", 0)})
@@ -47,7 +47,8 @@ def _pin(arguments: argparse.Namespace, method: str, done: str) -> int:
     client = admin_client(arguments, needed=True)
     answers = []
     for text in arguments.model:
-        answers.append(client.call(method, path_of("models", find_key(client, text), "pin")))
+        key = find_key(client, text, strict=True)
+        answers.append(client.call(method, path_of("models", key, "pin")))
         if not arguments.json:
             print(f"{done} {answers[-1].get('key')}")
     if arguments.json:
@@ -75,7 +76,12 @@ def gc(arguments: argparse.Namespace) -> int:
 def plan(arguments: argparse.Namespace) -> int:
     """Exit code 0 if it fits, 6 if it doesn't."""
     if (arguments.uri is None) == (arguments.bytes is None):
-        raise InvalidError("name a URI or --bytes, one of them", field="URI")
+        raise InvalidError(
+            "name a URI or --bytes, one of them",
+            field="URI",
+            hint="such as cachd plan s3://bucket/model, or cachd plan --bytes 200GiB; "
+            "see cachd plan --help",
+        )
     client = admin_client(arguments, needed=False)
     if arguments.uri is None:
         body: dict[str, Any] = {"bytes": arguments.bytes}
@@ -111,6 +117,7 @@ def _plan_text(answer: dict[str, Any]) -> str:
                 ("needed", render.size(answer.get("needed"))),
                 ("quota", render.size(answer.get("quota"))),
                 ("free", render.size(answer.get("free"))),
+                ("floor", floor_note(answer)),
             ]
         ),
     ]
@@ -118,10 +125,18 @@ def _plan_text(answer: dict[str, Any]) -> str:
         parts.append("would go:\n" + _victims(evict))
     if held and not answer.get("fits"):
         rows = [
-            (h.get("what", "-"), h.get("key") or "-", render.size(h.get("bytes"))) for h in held
+            (_held_by(h.get("what")), h.get("key") or "-", render.size(h.get("bytes")))
+            for h in held
         ]
         parts.append("what holds the space:\n" + render.table(("WHAT", "KEY", "BYTES"), rows))
     return "\n\n".join(parts)
+
+
+def _held_by(what: object) -> str:
+    return {
+        "others": "other files on the volume",
+        "open-files": "deleted files that somebody holds open",
+    }.get(str(what), str(what or "-"))
 
 
 def _victims(victims: Sequence[dict[str, Any]]) -> str:

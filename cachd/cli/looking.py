@@ -123,6 +123,8 @@ def marks(model: dict[str, Any]) -> str:
 def usage_line(store: dict[str, Any], models: int) -> str:
     """The store's numbers in one line."""
     used, quota = store.get("allocated"), store.get("quota")
+    # A quota beyond the volume says nothing of what fits.
+    quota = min(quota, store.get("volume_size") or quota) if quota else quota
     text = f"{render.plural(models, 'model')}, {render.size(used)}"
     if quota:
         text += f" of {render.size(quota)} ({100 * (used or 0) / quota:.0f} %)"
@@ -130,9 +132,22 @@ def usage_line(store: dict[str, Any], models: int) -> str:
         text += f", {render.size(store['reserved'])} reserved"
     if store.get("free") is not None:
         text += f", {render.size(store['free'])} free on the volume"
+        floor = floor_note(store)
+        text += f"; floor: {floor}" if floor else ""
     if store.get("degraded"):
         text += f"; degraded: {', '.join(map(str, store['degraded']))}"
     return text
+
+
+def floor_note(space: dict[str, Any]) -> str:
+    """``45.4 GiB left to others on the volume`` where that binds rather than the quota; else empty.
+    ``space`` is the store's usage or the answer of a plan."""
+    floor, free, quota = (space.get(name) for name in ("free_floor", "free", "quota"))
+    if not floor or free is None or quota is None:
+        return ""
+    if free - floor >= quota - (space.get("allocated") or 0):
+        return ""
+    return f"{render.size(floor)} left to others on the volume"
 
 
 def model_facts(model: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cachd.cli import exits
+from cachd.cli import exits, render
 from cachd.cli.output import report
 from cachd.cli.parser import build
 from cachd.errors import CachdError
@@ -59,9 +59,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("cachd: interrupted", file=sys.stderr)
         return exits.INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; the interpreter's last flush must not fail as well.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read our output has gone.
+        _give_up_stdout()
         return exits.FAILURE
+    except OSError as error:
+        if arguments.command == "serve" or error.strerror is None:
+            raise  # a defect: its traceback is wanted
+        where = error.filename or "standard output"
+        _give_up_stdout()
+        print(f"cachd: {render.printable(where)}: {error.strerror}", file=sys.stderr)
+        return exits.FAILURE
+
+
+def _give_up_stdout() -> None:
+    """The interpreter's last flush must not fail as well."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
 
 
 def run(arguments: argparse.Namespace) -> int:

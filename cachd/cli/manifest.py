@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import tarfile
-from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any
 
 from cachd.cli.client import path_of
 from cachd.cli.staging import check_relative
-from cachd.errors import AccessError, ContentError, ModelUnknown
+from cachd.errors import ContentError
 from cachd.model import Manifest
 
 if TYPE_CHECKING:
+    import tarfile
+
     from cachd.cli.client import Client
 
 MANIFEST_NAME = ".cachd-manifest.json"
 MAX_MANIFEST = 256 * 1024 * 1024
-_TAR_BUFFER = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,44 +42,28 @@ class Wanted:
 
 
 def fetch_wanted(client: Client, answer: dict[str, Any], *, blocks: bool) -> Wanted:
-    """The files of the very revision that ``answer`` names.
-
-    The model's page tells of the current revision, which may be a newer one by now, and has no
-    checksums: then the manifest at the head of the archive is read.
-    """
-    if not blocks:
-        # A caller whose pass is the lease alone doesn't see the page: to it there is no such model.
-        with suppress(AccessError, ModelUnknown):
-            page = client.call("GET", path_of("models", answer["key"]))
-            if page.get("revision") == answer["revision"]:
-                files = tuple(
-                    WantedFile(path=check_relative(str(f["path"])), size=int(f["size"]))
-                    for f in page["manifest_files"]
-                )
-                return Wanted(files=files, block_size=0)
-    with client.open(
+    """The files of the very revision that ``answer`` names; ``blocks``: with their checksums.
+    Raises what the daemon says, ContentError."""
+    page = client.call(
         "GET",
-        path_of("models", answer["key"], "archive.tar"),
-        query={"revision": answer["revision"]},
+        path_of("models", answer["key"]),
+        query={"revision": answer["revision"], "blocks": "true" if blocks else None},
         headers=lease_header(answer),
-    ) as body:
-        stream = cast("BinaryIO", body)
-        try:
-            with tarfile.open(fileobj=stream, mode="r|", bufsize=_TAR_BUFFER) as archive:
-                manifest = parse_manifest(manifest_bytes(archive))
-        except tarfile.TarError as error:
-            raise ContentError(f"the daemon's archive can't be read: {error}") from error
-    return wanted_of(manifest)
-
-
-def wanted_of(manifest: Manifest) -> Wanted:
-    return Wanted(
-        files=tuple(
-            WantedFile(path=check_relative(f.path), size=f.size, blocks=f.blocks)
-            for f in manifest.files
-        ),
-        block_size=manifest.block_size,
     )
+    if page.get("revision") != answer["revision"]:
+        raise ContentError(
+            f"the daemon shows another revision of {answer['key']} than was asked for",
+            hint="client and daemon must agree (cachd version)",
+        )
+    files = tuple(
+        WantedFile(
+            path=check_relative(str(file["path"])),
+            size=int(file["size"]),
+            blocks=tuple(map(str, file["checksums"])) if blocks else None,
+        )
+        for file in page["manifest_files"]
+    )
+    return Wanted(files=files, block_size=int(page["block_size"]) if blocks else 0)
 
 
 def manifest_bytes(archive: tarfile.TarFile) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from typing import NoReturn
 
 from cachd import __version__
 from cachd.cli import exits, render
@@ -41,6 +42,14 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """The reason first, then where to read on. Exit code 2."""
+        if message.endswith("required: COMMAND"):
+            message = "name a command"
+        self.exit(exits.USAGE, f"{self.prog}: {message}\n  next: see {self.prog} --help\n")
+
+
 class _Commands:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._commands = parser.add_subparsers(
@@ -74,7 +83,7 @@ class _Commands:
 
 def build() -> argparse.ArgumentParser:
     """The parser of ``cachd``."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cachd",
         description="The model cache of a node: ask for a URI, get a verified model, once.",
         epilog=_EPILOG,

@@ -30,6 +30,11 @@ class Patience:
         self._until: float | None = None
         self._pause = _FIRST_PAUSE
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the window is open."""
+        return self._until is not None
+
     def succeeded(self) -> None:
         self._until = None
         self._pause = _FIRST_PAUSE

@@ -42,7 +42,11 @@ def pull(arguments: argparse.Namespace) -> int:
 def _pull(arguments: argparse.Namespace) -> None:
     destination = Path(arguments.destination) if arguments.destination else None
     if arguments.no_wait and destination:
-        raise InvalidError("--no-wait and a destination contradict each other", field="--no-wait")
+        raise InvalidError(
+            "--no-wait and a destination contradict each other",
+            field="--no-wait",
+            hint="leave out one of them; see cachd pull --help",
+        )
     refuse_decryption(os.environ)
     source = local_path(arguments.uri)
     if source is not None:

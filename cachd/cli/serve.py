@@ -14,6 +14,7 @@ from cachd.errors import ConfigInvalid
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from cachd.settings import Settings
 
@@ -28,7 +29,7 @@ def serve(arguments: argparse.Namespace) -> int:
 
 def check_config(arguments: argparse.Namespace) -> int:
     """Print the effective settings, and where root and sockets would be."""
-    settings = _settings(arguments.file, {})
+    settings = _settings(arguments.file)
     root = settings.store.root or default_root()
     socket = settings.listen.socket or default_socket()
     admin = settings.listen.admin_socket or socket.with_name("admin.sock")
@@ -43,7 +44,7 @@ def check_config(arguments: argparse.Namespace) -> int:
     else:
         import yaml  # noqa: PLC0415
 
-        text = yaml.safe_dump(_plain(effective["settings"]), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_plain(settings.model_dump()), sort_keys=False, allow_unicode=True)
         print("# effective settings")
         print(text)
         print(f"# root: {root}\n# socket: {socket}\n# admin socket: {admin}")
@@ -55,28 +56,30 @@ def check_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(file: str | None, overlay: dict[str, str]) -> Settings:
+def _settings(file: str | None, overlay: Mapping[str, tuple[str, str]] | None = None) -> Settings:
     from cachd.settings import load_settings  # noqa: PLC0415
 
     name = file or os.environ.get("CACHD_CONFIG")
-    return load_settings(Path(name) if name else None, {**os.environ, **overlay})
+    return load_settings(Path(name) if name else None, os.environ, overlay)
 
 
-def _overlay(arguments: argparse.Namespace) -> dict[str, str]:
-    """Options as the environment variables that they stand over."""
-    from cachd.settings import variable_name, walk_fields  # noqa: PLC0415
+def _overlay(arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:
+    """Each setting that an option gives, with the option and its text."""
+    from cachd.settings import suggest, walk_fields  # noqa: PLC0415
 
-    overlay: dict[str, str] = {}
-    known = {".".join(path): variable_name(path) for path, _, _ in walk_fields()}
+    overlay: dict[str, tuple[str, str]] = {}
+    known = {".".join(path) for path, _, _ in walk_fields()}
     for item in arguments.set:
         name, equals, value = item.partition("=")
-        if not equals or name.strip() not in known:
+        name = name.strip()
+        if not equals or name not in known:
+            what = "no value" if name in known else f"no such setting{suggest(name)}"
             raise ConfigInvalid(
-                f"--set {name}: no such setting" if equals else f"--set {name}: no value",
+                f"--set {name}: {what}",
                 field=name,
                 hint="write --set NAME=VALUE, such as fetch.connections=32; see docs/settings.md",
             )
-        overlay[known[name.strip()]] = value
+        overlay[name] = (f"--set {name}", value)
     for name, value in (
         ("store.root", arguments.root),
         ("store.quota", arguments.quota),
@@ -89,9 +92,10 @@ def _overlay(arguments: argparse.Namespace) -> dict[str, str]:
         ("log.level", arguments.log_level),
     ):
         if value is not None:
-            overlay[known[name]] = value
+            option = name if name.startswith("log.") else name.rpartition(".")[2]
+            overlay[name] = (f"--{option.replace('.', '-').replace('_', '-')}", value)
     if arguments.json and not arguments.log_format:
-        overlay[known["log.format"]] = "json"
+        overlay["log.format"] = ("--json", "json")
     return overlay
 
 
@@ -110,13 +114,21 @@ def _problems(root: Path, socket: Path) -> list[str]:
 
 
 def _plain(value: Any) -> Any:
-    """Plain types for YAML: settings have string types of their own."""
+    """Plain types for YAML, sizes as people write them."""
+    from pydantic import ByteSize  # noqa: PLC0415
+
+    from cachd.settings import Share, show_bytes  # noqa: PLC0415
+
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, bool) or value is None:
         return value
+    if isinstance(value, Share):
+        return str(value) if value.endswith("%") else show_bytes(int(value))
+    if isinstance(value, ByteSize):
+        return show_bytes(value)
     return (
         int(value)
         if isinstance(value, int)

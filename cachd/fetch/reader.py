@@ -11,9 +11,8 @@ import h11
 
 from cachd import __version__
 from cachd.errors import (
-    AccessError,
     CachdError,
-    OriginChanged,
+    EgressForbidden,
     OriginError,
     OriginStalled,
     OriginUnreachable,
@@ -33,10 +32,13 @@ if TYPE_CHECKING:
     from cachd.fetch.transport import Transport
     from cachd.fetch.work import Work
 
-REDIRECTS_MOST = 5
+REDIRECTS_MOST = 20
+"""Only a circle has more: how many are allowed was judged when the fetch was planned."""
+
 LOCATION_TTL = 60.0
 """Seconds that the end of a chain of redirects is remembered: it may be signed for minutes only."""
 
+_EXPIRED = frozenset({400, 401, 403, 404, 410, 412})
 _USER_AGENT = f"cachd/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _WRITEBACK_LEAST = 4 * 1024 * 1024
@@ -104,8 +106,8 @@ class Reader:
         was_cached = url is not None
         try:
             return self._follow(method, url or wanted.url, wanted)
-        except (AccessError, OriginChanged):
-            if not was_cached:
+        except CachdError as error:
+            if not was_cached or error.detail.get("status") not in _EXPIRED:
                 raise
         # The remembered address may have expired; ask the origin itself where to go.
         self._work.locations.forget(wanted.url)
@@ -122,7 +124,7 @@ class Reader:
             location = exchange.head.get("location")
             if status in _REDIRECTS and location and not wanted.is_s3:
                 self._finish(exchange)
-                url = urljoin(url, location)
+                url = _next_url(url, location)
                 continue
             body = b"" if method == "HEAD" else self._read_some(exchange)
             self._work.release(exchange.transport)
@@ -357,6 +359,14 @@ class Sink:
         self._outcome.blocks.append(crc.to_hex(self._sum))
         self._outcome.length += self._in_block
         self._sum = self._in_block = 0
+
+
+def _next_url(url: str, location: str) -> str:
+    """Where a redirect leads. Raises EgressForbidden for a way out of TLS."""
+    following = urljoin(url, location.strip())
+    if url.startswith("https:") and not following.startswith("https:"):
+        raise EgressForbidden("the origin redirects from https to something else")
+    return following
 
 
 def _stalled(work: Work) -> OriginStalled:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
+from cachd.errors import Cancelled
 from cachd.fetch.plan import Part
 from cachd.fetch.retry import RetryPolicy, decide
 from cachd.fetch.schedule import make_units
@@ -67,10 +68,13 @@ class Recovery:
     def failed(self, part: Part, advanced: int, error: CachdError, generation: int) -> None:
         """``part`` failed after its first ``advanced`` bytes were kept; ``generation`` is that of
         the credentials it used."""
+        if isinstance(error, Cancelled):
+            # Its connection was taken for another model, which is no failure of anybody.
+            self._push(make_units([_rest(part, advanced)]))
+            return
         key = (part.file, part.offset)
         attempts = 1 if advanced else self._attempts.get(key, 0) + 1
-        if advanced and part.length is not None:
-            part = Part(part.file, part.offset + advanced, part.length - advanced)
+        part = _rest(part, advanced)
         self._attempts[(part.file, part.offset)] = attempts
         decision = decide(error, attempts=attempts, policy=self._policy, random=random.random)
         if decision.action == "fail":
@@ -119,3 +123,9 @@ class Recovery:
         self._job.set_auth(auth)
         parts, self._parked = self._parked, []
         self._push(make_units(parts))
+
+
+def _rest(part: Part, advanced: int) -> Part:
+    if not advanced or part.length is None:
+        return part
+    return Part(part.file, part.offset + advanced, part.length - advanced)

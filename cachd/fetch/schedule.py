@@ -1,8 +1,12 @@
 """Which unit of work goes next to a connection. Pure: no clock, no I/O.
 
-Rules, in this order: the limits in all and per origin; the higher priority; of two models the one
-with fewer running units, then the one served longest ago; within a model, small and big units in
-turn, whichever kind has fewer running, so that neither waits for the end of the other.
+Rules, in this order: the limits in all and per origin; the reserve, which only a model with nothing
+running gets; the higher priority; of two models the one with fewer running units, then the one
+served longest ago; within a model, small and big units in turn, whichever kind has fewer running,
+so that neither waits for the end of the other.
+
+The reserve is a quarter of all connections. So one model of a slow origin never holds them all. A
+lower priority's connections don't count against a higher one's share, for they were given away.
 """
 
 from __future__ import annotations
@@ -73,6 +77,10 @@ class _Lane:
     def running(self) -> int:
         return self.running_small + self.running_big
 
+    @property
+    def is_waiting(self) -> bool:
+        return bool(self.small or self.big)
+
     def take(self) -> Unit:
         is_small = bool(self.small) and (not self.big or self.running_small <= self.running_big)
         if is_small:
@@ -80,6 +88,11 @@ class _Lane:
             return self.small.popleft()
         self.running_big += 1
         return self.big.popleft()
+
+
+def reserve_of(limit: int) -> int:
+    """Of ``limit`` connections, those kept for models with nothing running."""
+    return max(1, limit // 4) if limit > 1 else 0
 
 
 class Scheduler:
@@ -90,6 +103,7 @@ class Scheduler:
 
     def __init__(self, limit: int, limit_per_origin: int) -> None:
         self._limit = limit
+        self._share = limit - reserve_of(limit)
         self._limit_per_origin = limit_per_origin
         self._lanes: dict[str, _Lane] = {}
         self._running = 0
@@ -133,9 +147,9 @@ class Scheduler:
             return None
         best: tuple[tuple[int, int, int], str] | None = None
         for job, lane in self._lanes.items():
-            if not lane.small and not lane.big:
+            if not lane.is_waiting or self._is_full(lane.origin):
                 continue
-            if self._by_origin.get(lane.origin, 0) >= self._limit_per_origin:
+            if lane.running and self._held_by(lane.priority) >= self._share:
                 continue
             rank = (_RANK[lane.priority], lane.running, lane.served)
             if best is None or rank < best[0]:
@@ -149,6 +163,42 @@ class Scheduler:
         self._running += 1
         self._by_origin[lane.origin] = self._by_origin.get(lane.origin, 0) + 1
         return best[1], unit
+
+    def _is_full(self, origin: str) -> bool:
+        return self._by_origin.get(origin, 0) >= self._limit_per_origin
+
+    def _held_by(self, priority: Priority) -> int:
+        """Running units of this priority and of higher ones."""
+        lower = (n.running for n in self._lanes.values() if _RANK[n.priority] > _RANK[priority])
+        return self._running - sum(lower)
+
+    def victims(self) -> list[str]:
+        """Models each of which has to give one connection back now, one for each model that a
+        person waits for, that has nothing running, and that finds all connections taken (in all,
+        or its origin's). It is the one of lower priority that holds most."""
+        running = {job: lane.running for job, lane in self._lanes.items()}
+        found = []
+        for lane in self._lanes.values():
+            if lane.priority != "interactive" or lane.running or not lane.is_waiting:
+                continue
+            is_full = self._is_full(lane.origin)
+            if not is_full and self._running < self._limit:
+                continue
+            candidates = [
+                job
+                for job, other in self._lanes.items()
+                if running[job]
+                and other.priority != "interactive"
+                and (not is_full or other.origin == lane.origin)
+            ]
+            if candidates:
+                victim = max(candidates, key=lambda job: (self._rank_of(job), running[job]))
+                running[victim] -= 1
+                found.append(victim)
+        return found
+
+    def _rank_of(self, job: str) -> int:
+        return _RANK[self._lanes[job].priority]
 
     def finish(self, job: str, origin: str, unit: Unit) -> None:
         """A unit ended, well or badly; its model may be gone already."""

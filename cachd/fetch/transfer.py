@@ -193,9 +193,11 @@ class Transfer:
                 if error is None:
                     self._succeed(file, verified)
                 else:
-                    failure = CachdError.from_wire(error)
                     self.recovery.failed(
-                        part, 0 if part.is_stream else length, failure, batch.generation
+                        part,
+                        0 if part.is_stream else length,
+                        CachdError.from_wire(error),
+                        batch.generation,
                     )
             self._note(file, before)
             self._complete_if_whole(file)

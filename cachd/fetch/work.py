@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cachd.fetch.rate import TokenBucket
     from cachd.fetch.transport import Transport
 
+TIMEOUT_MOST = 3600.0
+"""Seconds; the C library takes no arbitrary number."""
+
 GROW_STEP = 64 * 1024 * 1024
 """Bytes asked for at once, where a size isn't known beforehand."""
 
@@ -196,11 +199,7 @@ class Work:
         self.ca_pem = job.ca_pem
         self.locations = job.locations
         self.auth_headers = job.auth_headers
-        self.watch = job.watch
-        self.hold = job.hold
-        self.release = job.release
-        self.writing = job.writing
-        self.connect_timeout = job.connect_timeout or settings.connect_timeout
+        self.connect_timeout = min(job.connect_timeout or settings.connect_timeout, TIMEOUT_MOST)
         self.stall_window = settings.stall_window
         self.stall_floor = settings.stall_floor
         self.head_patience = job.read_timeout or settings.stall_window
@@ -208,6 +207,44 @@ class Work:
         self.started = time.monotonic()
         self._scratch = memoryview(scratch)
         self._granted = 0
+        self.is_given_up = False
+        self._socket: socket.socket | None = None
+        self._transport: Transport | None = None
+
+    # --- giving the connection back for somebody else --------------------------------------------
+
+    def give_up(self) -> None:
+        """Have the part end soon, as broken; what is in place stays. From another thread."""
+        self.is_given_up = True
+        sock, transport = self._socket, self._transport
+        if sock is not None:
+            shutdown_socket(sock)
+        if transport is not None:
+            transport.shutdown()
+
+    def watch(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._go_on()
+        self.job.watch(sock)
+
+    def hold(self, transport: Transport) -> None:
+        self._socket, self._transport = None, transport
+        if self.is_given_up:
+            transport.close()
+        self._go_on()
+        self.job.hold(transport)
+
+    def release(self, transport: Transport) -> None:
+        self._transport = None
+        self.job.release(transport)
+
+    def writing(self) -> contextlib.AbstractContextManager[None]:
+        self._go_on()
+        return self.job.writing()
+
+    def _go_on(self) -> None:
+        if self.is_given_up:
+            raise Cancelled("another model's turn")
 
     def progress(self, count: int) -> None:
         self.received += count

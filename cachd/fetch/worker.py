@@ -64,11 +64,13 @@ class Worker:
         self._threads = 0
         self._waiting = 0
         self._active: dict[tuple[int, int], Work] = {}
+        self._given_up: dict[int, bool] = {}
         self._tasks: dict[int, LocalTask] = {}
         self._numbers = itertools.count(1)
         self._orders: dict[str, Callable[[Message], None]] = {
             "job": self._on_job,
             "batch": self._on_batch,
+            "give_up": self._on_give_up,
             "auth": self._on_auth,
             "clock": self._on_clock,
             "cancel": self._on_cancel,
@@ -96,12 +98,24 @@ class Worker:
     def _on_batch(self, message: Message) -> None:
         with self._lock:
             self._waiting += 1
+            self._given_up[message["batch"]] = False
             is_short = self._threads < min(self._waiting, self._threads_most)
             if is_short:
                 self._threads += 1
         self._batches.put(message)
         if is_short:
             self._spawn(self._fetch_batches, "fetch")
+
+    def _on_give_up(self, message: Message) -> None:
+        """The batch's connection is wanted for another model; it may have ended meanwhile."""
+        number = message["batch"]
+        with self._lock:
+            if number not in self._given_up:
+                return
+            self._given_up[number] = True
+            works = [work for key, work in self._active.items() if key[0] == number]
+        for work in works:
+            work.give_up()
 
     def _on_auth(self, message: Message) -> None:
         job = self._jobs.get(message["job"])
@@ -190,13 +204,14 @@ class Worker:
                 os._exit(70)
             with self._lock:
                 self._waiting -= 1
+                del self._given_up[message["batch"]]
             self._channel.send({"is": "ended", "batch": message["batch"], "results": results})
 
     def _fetch_batch(
         self, message: Message, results: list[list[Any]], buffer: bytearray, scratch: bytearray
     ) -> None:
         """Each part attempted adds [index, length, blocks, received, facts, verified, error]; the
-        first error ends the batch."""
+        first error ends the batch. That of a part that was given up is ``cancelled``."""
         job = self._jobs.get(message["job"])
         if job is None:
             return
@@ -204,6 +219,8 @@ class Worker:
             work = Work(job, self._connector, self._bucket, self._settings, scratch)
             key = (message["batch"], index)
             with self._lock:
+                if self._given_up[message["batch"]]:
+                    return
                 self._active[key] = work
             outcome, error, verified = Outcome(), None, None
             try:
@@ -216,8 +233,10 @@ class Worker:
             finally:
                 with self._lock:
                     del self._active[key]
-            if job.is_cancelled or isinstance(error, Cancelled):
+            if job.is_cancelled:
                 return
+            if error is not None and work.is_given_up:
+                error = Cancelled("another model's turn")
             results.append(
                 [
                     index,

@@ -129,7 +129,13 @@ def _resolve(request: SourceRequest, roots: Sequence[Path]) -> Plan:
     except OSError as error:
         raise OriginError(f"can't read {error.filename}: {error.strerror}") from error
     if not files:
-        raise NotFound(f"No model found in {request.location.uri}")
+        if request.allow or request.ignore:
+            raise NotFound(
+                f"No model found in {request.location.uri}: nothing there passes the allow and "
+                "ignore patterns",
+                hint="the patterns left nothing; they match paths below the directory",
+            )
+        raise NotFound(f"No model found in {request.location.uri}", hint="it holds no files")
     files.sort(key=lambda f: f.path)
     check_tree(f.path for f in files)
     rows = [[f.path, f.size, f.validator.etag] for f in files]

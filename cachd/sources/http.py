@@ -65,7 +65,11 @@ class HttpSource:
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
-        """One or two requests: HEAD, or a GET of the first byte where HEAD doesn't tell enough."""
+        """One or two requests: HEAD, or a GET of the first byte where HEAD doesn't tell enough.
+
+        Where redirects lead is often signed, for minutes and for this caller. So the plan has the
+        caller's own URL, and whoever fetches follows it anew, with a pass that can be renewed.
+        """
         uri = request.location.uri
         name = file_name(uri)
         check_name(name)
@@ -86,13 +90,18 @@ class HttpSource:
             revision=_revision(uri, validator, size),
             files=(
                 PlannedFile(
-                    path=name, url=answer.url, size=size, validator=validator, ranges=ranges
+                    path=name,
+                    url=answer.url if answer.needs_final else _url(request),
+                    size=size,
+                    validator=validator,
+                    ranges=ranges,
                 ),
             ),
-            auth=_auth(answer),
+            auth=_auth(answer, _url(request)),
             connect=connect,
             unpack=kind,
             is_validated=validator.is_usable,
+            is_read_proven=True,
             is_credentialed=answer.was_credentialed or bool(request.credentials.query),
         )
 
@@ -103,11 +112,11 @@ class HttpSource:
             await _look(client, _url(request))
 
     async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
-        """The caller's headers for the host where the URI leads now."""
+        """The caller's headers for the host of the URL that a plan would have now."""
         connect = await _connect(request, context)
         async with _client(request, context, connect) as client:
             answer, _, _ = await _look(client, _url(request))
-        return _auth(answer)
+        return _auth(answer, _url(request))
 
 
 def _url(request: SourceRequest) -> str:
@@ -179,7 +188,10 @@ def _revision(uri: str, validator: Validator, size: int | None) -> str:
     return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
 
 
-def _auth(answer: HttpAnswer) -> Auth:
-    if not answer.sent_headers:
+def _auth(answer: HttpAnswer, asked: str) -> Auth:
+    url, headers = (
+        (answer.url, answer.sent_headers) if answer.needs_final else (asked, answer.first_headers)
+    )
+    if not headers:
         return Auth()
-    return Auth(kind="headers", headers=answer.sent_headers, host=authority(urlsplit(answer.url)))
+    return Auth(kind="headers", headers=headers, host=authority(urlsplit(url)))

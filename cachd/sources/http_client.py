@@ -57,12 +57,17 @@ _FORBIDDEN_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """The head of a final answer. ``sent_headers`` are the caller's that went to its host."""
+    """The head of a final answer. ``sent_headers`` are the caller's that went to its host, and
+    ``first_headers`` those that went to the host of the URL that was asked. ``needs_final``: a host
+    on the way, or at its end, took headers that the first doesn't, so that following the redirects
+    again takes more than the first's."""
 
     url: str
     status: int
     headers: Mapping[str, str]
     sent_headers: tuple[tuple[str, str], ...]
+    first_headers: tuple[tuple[str, str], ...]
+    needs_final: bool
     was_credentialed: bool
 
 
@@ -139,11 +144,13 @@ class HttpClient:
             await asyncio.sleep(random.uniform(0.1, 0.2 * 2**attempt))
 
     async def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> HttpAnswer:
-        was_credentialed = False
+        was_credentialed = needs_final = False
+        first, first_headers = url, headers_for(self._credentials, url)
         for _ in range(self._max_redirects + 1):
             self._guard.check_url(url)
             own = headers_for(self._credentials, url)
             was_credentialed = was_credentialed or bool(own)
+            needs_final = needs_final or (bool(own) and origin_of(url) != origin_of(first))
             status, answered = await self._once(method, url, {**dict(own), **headers})
             if status not in _REDIRECTS or "Location" not in answered:
                 return HttpAnswer(
@@ -151,6 +158,8 @@ class HttpClient:
                     status=status,
                     headers=answered,
                     sent_headers=own,
+                    first_headers=first_headers,
+                    needs_final=needs_final,
                     was_credentialed=was_credentialed,
                 )
             url = self._next(url, answered["Location"])

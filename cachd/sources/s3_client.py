@@ -16,8 +16,14 @@ from botocore.exceptions import ClientError
 from cachd.errors import InvalidError
 from cachd.sources.s3_errors import region_of, to_error
 from cachd.sources.s3_http import session_class
-from cachd.sources.s3_identity import Pass, pass_of, region_for
-from cachd.sources.s3_location import AWS_ENDPOINT, aws_region, is_virtual, parse_s3
+from cachd.sources.s3_identity import Pass, check_partition, pass_of, region_for
+from cachd.sources.s3_location import (
+    AWS_ENDPOINT,
+    aws_region,
+    endpoint_of_origin,
+    is_virtual,
+    parse_s3,
+)
 from cachd.sources.trust import CONNECT_TIMEOUT, READ_TIMEOUT, connect_of, tls_context
 
 if TYPE_CHECKING:
@@ -60,7 +66,7 @@ class S3Client:
 
 
 def endpoint_of(request: SourceRequest) -> str:
-    return request.location.origin.removeprefix("s3+")
+    return endpoint_of_origin(request.location.origin)
 
 
 def failed(error: BaseException, request: SourceRequest) -> Exception:
@@ -196,9 +202,11 @@ async def open_client(
     async with contextlib.AsyncExitStack() as stack:
         try:
             session, identity = await pass_of(request, settings, chain)
+            region = region or await region_for(request, endpoint, settings, session)
+            check_partition(request, endpoint, region)
             key = ClientKey(
                 endpoint=endpoint,
-                region=region or await region_for(request, endpoint, settings, session),
+                region=region,
                 identity=identity,
                 connect=connect,
                 attempts=options.max_attempts or MAX_ATTEMPTS,

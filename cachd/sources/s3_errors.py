@@ -33,6 +33,15 @@ if TYPE_CHECKING:
 
     from cachd.sources.s3_location import S3Address
 
+_SEND_KEYS = (
+    "send credentials with the request (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the "
+    "environment of `cachd pull`), or give the daemon some in its own"
+)
+_NAME_ENDPOINT = (
+    "is it the right endpoint? Name another with --endpoint or AWS_ENDPOINT_URL, or in the "
+    "daemon's configuration with sources.s3.endpoint; else check the way there"
+)
+
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _INVALID = {
     "InvalidAccessKeyId",
@@ -127,7 +136,7 @@ def _denied(code: str, bucket: str, endpoint: str, signed: bool) -> CachdError:
         return CredentialsMissing(
             f"S3 authentication is needed: {endpoint} refuses unsigned requests for bucket {bucket}"
             f" ({code}), and no credentials were found",
-            hint="send credentials with the request, or give the daemon some",
+            hint=_SEND_KEYS,
         )
     return AccessError(
         f"S3 access denied to bucket {bucket} at {endpoint} ({code})",
@@ -135,7 +144,15 @@ def _denied(code: str, bucket: str, endpoint: str, signed: bool) -> CachdError:
     )
 
 
-def no_model(uri: str, why: str = "") -> NotFound:
+def no_model(uri: str, why: str = "", *, is_filtered: bool = False) -> NotFound:
+    """``is_filtered``: patterns went over what is there."""
+    if is_filtered:
+        return NotFound(
+            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
+            hint="the patterns left nothing (--allow, --ignore, STORAGE_ALLOW_PATTERNS, "
+            "STORAGE_IGNORE_PATTERNS): they match paths below the URI, such as '*.safetensors'; "
+            "without them the same error means that the path is wrong",
+        )
     return NotFound(
         f"No model found in {uri}" + (f": {why}" if why else ""),
         hint="check the path; a prefix is a directory, and its objects lie below it",
@@ -144,23 +161,20 @@ def no_model(uri: str, why: str = "") -> NotFound:
 
 def _from_failure(error: BaseException, endpoint: str) -> CachdError:
     if isinstance(error, boto.SSLError):
-        return OriginTls(
-            f"TLS with {endpoint} failed: {_tls_reason(error)}",
-            hint="give the CA that signed its certificate, or correct the endpoint",
-        )
+        return tls_failed(error, endpoint)
     if isinstance(error, boto.ProxyConnectionError):
         return OriginUnreachable(f"the proxy on the way to {endpoint} can't be used")
     if isinstance(error, boto.ConnectTimeoutError | boto.ReadTimeoutError):
-        return OriginUnreachable(f"{endpoint} did not answer in time")
+        return OriginUnreachable(f"{endpoint} did not answer in time", hint=_NAME_ENDPOINT)
     if isinstance(error, boto.ConnectionError | boto.HTTPClientError):
         return OriginUnreachable(
             f"no connection to {endpoint}: {_cause(error)}",
-            hint="check the endpoint's name and port, and the way there",
+            hint=_NAME_ENDPOINT,
         )
     if isinstance(error, boto.NoCredentialsError):
         return CredentialsMissing(
             "S3 authentication is needed, and no credentials were found",
-            hint="send credentials with the request, or give the daemon some",
+            hint=_SEND_KEYS,
         )
     if isinstance(
         error,
@@ -186,6 +200,14 @@ def _from_failure(error: BaseException, endpoint: str) -> CachdError:
     raise error
 
 
+def tls_failed(error: BaseException, endpoint: str) -> OriginTls:
+    """For a handshake that failed, mostly by a certificate that isn't trusted."""
+    return OriginTls(
+        f"TLS with {endpoint} failed: {_tls_reason(error)}",
+        hint="give the CA that signed its certificate, or correct the endpoint",
+    )
+
+
 def _cause(error: Any) -> str:
     inner = getattr(error, "kwargs", {}).get("error") or error.__cause__
     system = getattr(inner, "os_error", None) or inner
@@ -193,7 +215,7 @@ def _cause(error: Any) -> str:
     return str(text) if text else type(inner or error).__name__
 
 
-def _tls_reason(error: boto.SSLError) -> str:
+def _tls_reason(error: BaseException) -> str:
     inner: BaseException | None = error
     seen: set[int] = set()
     while inner is not None and id(inner) not in seen:

@@ -25,6 +25,7 @@ from yarl import URL
 
 from cachd.errors import OriginError
 from cachd.sources.egress import guarded_resolver
+from cachd.sources.s3_errors import tls_failed
 
 if TYPE_CHECKING:
     import ssl
@@ -67,6 +68,9 @@ def session_class(guard: EgressGuard, context: ssl.SSLContext) -> type[AIOHTTPSe
             guard.check_url(request.url)
             try:
                 return await self._send(request)
+            except aiohttp.ClientConnectorCertificateError as error:
+                # botocore would try an SSLError again, and the certificate won't change.
+                raise tls_failed(error, _origin_of(request.url)) from error
             except aiohttp.ClientSSLError as error:
                 raise SSLError(endpoint_url=request.url, error=error) from error
             except aiohttp.ClientProxyConnectionError as error:
@@ -127,6 +131,10 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
             response.close()
             raise OriginError(f"an S3 answer is longer than {MAX_BODY >> 20} MiB")
     return bytes(body)
+
+
+def _origin_of(url: str) -> str:
+    return str(URL(url, encoded=True).origin())
 
 
 def _without_user(proxy: str | None) -> str:

@@ -10,7 +10,8 @@ from aiobotocore.session import AioSession
 
 from cachd.errors import CredentialsExpired, InvalidError
 from cachd.model import Auth
-from cachd.sources.s3_location import aws_region
+from cachd.sources.s3_location import AWS_ENDPOINT, aws_region, partition_of_origin
+from cachd.sources.s3_partition import find_partition
 
 if TYPE_CHECKING:
     from cachd.settings import S3Settings
@@ -110,6 +111,22 @@ async def region_for(
         return named
     chain = session or AioSession(profile=settings.profile)
     return str(chain.get_config_variable("region") or "us-east-1")
+
+
+def check_partition(request: SourceRequest, endpoint: str, region: str) -> None:
+    """AWS is asked in the partition that the location names, or not at all.
+
+    A region that only a profile's file or an origin's answer tells can lead into another one, where
+    the bucket's name means another bucket. Raises InvalidError.
+    """
+    if endpoint != AWS_ENDPOINT:
+        return
+    if find_partition(region) != partition_of_origin(request.location.origin):
+        raise InvalidError(
+            f"the region {region[:64]!r} is in another partition of AWS than the one that was named",
+            field="options.region",
+            hint="name the region in the request, or for the daemon as sources.s3.region",
+        )
 
 
 def require_alive(identity: Pass) -> Pass:

@@ -42,9 +42,7 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
     else:
         files = await _object_or_directory(client, allow, ignore)
     if not files:
-        raise no_model(
-            address.uri, "nothing passes the allow and ignore patterns" if allow or ignore else ""
-        )
+        raise no_model(address.uri, is_filtered=bool(allow or ignore))
     files = sorted(files, key=lambda f: f.path)
     check_tree(f.path for f in files)
     return Plan(

@@ -2,8 +2,10 @@
 
 ``s3://bucket[/prefix]`` with the options of model registries in the query
 (``?endpoint=…&defaultRegion=…``) and ``?versionId=…``. A slash at the end means nothing: ``s3://b/m``
-and ``s3://b/m/`` are one model. The canonical URI has no such slash, no endpoint and no region (the
-origin names the endpoint), but keeps the version, which is part of what is meant.
+and ``s3://b/m/`` are one model. The canonical URI has no such slash, no endpoint and no region, but
+keeps the version, which is part of what is meant. The origin names whatever decides which bucket
+of that name is meant: the endpoint; at AWS's own the partition, which follows from the region; and
+elsewhere whether the bucket is named in the host.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from cachd.errors import UriInvalid
 from cachd.sources.base import Location
+from cachd.sources.s3_partition import AWS, find_partition, partition_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,7 +143,10 @@ def default_endpoint(settings: S3Settings, environ: Mapping[str, str]) -> str:
 def locate_s3(
     uri: str, options: SourceOptions, settings: S3Settings, environ: Mapping[str, str]
 ) -> Location:
-    """The endpoint is the query's, else the request's, else the daemon's."""
+    """The endpoint is the query's, else the request's, else the daemon's.
+
+    Raises UriInvalid, also for a region that AWS can't have, where AWS is asked.
+    """
     address, given = parse_s3(uri)
     default = default_endpoint(settings, environ)
     if "endpoint" in given:
@@ -149,15 +155,73 @@ def locate_s3(
         endpoint = normalise_endpoint(options.endpoint)
     else:
         endpoint = default
+    if "defaultRegion" in given:
+        region, field = given["defaultRegion"], "uri"
+    else:
+        region, field = options.region or "", "options.region"
+    own_region, own_field = _own_region(settings, environ)
+    asked = _origin(
+        endpoint,
+        partition_of(region or own_region, field if region else own_field)
+        if endpoint == AWS_ENDPOINT and (region or own_region)
+        else AWS,
+        options.addressing or settings.addressing,
+    )
+    own = _origin(default, find_partition(own_region) or AWS, settings.addressing)
+    if options.accelerate and not _may_accelerate(asked):
+        raise UriInvalid(
+            "transfer acceleration is there in AWS's commercial regions alone",
+            field="options.accelerate",
+        )
     return Location(
         scheme="s3",
         uri=address.uri,
-        origin=f"s3+{endpoint}",
-        is_default_origin=endpoint == default,
-        options=replace(
-            options, endpoint=endpoint, region=given.get("defaultRegion") or options.region
-        ),
+        origin=asked,
+        is_default_origin=asked == own,
+        options=replace(options, endpoint=endpoint, region=region or None),
     )
+
+
+def _own_region(settings: S3Settings, environ: Mapping[str, str]) -> tuple[str, str]:
+    """The daemon's region as far as it is known without reading files, and who says so."""
+    if settings.region:
+        return settings.region, "sources.s3.region"
+    return environ.get("AWS_DEFAULT_REGION", ""), "AWS_DEFAULT_REGION"
+
+
+def _origin(endpoint: str, partition: str, addressing: str) -> str:
+    """Two origins are equal only if a bucket's name means one and the same bucket at both."""
+    if endpoint == AWS_ENDPOINT:
+        return f"s3+{endpoint}" if partition == AWS else f"s3+{endpoint}#{partition}"
+    if addressing == "virtual" and aws_region(endpoint) is None:
+        # Another host answers for the bucket, which somebody else may run.
+        return f"s3+virtual+{endpoint}"
+    return f"s3+{endpoint}"
+
+
+def _may_accelerate(origin: str) -> bool:
+    """Whether ``s3-accelerate.amazonaws.com`` has the origin's buckets. (Stores that aren't AWS's
+    are refused when they are called.)"""
+    endpoint = endpoint_of_origin(origin)
+    region = aws_region(endpoint)
+    if region is None:
+        return True
+    host = urlsplit(endpoint).hostname or ""
+    return (
+        partition_of_origin(origin) == AWS
+        and not host.endswith(".cn")
+        and (not region or find_partition(region) == AWS)
+    )
+
+
+def endpoint_of_origin(origin: str) -> str:
+    """The endpoint's URL that an S3 origin names."""
+    return origin.removeprefix("s3+").removeprefix("virtual+").partition("#")[0]
+
+
+def partition_of_origin(origin: str) -> str:
+    """The partition that an origin at ``AWS_ENDPOINT`` names."""
+    return origin.partition("#")[2] or AWS
 
 
 def aws_region(endpoint: str) -> str | None:

@@ -63,6 +63,7 @@ def plan_to_json(plan: Plan) -> Json:
         "is_immutable": plan.is_immutable,
         "is_validated": plan.is_validated,
         "is_credentialed": plan.is_credentialed,
+        "is_read_proven": plan.is_read_proven,
         "metadata": dict(plan.metadata),
     }
 

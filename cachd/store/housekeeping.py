@@ -6,13 +6,21 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import InUse
 from cachd.store import eviction
+from cachd.store.room import show_size
 from cachd.store.types import GcReport, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cachd.store.index import Row
+    from cachd.store.index import Index, Row
     from cachd.store.startup import Opened
+
+_WAYS_OUT = {
+    "pin": "unpin it: cachd unpin {key}",
+    "lease": "have its leases released (cachd show {key} tells whose they are)",
+    "reader": "wait until nobody reads it",
+    "ingest": "wait for its fetch",
+}
 
 
 async def collect(opened: Opened, *, dry_run: bool, target: int | None) -> GcReport:
@@ -41,11 +49,12 @@ async def collect(opened: Opened, *, dry_run: bool, target: int | None) -> GcRep
 async def remove(opened: Opened, key: str, rows: list[Row], *, force: bool) -> int:
     """See ``Store.remove``; ``rows`` are all of the key."""
     index = opened.context.index
-    reasons = sorted({index.is_protected(row) for row in rows} - {""})
+    reasons = [reason for reason in _WAYS_OUT if any(_holds(index, row, reason) for row in rows)]
     if reasons and not force:
+        ways = "; ".join(_WAYS_OUT[reason].format(key=key) for reason in reasons)
         raise InUse(
             f"{key} is in use: {', '.join(reasons)}",
-            hint="release its leases, unpin it or end its fetch; or remove it by force",
+            hint=f"{ways}; or remove it all the same: cachd rm --force {key} (?force=true)",
             held_by=reasons,
         )
     rows = [row for row in rows if not row.is_active]
@@ -55,6 +64,16 @@ async def remove(opened: Opened, key: str, rows: list[Row], *, force: bool) -> i
     for row in rows:
         await opened.leases.break_all(row)
     return freed
+
+
+def _holds(index: Index, row: Row, reason: str) -> bool:
+    """A row may be held in several ways at once; all of them are worth knowing."""
+    return {
+        "lease": bool(row.leases),
+        "pin": row.is_current and row.key in index.pins,
+        "reader": bool(row.readers),
+        "ingest": row.is_active,
+    }[reason]
 
 
 async def tidy(opened: Opened) -> None:
@@ -100,4 +119,4 @@ def _degraded(opened: Opened) -> Iterator[str]:
     yield from opened.room.complaints()
     stuck = sum(row.allocated for row in opened.context.index.trash if row.is_stuck)
     if stuck:
-        yield f"{stuck} bytes in the trash can't be unlinked; see the log"
+        yield f"{show_size(stuck)} in the trash can't be unlinked; see the log"

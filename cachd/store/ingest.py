@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import InternalError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cachd.model import ManifestFile, PartDone, Plan, Ref
+    from cachd.model import Identity, ManifestFile, PartDone, Plan, Ref
     from cachd.store.context import Context
     from cachd.store.index import Row
     from cachd.store.journal import Journal
@@ -46,6 +47,7 @@ class Ingest:
         plan: Plan,
         source: str,
         journal: Journal,
+        credentialed_by: Identity | None,
         directory_fd: int,
         done: Mapping[str, list[PartDone]],
         linked: frozenset[str],
@@ -61,6 +63,7 @@ class Ingest:
         self._plan = plan
         self._source = source
         self._journal = journal
+        self._credentialed_by = credentialed_by
         self._directory_fd = directory_fd
         self._sparse = sparse
         self._on_end = on_end
@@ -89,10 +92,29 @@ class Ingest:
             if part.path in self._sparse:
                 self._context.index.grew(self._row, part.length)
 
+    async def mark_credentialed(self, identity: Identity) -> None:
+        """Bytes recorded from now on needed this pass: what is published says so, whoever resumes.
+
+        A caller's pass outweighs the daemon's. Raises DiskFull, DiskError.
+        """
+        self._check_open()
+        if self._credentialed_by in (identity, "caller"):
+            return
+        async with self._appending:
+            with self._disk_errors("writing the journal"):
+                await self._context.threads.run(self._journal.mark, identity)
+        self._credentialed_by = identity
+
     async def grow(self, more: int) -> None:
         """Reserve ``more`` bytes, evicting if need be. Raises NoSpace, TooLarge."""
         self._check_open()
         await self._room.reserve(self._row, more, 0)
+
+    def _marked_plan(self) -> Plan:
+        """The plan as the bytes were really had."""
+        if self._credentialed_by is None:
+            return self._plan
+        return replace(self._plan, is_credentialed=True, identity=self._credentialed_by)
 
     async def measure(self) -> None:
         """Count what is on disk by now; for files whose blocks come as they are written."""
@@ -122,7 +144,7 @@ class Ingest:
             self._check_open()
             publication = Publication(
                 ref=self._ref,
-                plan=self._plan,
+                plan=self._marked_plan(),
                 source=self._source,
                 files=files,
                 metadata=metadata,

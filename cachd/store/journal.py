@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachd.model import Plan
+    from cachd.model import Identity, Plan
 
 JOURNAL_NAME = "journal"
 _FORMAT = 1
@@ -92,9 +92,10 @@ def make_header(ref: Ref, plan: Plan, source: str, boot_id: str) -> Header:
 @dataclass(slots=True)
 class Content:
     """What a journal says. ``linked``: whole files taken over by a hard link, as one part each (an
-    empty ``blocks`` where the file is empty)."""
+    empty ``blocks`` where the file is empty). ``credentialed_by``: whose pass some bytes needed."""
 
     header: Header
+    credentialed_by: Identity | None = None
     parts: dict[str, list[PartDone]] = field(default_factory=dict)
     linked: dict[str, PartDone] = field(default_factory=dict)
 
@@ -113,6 +114,10 @@ def encode_part(part: PartDone, *, linked: bool = False) -> bytes:
     if linked:
         line["linked"] = True
     return _encode(line)
+
+
+def _encode_mark(identity: Identity) -> bytes:
+    return _encode({"credentialed_by": identity})
 
 
 def _decode_header(line: bytes) -> Header | None:
@@ -145,6 +150,9 @@ def parse(data: bytes) -> Content | None:
             continue
         try:
             entry = json.loads(line)
+            if "credentialed_by" in entry:
+                content.credentialed_by = entry["credentialed_by"]
+                continue
             part = PartDone(
                 path=entry["path"],
                 offset=entry["offset"],
@@ -211,7 +219,11 @@ class Journal:
             return parse(file.read())
 
     def rewrite(
-        self, header: Header, parts: Iterable[PartDone], linked: Iterable[PartDone]
+        self,
+        header: Header,
+        parts: Iterable[PartDone],
+        linked: Iterable[PartDone],
+        credentialed_by: Identity | None = None,
     ) -> None:
         """Replace the content, in one step; the lock goes over to the new file."""
         temporary = self._path.with_name(f"{JOURNAL_NAME}.tmp")
@@ -219,6 +231,8 @@ class Journal:
         try:
             lock_descriptor(fd)
             lines = [header.encode()]
+            if credentialed_by:
+                lines.append(_encode_mark(credentialed_by))
             lines += [encode_part(part, linked=True) for part in linked]
             lines += [encode_part(part) for part in parts]
             write_all(fd, b"".join(lines))
@@ -229,9 +243,15 @@ class Journal:
         os.close(self._fd)
         self._fd, self._length = fd, os.fstat(fd).st_size
 
+    def mark(self, identity: Identity) -> None:
+        """Say that bytes from now on need that pass. Raises OSError; then nothing was added."""
+        self._add(_encode_mark(identity))
+
     def append(self, parts: Sequence[PartDone], *, linked: bool = False) -> None:
         """Add lines. Raises OSError; then nothing was added."""
-        data = b"".join(encode_part(part, linked=linked) for part in parts)
+        self._add(b"".join(encode_part(part, linked=linked) for part in parts))
+
+    def _add(self, data: bytes) -> None:
         try:
             write_all(self._fd, data)
         except OSError:

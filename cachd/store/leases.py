@@ -13,7 +13,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachd.errors import InvalidError, LeaseUnknown
+from cachd.errors import InvalidError, LeaseUnknown, TooManyLeases
 from cachd.store.fsio import disk_errors, remove_file, replace_file
 from cachd.store.types import StoredLease
 
@@ -117,9 +117,11 @@ class Leases:
         return ttl
 
     async def grant(self, row: Row, holder: str, ttl: float | None) -> StoredLease:
-        """A new lease; the row is held before the first await. Raises InvalidError, DiskError."""
-        lease_id = secrets.token_urlsafe(24)
-        lease = self._hold(handle_of(lease_id), row, holder, self._ttl(ttl))
+        """A new lease; the row is held before the first await. Raises InvalidError, TooManyLeases,
+        DiskError."""
+        lease_id, ttl = secrets.token_urlsafe(24), self._ttl(ttl)
+        self._check_limits(row.key)
+        lease = self._hold(handle_of(lease_id), row, holder, ttl)
         try:
             await self._write(lease)
         except BaseException:
@@ -128,6 +130,20 @@ class Leases:
             self._context.background.own(self._unlink([lease.handle]), "lease undo")
             raise
         return self._show(lease, lease_id)
+
+    def _check_limits(self, key: str) -> None:
+        settings = self._settings
+        for count, limit, what, name in (
+            (self.count(key), settings.max_per_key, f"the model {key}", "max_per_key"),
+            (self.count(None), settings.max_total, "the cache", "max_total"),
+        ):
+            if count >= limit:
+                raise TooManyLeases(
+                    f"{what} has {count} leases, and may have {limit}",
+                    hint="renew the lease that you have, release leases that are no longer used "
+                    f"or wait for their end (`cachd show KEY` lists them), or raise leases.{name}",
+                    limit=limit,
+                )
 
     async def _write(self, lease: _Lease) -> None:
         context = self._context
@@ -218,6 +234,12 @@ class Leases:
             for lease in self._leases.values()
             if key is None or lease.row.key == key
         ]
+
+    def count(self, key: str | None) -> int:
+        """Of one key or all, without looking at each."""
+        if key is None:
+            return len(self._leases)
+        return sum(row.leases for row in self._context.index.revisions(key))
 
     def _show(self, lease: _Lease, lease_id: str) -> StoredLease:
         return StoredLease(

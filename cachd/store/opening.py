@@ -101,6 +101,7 @@ async def open_ingest(
         plan=plan,
         source=source,
         journal=opened.journal,
+        credentialed_by=opened.content.credentialed_by,
         directory_fd=opened.directory_fd,
         done=_done(opened.content),
         linked=frozenset(opened.content.linked),
@@ -178,6 +179,7 @@ def _open(context: Context, header: Header, cell: list[Opened]) -> None:
             content.header,
             [part for parts in content.parts.values() for part in parts],
             content.linked.values(),
+            content.credentialed_by,
         )
         context.on_step("journal")
         directory_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -75,7 +75,10 @@ class Room:
                 "open by somebody (lsof +L1)"
             )
         if limits.free < limits.floor:
-            yield f"the volume has {limits.free} bytes free, below the floor of {limits.floor}"
+            yield (
+                f"the volume has {show_size(limits.free)} free, less than store.free_floor leaves "
+                f"to others ({show_size(limits.floor)})"
+            )
 
     def watermarks(self) -> tuple[int, int]:
         """High and low, in charged bytes."""
@@ -151,8 +154,8 @@ class Room:
         if plan.is_never:
             whole = needed + max(row.planned, row.allocated)
             return TooLarge(
-                f"the model needs {_show(whole)}, and the cache may never hold more than "
-                f"{_show(plan.ceiling)}",
+                f"the model needs {show_size(whole)}, and the cache may never hold more than "
+                f"{show_size(plan.ceiling)}",
                 hint="raise store.quota, lower store.free_floor, take a bigger volume, "
                 "or leave files out with an ignore pattern",
                 **facts,
@@ -167,7 +170,7 @@ class Room:
             why = "the rest is leased, pinned or being fetched"
             hint = "release leases or pins (`cachd ls`), wait, or raise store.quota"
         return NoSpace(
-            f"no room for {_show(needed)}: {_show(plan.shortfall)} are missing; {why}",
+            f"no room for {show_size(needed)}: {show_size(plan.shortfall)} are missing; {why}",
             hint=hint,
             **facts,
         )
@@ -261,7 +264,8 @@ def _sync_volume(root: str) -> None:
         os.close(fd)
 
 
-def _show(size: int) -> str:
+def show_size(size: int) -> str:
+    """Bytes for people: ``45.4 GiB``."""
     amount = float(size)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if amount < 1024:

@@ -58,6 +58,8 @@ async def find_candidates(
     files = [file for file in plan.files if file.path not in known and file.size]
     found: dict[str, Candidate] = {}
     for row in _relatives(context, ref, plan.revision):
+        if row.info.is_credentialed and not plan.is_credentialed:
+            continue
         manifest = await _manifest(context, row)
         if manifest is None:
             continue
@@ -69,7 +71,7 @@ async def find_candidates(
             if had is not None and file.path not in found and _is_same(file, had, is_same):
                 found[file.path] = Candidate(_whole(had), tree / file.path, row)
     blobs = [file for file in files if file.path not in found and _sha256(file)]
-    found.update(await _among_blobs(context, ref, blobs))
+    found.update(await _among_blobs(context, ref, blobs, may=plan.is_credentialed))
     return list(found.values())
 
 
@@ -116,8 +118,9 @@ def _sha256(file: PlannedFile) -> str | None:
 
 
 async def _among_blobs(
-    context: Context, ref: Ref, files: Sequence[PlannedFile]
+    context: Context, ref: Ref, files: Sequence[PlannedFile], *, may: bool
 ) -> dict[str, Candidate]:
+    """``may``: what needed credentials may be linked as well, within its origin."""
     if not files:
         return {}
     blobs = await context.threads.run(_stat_blobs, context.layout, files)
@@ -128,7 +131,9 @@ async def _among_blobs(
             continue
         source, inode = blobs[file.path]
         row = holders.get(inode)
-        if row is None or (row.info.is_credentialed and row.info.ref.origin != ref.origin):
+        if row is None or (
+            row.info.is_credentialed and (not may or row.info.ref.origin != ref.origin)
+        ):
             continue
         manifest = await _manifest(context, row)
         for had in manifest.files if manifest is not None else ():

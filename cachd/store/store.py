@@ -146,6 +146,11 @@ class Store:
         rows = sorted(self._index.snapshots.values(), key=lambda row: not row.is_current)
         return [self._show(row) for row in rows]
 
+    def revisions(self, key: str) -> list[StoredSnapshot]:
+        """One key's; the current one first, then by last use."""
+        rows = sorted(self._index.revisions(key), key=lambda row: not row.is_current)
+        return [self._show(row) for row in rows]
+
     def _show(self, row: Row) -> StoredSnapshot:
         return show(self._opened, row)
 
@@ -270,7 +275,7 @@ class Store:
         self, key: str, revision: str | None, holder: str, ttl: float | None
     ) -> StoredLease:
         """Never evict that revision (None: the current one) for ``ttl`` seconds (None: as the
-        settings say). Raises ModelUnknown, InvalidError, DiskError."""
+        settings say). Raises ModelUnknown, InvalidError, TooManyLeases, DiskError."""
         row = self._require(key, revision)
         self._opened.recency.touch(row)
         return await self._opened.leases.grant(row, holder, ttl)
@@ -291,6 +296,10 @@ class Store:
 
     def leases(self, key: str | None = None) -> list[StoredLease]:
         return self._opened.leases.all(key)
+
+    def lease_count(self, key: str | None = None) -> int:
+        """Of one key or all, without looking at each."""
+        return self._opened.leases.count(key)
 
     # --- rounds of the background, which tests and administrators may call too -------------------
 

@@ -126,7 +126,7 @@ class MemoryCache:
                 snapshot = await asyncio.shield(flight)
             finally:
                 self.waiting[key] -= 1
-        lease = await self.lease(key, caller, ask.lease) if ask.lease else None
+        lease = self._grant(key, ask.lease) if ask.lease else None
         yield Event(name="ready", answer=self._answer(ask.uri, snapshot, result, lease))
 
     def _board(self, uri: str) -> asyncio.Task[Snapshot]:
@@ -203,8 +203,18 @@ class MemoryCache:
             raise ModelUnknown(f"no model {key}", hint="ask for it")
         return self.snapshots[key]
 
-    async def model(self, key: str, caller: Caller) -> tuple[ModelInfo, Snapshot | None]:
-        snapshot = self._known(key)
+    async def model(
+        self,
+        key: str,
+        caller: Caller,
+        *,
+        revision: str | None = None,
+        lease_id: str | None = None,
+    ) -> tuple[ModelInfo, Snapshot | None]:
+        try:
+            snapshot = await self.readable(key, caller, revision=revision, lease_id=lease_id)
+        except Forbidden:
+            raise ModelUnknown(f"no model {key}", hint="ask for it") from None
         return self._info(key), snapshot
 
     async def readable(
@@ -235,14 +245,22 @@ class MemoryCache:
         self.pins.discard(key)
 
     async def lease(
-        self, key: str, caller: Caller, request: LeaseRequest, revision: str | None = None
+        self,
+        key: str,
+        caller: Caller,
+        request: LeaseRequest,
+        revision: str | None = None,
+        lease_id: str | None = None,
     ) -> Lease:
-        snapshot = self._known(key)
+        snapshot = await self.readable(key, caller, revision=revision, lease_id=lease_id)
+        return self._grant(snapshot.key, request)
+
+    def _grant(self, key: str, request: LeaseRequest) -> Lease:
         ttl = request.ttl or 3600.0
         lease = Lease(
             id=secrets.token_urlsafe(16),
             key=key,
-            revision=snapshot.revision,
+            revision=self.snapshots[key].revision,
             holder=request.holder,
             ttl=ttl,
             expires_in=ttl,
@@ -291,6 +309,7 @@ class MemoryCache:
             "needed": needed or 0,
             "free": 100,
             "quota": 1000,
+            "free_floor": 100,
             "allocated": 900,
             "reserved": 0,
             "evict": [victim],

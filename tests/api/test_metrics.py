@@ -32,6 +32,7 @@ def exercised() -> Metrics:
     metrics = Metrics()
     metrics.requested("ask", 200, 0.01)
     metrics.looked_up("hit")
+    metrics.refused("uid")
     metrics.received("s3", 5)
     metrics.phase("fetch", 1.5)
     metrics.retried("origin_busy")

@@ -121,6 +121,7 @@ class FakeDaemon:
                 web.get("/v1/models/{key}/archive.tar", self._archive),
                 web.post("/v1/import", self._import),
                 web.post("/v1/plan", self._plan),
+                web.post("/v1/key", self._key),
                 web.post("/v1/gc", self._gc),
                 web.get("/openapi.json", self._openapi),
             ]
@@ -272,13 +273,20 @@ class FakeDaemon:
 
     async def _show(self, request: web.Request) -> web.Response:
         model = self._model(request)
-        if self.script.hide_page:
-            return _problem(403, code="forbidden", detail="not yours")
+        if self.script.hide_page and request.headers.get("Cachd-Lease") not in self.script.leases:
+            return _problem(404, code="model_unknown", detail="not yours")
+        if request.query.get("revision") not in (None, model.revision):
+            return _problem(404, code="model_unknown", detail="no such revision")
         files: list[dict[str, Any]] = [
             {"path": f.path, "size": f.size, "etag": None, "blocks": len(f.blocks), "digests": {}}
             for f in model.manifest.files
         ]
-        return web.json_response({**_row(model), "manifest_files": files, "metadata": {}})
+        page = {**_row(model), "manifest_files": files, "metadata": {}}
+        if request.query.get("blocks") == "true":
+            page["block_size"] = model.manifest.block_size
+            for file, listed in zip(model.manifest.files, files, strict=True):
+                listed["checksums"] = list(file.blocks)
+        return web.json_response(page)
 
     async def _remove(self, request: web.Request) -> web.Response:
         model = self._model(request)
@@ -352,6 +360,10 @@ class FakeDaemon:
     async def _plan(self, request: web.Request) -> web.Response:
         self.script.asks.append(await request.json())
         return web.json_response(self.script.plan)
+
+    async def _key(self, request: web.Request) -> web.Response:
+        uri = str((await request.json())["uri"]).removeprefix("cachd+")
+        return web.json_response(make_ref(uri=uri, origin="fake", is_default_origin=True).to_json())
 
     async def _gc(self, request: web.Request) -> web.Response:
         body = await request.json()

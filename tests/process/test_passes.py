@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness import Daemon, UnixConnection, call, eventually, running
+from tests.process.origin import CountingOrigin
+from tests.servers.s3 import LISTABLE_BUCKET, S3Server
 
 
 @contextmanager
@@ -220,3 +224,116 @@ def test_no_fetch_begins_once_the_drain_has(tmp_path: Path) -> None:
             reading.join(10)
             asking.close()
     assert answers == ["draining"]
+
+
+def test_who_may_only_list_is_given_nothing(daemons: Any, seaweed: S3Server) -> None:
+    """A bucket that anybody may list and only some may read."""
+    daemon = daemons(FRESHNESS_INTERVAL="0").start()
+    seaweed.make_bucket({f"only-listed/{n}.bin": b"private" for n in range(3)}, LISTABLE_BUCKET)
+    body = {"uri": f"s3://{LISTABLE_BUCKET}/only-listed", "options": {"endpoint": seaweed.endpoint}}
+    keys = {"access_key_id": seaweed.access_key, "secret_access_key": seaweed.secret_key}
+    nobody = {"anonymous": True}
+    assert daemon.ask(**body, credentials=nobody).status in (401, 403)
+    answer = daemon.ask(**body, credentials=keys)
+    assert answer.status == 200, answer.body
+    refused = daemon.ask(**body, credentials=nobody, lease={})
+    assert refused.status in (401, 403), refused.body
+    (model,) = daemon.admin("GET", "/v1/models").json()["models"]
+    assert model["credentialed"]
+
+
+def test_bytes_that_took_a_pass_are_published_as_such(
+    daemons: Any, origin: CountingOrigin
+) -> None:
+    """The flight begins without a pass and ends with one: what it publishes is not public."""
+    daemon = daemons(FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="3600").start()
+    origin.bodies["/m.bin"] = os.urandom(40 << 20)
+    origin.hold(after=2 << 20)
+    uri = f"{origin.url}/m.bin"
+    host = origin.url.removeprefix("http://")
+    first = UnixConnection(daemon.socket)
+    first.request("POST", "/v1/models", json.dumps({"uri": uri}))
+    assert origin.held.wait(20)
+    replies: list[Any] = []
+    headers = {"headers": {host: {"Authorization": "Bearer x"}}}
+    second = threading.Thread(target=lambda: replies.append(daemon.ask(uri, credentials=headers)))
+    second.start()
+    eventually(lambda: origin.requests["HEAD", "/m.bin"] >= 2)
+    first.close()
+    eventually(lambda: "status=499" in daemon.log())
+    origin.release()
+    second.join(40)
+    assert replies[0].status == 200, replies[0].body
+    (model,) = daemon.admin("GET", "/v1/models").json()["models"]
+    assert model["credentialed"]
+
+
+def test_tenants_are_kept_apart_where_nothing_tells_states_apart(
+    daemons: Any, origin: CountingOrigin
+) -> None:
+    """No ETag, no date, the same size: only the caller's pass tells one tenant's bytes from the
+    other's."""
+    daemon = daemons(FRESHNESS_INTERVAL="0").start()
+    bodies = {"Bearer a": b"a" * 5000, "Bearer b": b"b" * 5000}
+
+    def answer(handler: Any, *, with_body: bool) -> None:
+        body = bodies[handler.headers["Authorization"]]
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/octet-stream")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        if with_body:
+            handler.wfile.write(body)
+
+    origin._answer = answer  # type: ignore[method-assign]
+    host = origin.url.removeprefix("http://")
+    for token in ("Bearer a", "Bearer b", "Bearer a"):
+        reply = daemon.ask(
+            f"{origin.url}/m.bin", credentials={"headers": {host: {"Authorization": token}}}
+        )
+        assert reply.status == 200, reply.body
+        assert Path(reply.json()["path"], "m.bin").read_bytes() == bodies[token]
+        assert not reply.json()["validated"]
+
+
+def test_the_queue_is_bounded_and_prefetches_leave_room(
+    daemons: Any, origin: CountingOrigin
+) -> None:
+    daemon = daemons(FETCH_MAX_CONCURRENT_MODELS="2", FETCH_MAX_QUEUED_MODELS="2").start()
+    for n in range(6):
+        origin.bodies[f"/{n}.bin"] = os.urandom(1 << 20)
+    origin.hold(after=0)
+    states = [daemon.ask(f"{origin.url}/{n}.bin", wait=False).status for n in range(3)]
+    assert states == [202, 202, 202]
+    assert origin.held.wait(20)
+    refused = daemon.ask(f"{origin.url}/4.bin", wait=False)
+    assert (refused.status, refused.json()["code"]) == (503, "overloaded")
+    # The same again is no new one.
+    assert daemon.ask(f"{origin.url}/1.bin", wait=False).status == 202
+    usage = daemon.admin("GET", "/v1/models").json()["store"]
+    assert usage["flights_in_flight"] == 1
+    origin.release()
+    for n in range(3):
+        assert daemon.ask(f"{origin.url}/{n}.bin").status == 200
+
+
+def test_stalled_imports_hold_up_nobody(daemons: Any, origin: CountingOrigin) -> None:
+    daemon = daemons().start()
+    stalled = []
+    for n in range(12):
+        connection = UnixConnection(daemon.admin_socket)
+        connection.putrequest("POST", f"/v1/import?uri=s3://models/{n}")
+        connection.putheader("Content-Type", "application/x-tar")
+        connection.putheader("Content-Length", str(1 << 30))
+        connection.endheaders()
+        info = tarfile.TarInfo("w.bin")
+        info.size = 1 << 29
+        connection.send(info.tobuf() + bytes(64 * 1024))
+        stalled.append(connection)
+    eventually(lambda: len(list((daemon.root / "ingest").iterdir())) == 12)
+    origin.bodies["/m.bin"] = b"x" * 1000
+    assert daemon.ask(f"{origin.url}/m.bin").status == 200
+    assert call(daemon.socket, "GET", "/v1/models", timeout=10).status == 200
+    for connection in stalled:
+        connection.close()
+    eventually(lambda: not list((daemon.root / "ingest").iterdir()), 20)

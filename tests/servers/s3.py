@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 ACCESS_KEY = "testkey"
 SECRET_KEY = "testsecret"
 PUBLIC_BUCKET = "public"
+LISTABLE_BUCKET = "listable"
+"""Anybody lists it; reading takes a signature."""
 
 # It holds the parsed service model, which takes long to load.
 _SESSION = botocore.session.Session()
@@ -108,7 +110,11 @@ def start_seaweed(folder: Path, certificates: Certificates) -> S3Server | None:
                     },
                     {
                         "name": "anonymous",
-                        "actions": [f"Read:{PUBLIC_BUCKET}", f"List:{PUBLIC_BUCKET}"],
+                        "actions": [
+                            f"Read:{PUBLIC_BUCKET}",
+                            f"List:{PUBLIC_BUCKET}",
+                            f"List:{LISTABLE_BUCKET}",
+                        ],
                     },
                 ]
             }

@@ -209,7 +209,11 @@ def test_no_tar_at_all(unpacking: Unpacking, data: bytes) -> None:
         unpacking.run(data)
 
 
-@pytest.mark.parametrize("data", [b"", b"hello", b"PK\x05\x06", zip_of({"a": b"b"})[:-30]])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"PK\x05\x06", zip_of({"a": b"b"})[:-30]],
+    ids=["empty", "text", "end mark", "cut"],
+)
 def test_no_zip_at_all(unpacking: Unpacking, data: bytes) -> None:
     with pytest.raises(ArchiveInvalid, match="The file format is not valid"):
         unpacking.run(data, "zip")
