@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 _LENGTH = struct.Struct("!I")
 MAX_MESSAGE = 512 * 1024 * 1024
 
+DECODE_HERE = 256 * 1024
+"""Bytes of a message up to which the event loop decodes it; a thread does with longer ones."""
+
 Message = dict[str, Any]
 
 
@@ -114,6 +117,10 @@ async def _receive(reader: asyncio.StreamReader) -> Message | None:
         body = await reader.readexactly(length)
     except (EOFError, ConnectionError):  # asyncio's IncompleteReadError is an EOFError
         return None
+    if length > DECODE_HERE:
+        import asyncio  # noqa: PLC0415  (a worker is smaller without it)
+
+        return await asyncio.to_thread(_decode, body)
     return _decode(body)
 
 

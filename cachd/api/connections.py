@@ -114,7 +114,7 @@ async def serve_limited(
     those of the runner's own connections. Whoever calls closes what this returns."""
     server = runner.server
     assert server is not None, "the runner is not set up"
-    serving = await asyncio.get_running_loop().create_unix_server(
+    serving = await asyncio.get_running_loop().create_server(
         lambda: _Connection(server, gate, options), sock=sock, backlog=ACCEPTS
     )
     # The event loop takes the backlog for the number of connections to accept in one go.

@@ -111,9 +111,7 @@ async def show(request: web.Request) -> web.StreamResponse:
     key = key_of(request)
     caller = context.caller(request)
     cache = context.cache(request)
-    info, snapshot = await cache.model(
-        key, caller, revision=revision, lease_id=lease_of(request)
-    )
+    info, snapshot = await cache.model(key, caller, revision=revision, lease_id=lease_of(request))
     extra = {}
     if caller.role == "admin":
         extra["lease_list"] = [wire.lease(lease) for lease in cache.lease_list(key)]

@@ -70,7 +70,7 @@ def ask(
             is_late = deadline is not None and time.monotonic() >= deadline
             if not (is_late and isinstance(error, DaemonUnreachable)):
                 if wait_daemon and not patience.is_waiting and is_passing(error):
-                    display.say(f"{error.message}; waiting up to {wait_daemon:g} s for the daemon")
+                    display.say(f"{error.message}; waiting up to {wait_daemon:g} s for it")
                 patience.pause(error)
 
 

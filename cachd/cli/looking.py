@@ -54,10 +54,9 @@ def show(arguments: argparse.Namespace) -> int:
         print(render.table(header, rows, right=_RIGHT, width=terminal_width(), flexible="FILE"))
     leases = model.get("lease_list") or []
     if leases:
-        header = ("LEASE", "HOLDER", "REVISION", "ENDS IN")
+        # Without their ids: an id is a pass to read.
         held = [
             (
-                str(lease.get("id", "-"))[:12],
                 lease.get("holder") or "-",
                 str(lease.get("revision", ""))[:12],
                 render.duration(lease.get("expires_in")),
@@ -65,7 +64,7 @@ def show(arguments: argparse.Namespace) -> int:
             for lease in leases
         ]
         print()
-        print(render.table(header, held))
+        print(render.table(("LEASED BY", "REVISION", "ENDS IN"), held))
     return 0
 
 

@@ -44,7 +44,7 @@ def check_config(arguments: argparse.Namespace) -> int:
     else:
         import yaml  # noqa: PLC0415
 
-        text = yaml.safe_dump(_plain(settings.model_dump()), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
         print("# effective settings")
         print(text)
         print(f"# root: {root}\n# socket: {socket}\n# admin socket: {admin}")
@@ -115,10 +115,12 @@ def _problems(root: Path, socket: Path) -> list[str]:
 
 def _plain(value: Any) -> Any:
     """Plain types for YAML, sizes as people write them."""
-    from pydantic import ByteSize  # noqa: PLC0415
+    from pydantic import BaseModel, ByteSize  # noqa: PLC0415
 
     from cachd.settings import Share, show_bytes  # noqa: PLC0415
 
+    if isinstance(value, BaseModel):
+        return {name: _plain(item) for name, item in value}
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

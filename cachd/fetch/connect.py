@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cachd.errors import CachdError, OriginError, OriginTls, OriginUnreachable, UriInvalid
 from cachd.fetch.head import read_head
+from cachd.fetch.recent import Recent
 from cachd.fetch.transport import Transport
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ KEEP_ALIVE = 20.0
 
 _IDLE_MOST = 64
 _TARGETS_MOST = 256
+_REMEMBERED = 32
+"""Names, and TLS contexts (some 0.5 MiB each), that are kept: callers may bring any number."""
+
+_Addresses = list[tuple[int, tuple[str, int]]]
 
 
 class Guard(Protocol):
@@ -83,8 +88,8 @@ class Connector:
         self._lock = threading.Lock()
         self._targets: dict[tuple[str, str, int, bool, str], Target] = {}
         self._idle: dict[Target, list[Transport]] = {}
-        self._names: dict[tuple[str, int], tuple[float, list[tuple[int, tuple[str, int]]]]] = {}
-        self._contexts: dict[tuple[bool, str], ssl.SSLContext] = {}
+        self._names: Recent[tuple[str, int], tuple[float, _Addresses]] = Recent(_REMEMBERED)
+        self._contexts: Recent[tuple[bool, str], ssl.SSLContext] = Recent(_REMEMBERED)
 
     def target(self, scheme: str, host: str, port: int, *, verify: bool, ca_pem: str) -> Target:
         """Where to connect for an origin; raises EgressForbidden for a name that is not allowed."""
@@ -167,7 +172,7 @@ class Connector:
             sock.close()
             raise
 
-    def _look_up(self, host: str, port: int, *, check: bool) -> list[tuple[int, tuple[str, int]]]:
+    def _look_up(self, host: str, port: int, *, check: bool) -> _Addresses:
         """Vetted (family, address) pairs; the connection goes to one of these, never to a name."""
         now = time.monotonic()
         cached = self._names.get((host, port))
@@ -186,7 +191,7 @@ class Connector:
                 (int(family), (str(address[0]), int(address[1])))
                 for family, _, _, _, address in found
             ]
-            self._names[(host, port)] = (now + NAME_TTL, addresses)
+            self._names.put((host, port), (now + NAME_TTL, addresses))
         if check:
             for _, (ip, _) in addresses:
                 self._guard.check_address(ip, host)
@@ -238,7 +243,7 @@ class Connector:
                 if not target.verify:
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE
-                self._contexts[key] = context
+                self._contexts.put(key, context)
         return context
 
 
@@ -252,7 +257,7 @@ def _check_literal(guard: Guard, host: str) -> None:
 
 
 def _connect_any(
-    addresses: list[tuple[int, tuple[str, int]]],
+    addresses: _Addresses,
     where: str,
     end: float,
     watch: Callable[[socket.socket], None],

@@ -3,31 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachd.errors import CachdError, Cancelled, DeadlineExceeded, InternalError
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
+from cachd.fetch.orders import extra_patience, introduction
 from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
+from cachd.fetch.preempt import Preemption
+from cachd.fetch.release import THREAD_PATIENCE, release, until_done
 from cachd.fetch.retry import RetryPolicy
 from cachd.fetch.schedule import Priority, Scheduler, Unit
-from cachd.fetch.transfer import Transfer
+from cachd.fetch.transfer import Transfer, start_files
 from cachd.fetch.tree import clear_archive, prepare_tree, prepare_unpack
 from cachd.model import Digest, ManifestFile
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cachd.channel import Message
     from cachd.model import Auth
     from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
-CANCEL_PATIENCE = 1.0
-"""Seconds after which a worker that doesn't let go of a cancelled job is killed."""
+T = TypeVar("T")
 
 TASKS_PER_WORKER = 2
 """Files whose digests one worker computes at the same time."""
@@ -65,6 +68,7 @@ class Mover:
             on_message=self._on_message,
             on_gone=self._on_gone,
         )
+        self._preemption = Preemption(self._scheduler, self._pool)
         self._transfers: dict[str, Transfer] = {}
         self._numbers = itertools.count(1)
         self.tasks = LocalTasks(
@@ -86,6 +90,7 @@ class Mover:
     async def stop(self) -> None:
         """End the workers. Jobs that still run fail with Cancelled; bounded by about 3 s."""
         self._is_stopping = True
+        self._preemption.close()
         for transfer in list(self._transfers.values()):
             transfer.fail(Cancelled("cachd stops; what is in place is kept"))
         for task in list(self._grows):
@@ -100,23 +105,24 @@ class Mover:
         was journalled. Raises CachdError: what the origin, the disk or the job's callbacks said,
         DeadlineExceeded, ContentError (what is on disk is wrong: don't resume from it).
         """
-        if self._is_stopping or job.id in self._transfers:
-            raise InternalError(f"job {job.id} can't be taken up")
+        self._check_fit(job)
         started = time.monotonic()
-        await asyncio.to_thread(prepare_tree, job.tree, job.plan)
-        transfer = Transfer(job, self._policy, self)
+        await _in_thread(prepare_tree, job.tree, job.plan)
+        # A large model's share of the event loop's time would hold everybody else up.
+        files, units = await asyncio.to_thread(start_files, job, int(self._settings.part_size))
+        self._check_fit(job)
+        transfer = Transfer(job, self._policy, self, files)
         self._transfers[job.id] = transfer
         job.listen(lambda auth: self._on_auth(job, auth))
         job.progress.state = "queued"
         limit = asyncio.timeout(self._settings.deadline or None)
         try:
-            units = transfer.initial_units(int(self._settings.part_size))
             self._scheduler.add(job.id, job.origin, job.priority, units)
             self._dispatch()
             async with limit:
                 await transfer.run()
                 fetched = transfer.fetched_at or time.monotonic()
-                files = await self._finish(job, transfer)
+                done = await self._finish(job, transfer)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -128,15 +134,21 @@ class Mover:
             job.listen(None)
             self._scheduler.remove(job.id)
             del self._transfers[job.id]
-            await self._release(job.id)
-            self._dispatch()
+            try:
+                await release(self._pool, job.id)
+            finally:
+                self._dispatch()
         job.progress.state = "done"
         ended = time.monotonic()
         return FetchResult(
-            files=files,
+            files=done,
             fetched_bytes=job.progress.received,
             timings={"fetch": fetched - started, "verify": ended - fetched},
         )
+
+    def _check_fit(self, job: FetchJob) -> None:
+        if self._is_stopping or job.id in self._transfers:
+            raise InternalError(f"job {job.id} can't be taken up")
 
     def set_priority(self, job: FetchJob, priority: Priority) -> None:
         """From now on; parts under way go on."""
@@ -153,12 +165,13 @@ class Mover:
         }
 
     async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
-        files = tuple(file.to_manifest() for file in transfer.files)
         if not job.plan.unpack:
-            return files
+            return await asyncio.to_thread(
+                lambda: tuple(file.to_manifest() for file in transfer.files)
+            )
         job.progress.state = "unpacking"
         archive = job.plan.files[0]
-        place = await asyncio.to_thread(prepare_unpack, job.tree, archive.path)
+        place = await _in_thread(prepare_unpack, job.tree, archive.path)
         answer = await self.tasks.run(
             job.id,
             {
@@ -170,7 +183,7 @@ class Mover:
             },
             None,
         )
-        await asyncio.to_thread(clear_archive, job.tree)
+        await _in_thread(clear_archive, job.tree)
         return tuple(
             ManifestFile(
                 path=data["path"],
@@ -181,28 +194,6 @@ class Mover:
             )
             for data in answer["files"]
         )
-
-    async def _release(self, job: str) -> None:
-        """Take the job from the workers; kill one that doesn't let go, for it may still write."""
-        waits = []
-        for worker in list(self._pool.workers):
-            if job in worker.jobs and not worker.is_gone:
-                worker.jobs.discard(job)
-                event = worker.cancels[job] = asyncio.Event()
-                worker.send({"do": "cancel", "job": job})
-                waits.append(asyncio.create_task(self._await_release(worker, job, event)))
-        if waits:
-            await asyncio.shield(asyncio.gather(*waits))
-
-    async def _await_release(self, worker: WorkerHandle, job: str, event: asyncio.Event) -> None:
-        try:
-            await asyncio.wait_for(event.wait(), CANCEL_PATIENCE)
-        except TimeoutError:
-            self._pool.kill(worker, "it doesn't let go of a cancelled job")
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(event.wait(), CANCEL_PATIENCE)
-        finally:
-            worker.cancels.pop(job, None)
 
     # --- work to workers -----------------------------------------------------------------------
 
@@ -242,6 +233,7 @@ class Mover:
         while self._pool.has_room and (found := self._scheduler.next()) is not None:
             job, unit = found
             self._assign(self._pool.pick(self._transfers[job].job.origin), job, unit)
+        self._preemption.look()
         self._spread_bandwidth()
         self._metrics.connections(self._scheduler.running)
         self._metrics.waiting(self._scheduler.waiting)
@@ -256,6 +248,7 @@ class Mover:
         batch = Batch(
             next(self._numbers), job_id, job.origin, unit, transfer.recovery.generation, now
         )
+        batch.patience = extra_patience(job, self._settings)
         worker.batches[batch.number] = batch
         parts = [transfer.describe(part) for part in unit.parts]
         worker.send({"do": "batch", "job": job_id, "batch": batch.number, "parts": parts})
@@ -266,24 +259,7 @@ class Mover:
         if job.id in worker.jobs:
             return
         worker.jobs.add(job.id)
-        connect = job.plan.connect
-        tree = job.tree.parent / "archive" if job.plan.unpack else job.tree
-        worker.send(
-            {
-                "do": "job",
-                "job": job.id,
-                "tree": str(tree),
-                "s3": job.is_s3,
-                "auth": asdict(job.auth),
-                "connect": {
-                    "verify": connect.verify,
-                    "ca_pem": connect.ca_pem,
-                    "connect_timeout": connect.connect_timeout,
-                    "read_timeout": connect.read_timeout,
-                },
-                "clock_offset": transfer.clock_offset,
-            }
-        )
+        worker.send(introduction(job, transfer.clock_offset, self._settings))
 
     def _on_auth(self, job: FetchJob, auth: Auth) -> None:
         transfer = self._transfers.get(job.id)
@@ -397,3 +373,8 @@ class Mover:
             if transfer is not None and not transfer.is_over:
                 transfer.on_worker_died(batch)
         self._dispatch()
+
+
+async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:
+    """Of work at the tree: it has ended when the caller, cancelled or not, goes on."""
+    return await until_done(asyncio.to_thread(function, *arguments), THREAD_PATIENCE)

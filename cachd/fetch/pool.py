@@ -31,7 +31,11 @@ _ORIGINS_REMEMBERED = 256
 
 @dataclass(eq=False, slots=True)
 class Batch:
-    """A unit that a worker has. ``moved`` is when it last received a byte (monotonic)."""
+    """A unit that a worker has. ``moved`` is when it last received a byte (monotonic).
+
+    ``patience``: seconds that it may be silent beyond what the settings allow. ``is_given_up``: the
+    worker was told to end it for another model.
+    """
 
     number: int
     job: str
@@ -41,6 +45,8 @@ class Batch:
     moved: float
     received: dict[int, int] = field(default_factory=dict)
     is_growing: bool = False
+    patience: float = 0.0
+    is_given_up: bool = False
 
 
 class WorkerHandle:
@@ -213,7 +219,8 @@ class WorkerPool:
         if now - worker.heard > PING_AFTER:
             worker.send({"do": "ping"})
         for batch in worker.batches.values():
-            if not batch.is_growing and now - batch.moved > self._stuck_after:
+            patience = self._stuck_after + batch.patience
+            if not batch.is_growing and now - batch.moved > patience:
                 return f"a part has been stuck for {now - batch.moved:.0f} s"
         return ""
 

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     from cachd.fetch.schedule import Unit
 
 _FLUSH_PATIENCE = 5.0
+_FILES_AT_ONCE = 1000
+
+
+def start_files(job: FetchJob, part_size: int) -> tuple[list[FileState], list[Unit]]:
+    """The files at the beginning, and what is left to fetch of them. Pure."""
+    files = [
+        FileState.start(index, planned, job.done.get(planned.path, ()))
+        for index, planned in enumerate(job.plan.files)
+    ]
+    return files, make_units(plan_parts(job.plan.files, job.done, part_size))
 
 
 class Floor(Protocol):
@@ -48,17 +58,16 @@ class Floor(Protocol):
 class Transfer:
     """The state of one FetchJob."""
 
-    def __init__(self, job: FetchJob, policy: RetryPolicy, floor: Floor) -> None:
+    def __init__(
+        self, job: FetchJob, policy: RetryPolicy, floor: Floor, files: list[FileState]
+    ) -> None:
         self.job = job
         self._floor = floor
         self._pending: list[PartDone] = []
         self._journal_wanted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.files = [
-            FileState.start(index, planned, job.done.get(planned.path, ()))
-            for index, planned in enumerate(job.plan.files)
-        ]
+        self.files = files
         self._open = self._incomplete = len(self.files)
         self.clock_offset = 0.0
         self.fetched_at: float | None = None
@@ -79,18 +88,16 @@ class Transfer:
         self._bytes = sum(file.progress for file in self.files)
         progress.note(self._bytes)
 
-    def initial_units(self, part_size: int) -> list[Unit]:
-        """What is left to fetch."""
-        return make_units(plan_parts(self.job.plan.files, self.job.done, part_size))
-
     async def run(self) -> None:
         """Until every file is in place and verified. Raises what made it fail."""
         self._spawn(self._journal(), "journal")
         if not self.files:
             self._ended.set_result(None)
-        for file in self.files:
-            self._complete_if_whole(file)
         try:
+            for count, file in enumerate(self.files):
+                self._complete_if_whole(file)
+                if count % _FILES_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             await self._ended
         finally:
             self.recovery.close()

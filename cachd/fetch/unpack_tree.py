@@ -96,7 +96,11 @@ class Tree:
     def count_member(self) -> None:
         """One more member of any kind. Raises ArchiveLimit."""
         self._members += 1
-        if self._members > self._limits.max_members:
+        self.check_members(self._members)
+
+    def check_members(self, count: int) -> None:
+        """Whether an archive of ``count`` members is within the limit. Raises ArchiveLimit."""
+        if count > self._limits.max_members:
             raise ArchiveLimit(
                 f"{self._archive_name} has more than {self._limits.max_members} members",
                 hint="an operator can raise sources.archive.max_members",

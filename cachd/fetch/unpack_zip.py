@@ -27,6 +27,8 @@ MAX_DIRECTORY = 64 * 1024 * 1024
 _END = struct.Struct("<4s4H2LH")
 _END64_LOCATOR = struct.Struct("<4sLQL")
 _END64 = struct.Struct("<4sQ2H2L4Q")
+_ENTRY = b"PK\x01\x02"
+_ENTRY_LEAST = 46
 _MAX_COMMENT = 65535
 _MAX_LINK = 4096
 # LZMA in a zip has no bound on its memory.
@@ -36,8 +38,7 @@ _ENCRYPTED = 0x1 | 0x40 | 0x2000
 
 def unpack_zip(file: BinaryIO, tree: Tree, name: str) -> None:
     """Every member into ``tree``. Raises ArchiveInvalid, PathUnsafe, ArchiveLimit."""
-    if _directory_size(file, name) > MAX_DIRECTORY:
-        raise ArchiveLimit(f"the directory of {name} is longer than {MAX_DIRECTORY >> 20} MiB")
+    _check_directory(file, tree, name)
     with _reading(name):
         archive = zipfile.ZipFile(file)
     with archive:
@@ -71,15 +72,32 @@ def _reading(name: str) -> Iterator[None]:
         raise damaged(name, "its directory or a member is damaged") from error
 
 
-def _directory_size(file: BinaryIO, name: str) -> int:
-    """Bytes of the central directory, as its end record says."""
+def _check_directory(file: BinaryIO, tree: Tree, name: str) -> None:
+    """Judge the central directory before zipfile makes an object of each of its members.
+
+    Raises ArchiveLimit, ArchiveInvalid.
+    """
+    at, size, count = _read_end(file, name)
+    if size > MAX_DIRECTORY:
+        raise ArchiveLimit(f"the directory of {name} is longer than {MAX_DIRECTORY >> 20} MiB")
+    tree.check_members(count)
+    # zipfile goes by the size, and the count may lie. No more members than marks of one.
+    start = file.seek(max(0, at - size - _END64.size - _END64_LOCATOR.size))
+    marks = file.read(at - start).count(_ENTRY) if size // _ENTRY_LEAST > count else count
+    tree.check_members(marks)
+    file.seek(0)
+
+
+def _read_end(file: BinaryIO, name: str) -> tuple[int, int, int]:
+    """Where the end record is, and the bytes and members of the directory as it says."""
     end = file.seek(0, os.SEEK_END)
     start = file.seek(max(0, end - _MAX_COMMENT - _END.size - _END64_LOCATOR.size))
     tail = file.read()
     at = tail.rfind(b"PK\x05\x06")
     if at < 0 or len(tail) - at < _END.size:
         raise damaged(name, "it is no zip file")
-    size = int(_END.unpack_from(tail, at)[5])
+    fields = _END.unpack_from(tail, at)
+    count, size = int(fields[4]), int(fields[5])
     locator = at - _END64_LOCATOR.size
     if locator >= 0 and tail[locator : locator + 4] == b"PK\x06\x07":
         offset = int(_END64_LOCATOR.unpack_from(tail, locator)[2])
@@ -89,9 +107,11 @@ def _directory_size(file: BinaryIO, name: str) -> int:
                 file.seek(place)
                 record = file.read(_END64.size)
                 if record.startswith(b"PK\x06\x06"):
-                    size = max(size if size != 0xFFFFFFFF else 0, int(_END64.unpack(record)[8]))
+                    fields = _END64.unpack(record)
+                    count = max(count if count != 0xFFFF else 0, int(fields[7]))
+                    size = max(size if size != 0xFFFFFFFF else 0, int(fields[8]))
     file.seek(0)
-    return size
+    return start + at, size, count
 
 
 def _take(archive: zipfile.ZipFile, member: zipfile.ZipInfo, tree: Tree, name: str) -> None:

@@ -20,6 +20,7 @@ from cachd.model import Auth, Plan, PlannedFile, Validator
 from cachd.names import check_tree
 from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
+from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from cachd.model import SourceOptions
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
-
-MAX_FILES = 500_000
 
 
 class FileSource:
@@ -149,7 +148,7 @@ def _resolve(request: SourceRequest, roots: Sequence[Path]) -> Plan:
 def _walk(base: Path, roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """(relative path, real path) of each regular file. Links are followed inside the roots."""
     pending = [("", base, frozenset({base}))]
-    count = 0
+    census = Census(str(base))
     while pending:
         prefix, directory, above = pending.pop()
         with os.scandir(directory) as entries:
@@ -165,9 +164,7 @@ def _walk(base: Path, roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
                         raise ContentError(f"the link {entry.path} leads in a circle")
                     pending.append((f"{prefix}{entry.name}/", real, above | {real}))
                 elif stat.S_ISREG(mode):
-                    count += 1
-                    if count > MAX_FILES:
-                        raise ContentError(f"{base} holds more than {MAX_FILES} files")
+                    census.count(f"{prefix}{entry.name}")
                     yield f"{prefix}{entry.name}", real
                 else:
                     raise ContentError(f"{entry.path} is neither a file nor a directory")

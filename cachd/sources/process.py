@@ -2,7 +2,9 @@
 libraries and their memory stay out of the daemon, and go when nobody needs them.
 
 In: ``{"settings": …}`` once, then ``{"id", "call", "request", "file"?}`` and ``{"id", "cancel"}``.
-Out: ``{"id", "result"}`` or ``{"id", "error"}``, in any order. It ends when its channel closes.
+Out: ``{"id", "result"}`` or ``{"id", "error"}``, in any order; before a long plan's result
+``{"id", "files"}`` with most of its files, so that no message keeps the daemon's loop for long. It
+ends when its channel closes.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ from cachd.sources.registry import Registry
 
 if TYPE_CHECKING:
     from cachd.channel import Message
+
+FILES_AT_ONCE = 2000
+"""Most files of a plan in one message."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +68,10 @@ class Host:
     async def _answer(self, number: int, message: Message) -> None:
         answer: Message
         try:
-            answer = {"id": number, "result": await self._call(message)}
+            result = await self._call(message)
+            if message["call"] == "resolve":
+                await self._send_ahead(number, result)
+            answer = {"id": number, "result": result}
         except CachdError as error:
             answer = {"id": number, "error": error.to_wire()}
         except asyncio.CancelledError:
@@ -79,6 +87,14 @@ class Host:
                 ).to_wire(),
             }
         await self._channel.send(answer)
+
+    async def _send_ahead(self, number: int, plan: dict[str, Any]) -> None:
+        files = plan["files"]
+        last = max(0, len(files) - 1) // FILES_AT_ONCE * FILES_AT_ONCE
+        for first in range(0, last, FILES_AT_ONCE):
+            ahead = files[first : first + FILES_AT_ONCE]
+            await self._channel.send({"id": number, "files": ahead})
+        plan["files"] = files[last:]
 
     async def _call(self, message: Message) -> Any:
         request = wire.request_from_json(message["request"])

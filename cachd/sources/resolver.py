@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from cachd.settings import SourcesSettings
     from cachd.sources.base import Location, SourceRequest
 
+MADE_HERE = 2000
+"""Files of a plan up to which the event loop makes it; a thread does with more."""
+
 CANCEL_PATIENCE = 3.0
 """Seconds that the process has to give up a call, before it counts as stuck and is killed."""
 
@@ -87,7 +90,10 @@ class Resolver:
         OriginUnreachable after ``resolve_timeout`` seconds, WorkerDied."""
         check_patterns(request.allow, "allow")
         check_patterns(request.ignore, "ignore")
-        return wire.plan_from_json(await self._call("resolve", request))
+        data = await self._call("resolve", request)
+        if len(data["files"]) > MADE_HERE:
+            return await asyncio.to_thread(wire.plan_from_json, data)
+        return wire.plan_from_json(data)
 
     async def probe(self, request: SourceRequest, plan_file: str) -> None:
         """Returns only if the request's caller may read ``plan_file`` at the source."""
@@ -172,6 +178,7 @@ class _Link:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._given_up: dict[int, asyncio.TimerHandle] = {}
+        self._files: dict[int, list[Any]] = {}
         self._reading = asyncio.get_running_loop().create_task(self._read())
 
     @property
@@ -190,6 +197,7 @@ class _Link:
         try:
             return await answer
         except asyncio.CancelledError:
+            self._files.pop(number, None)
             if self._waiting.pop(number, None) is not None and self.is_alive:
                 self.child.send({"id": number, "cancel": True})
                 self._given_up[number] = loop.call_later(CANCEL_PATIENCE, self.child.kill)
@@ -216,6 +224,11 @@ class _Link:
 
     def _take(self, message: Message) -> None:
         number = int(message["id"])
+        if "files" in message:
+            if number in self._waiting:
+                self._files.setdefault(number, []).extend(message["files"])
+            return
+        ahead = self._files.pop(number, None)
         timer = self._given_up.pop(number, None)
         if timer is not None:
             timer.cancel()
@@ -225,7 +238,10 @@ class _Link:
         if "error" in message:
             answer.set_exception(CachdError.from_wire(message["error"]))
         else:
-            answer.set_result(message["result"])
+            result = message["result"]
+            if ahead is not None:
+                result["files"] = ahead + result["files"]
+            answer.set_result(result)
 
 
 def _died() -> WorkerDied:

@@ -123,7 +123,7 @@ def check_partition(request: SourceRequest, endpoint: str, region: str) -> None:
         return
     if find_partition(region) != partition_of_origin(request.location.origin):
         raise InvalidError(
-            f"the region {region[:64]!r} is in another partition of AWS than the one that was named",
+            f"the region {region[:64]!r} is in another partition of AWS than the one named",
             field="options.region",
             hint="name the region in the request, or for the daemon as sources.s3.region",
         )

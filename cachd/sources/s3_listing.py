@@ -19,6 +19,7 @@ from cachd.errors import AccessError, ContentError, NotFound
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree
 from cachd.sources.archives import unpack_of
+from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
 from cachd.sources.s3_errors import no_model, status_of
 from cachd.sources.s3_location import object_url
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachd.sources.s3_client import S3Client
-
-MAX_FILES = 500_000
-"""Most objects of one model; more is a bucket that was meant to be a prefix."""
 
 
 async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
@@ -131,6 +129,7 @@ async def _list(
 ) -> list[PlannedFile]:
     """Every object below ``prefix``, page by page."""
     found: dict[str, PlannedFile] = {}
+    census = Census(client.address.uri)
     bucket = client.address.bucket
     pages = client.api.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     async for page in pages:
@@ -141,12 +140,8 @@ async def _list(
             path = key[len(prefix) :]
             if (key.endswith("/") and not size) or (path and not is_wanted(path, allow, ignore)):
                 continue
+            census.count(path)
             found[path] = _planned(client, key=key, path=path, size=size, etag=item.get("ETag"))
-            if len(found) > MAX_FILES:
-                raise ContentError(
-                    f"{client.address.uri} holds more than {MAX_FILES} objects",
-                    hint="name the model's own prefix, or narrow it by patterns",
-                )
     return list(found.values())
 
 

@@ -20,6 +20,8 @@ CONNECT_TIMEOUT = 15.0
 READ_TIMEOUT = 30.0
 """Seconds; KServe's default for S3 (``S3_READ_TIMEOUT``)."""
 
+TIMEOUT_MOST = 3600.0
+
 
 async def connect_of(
     options: SourceOptions, *, verify: bool = True, ca_bundle: Path | str | None = None
@@ -34,9 +36,14 @@ async def connect_of(
     return Connect(
         verify=verify if options.verify is None else options.verify,
         ca_pem=pem,
-        connect_timeout=options.connect_timeout,
-        read_timeout=options.read_timeout,
+        connect_timeout=_at_most(options.connect_timeout),
+        read_timeout=_at_most(options.read_timeout),
     )
+
+
+def _at_most(seconds: float | None) -> float | None:
+    """No library takes an arbitrary number."""
+    return None if seconds is None else min(TIMEOUT_MOST, seconds)
 
 
 def _read_bundle(path: Path) -> str:

@@ -33,7 +33,7 @@ from cachd.errors import (
 from cachd.model import Digest, Manifest, ManifestFile, Ref, make_ref
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 REVISION = "ab" * 16
@@ -63,6 +63,7 @@ class MemoryCache:
         self.asks: list[Ask] = []
         self.callers: list[Caller] = []
         self.reasons: list[str] = []
+        self.readers = 0
         self.followers: list[asyncio.Queue[dict[str, Any]]] = []
         self.imported: list[bytes] = []
 
@@ -288,8 +289,13 @@ class MemoryCache:
     def lease_list(self, key: str) -> list[Lease]:
         return [replace(e, id=e.id[:4] + "…") for e in self.held.values() if e.key == key]
 
-    def reading(self, snapshot: Snapshot) -> contextlib.AbstractContextManager[object]:
-        return contextlib.nullcontext()
+    @contextlib.contextmanager
+    def reading(self, snapshot: Snapshot) -> Iterator[None]:
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
 
     def name(self, ask: Ask, caller: Caller) -> Ref:
         return self.ref(ask.uri)

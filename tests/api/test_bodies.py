@@ -91,6 +91,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"uri": URI, "options": {"verify": 1}}, "options.verify", "request_invalid"),
     ({"uri": URI, "options": {"ca_pem": SECRET}}, "options.ca_pem", "request_invalid"),
     ({"uri": URI, "options": {"max_attempts": 0}}, "options.max_attempts", "request_invalid"),
+    ({"uri": URI, "options": {"max_attempts": 21}}, "options.max_attempts", "request_invalid"),
+    ({"uri": URI, "options": {"read_timeout": 0.5}}, "options.read_timeout", "request_invalid"),
+    ({"uri": URI, "options": {"read_timeout": 601}}, "options.read_timeout", "request_invalid"),
+    (
+        {"uri": URI, "options": {"connect_timeout": 1e9}},
+        "options.connect_timeout",
+        "request_invalid",
+    ),
     ({"uri": URI, "options": {"addressing": "x"}}, "options.addressing", "request_invalid"),
     ({"uri": URI, "lease": {"ttl": -1}}, "lease.ttl", "request_invalid"),
     ({"uri": URI, "lease": {"id": SECRET}}, "lease.id", "request_invalid"),
@@ -142,6 +150,8 @@ async def test_what_is_no_json_object_is_refused(
 async def test_a_misspelt_field_is_told_its_name(rig: Rig) -> None:
     reply = await rig.call("POST", "/v1/models", {"uri": URI, "credentails": {"token": SECRET}})
     assert reply.json()["hint"] == "did you mean credentials?"
+    reply = await rig.call("POST", "/v1/models", {"url": URI})
+    assert reply.json()["detail"] == "uri is missing; url is no field"
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
+from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -329,3 +332,90 @@ async def test_a_body_without_end_is_waited_for_and_given_up(
             return sock.recv(65536)
 
     assert b"deadline_exceeded" in await asyncio.to_thread(talk)
+
+
+async def test_a_lease_is_a_pass_to_the_page_and_to_another_lease(rig: Rig) -> None:
+    key = rig.cache.store(URI, FILES, is_private=True)
+    lease = (await rig.ask(URI, lease={"holder": "me"})).json()["lease"]
+    page, leases = f"/v1/models/{key}", f"/v1/models/{key}/leases"
+    assert (await rig.call("GET", page)).status == 404
+    assert (await rig.call("POST", leases, {})).status == 403
+    for wrong in ({"Cachd-Lease": "another"}, {"Cachd-Lease": ""}):
+        assert (await rig.call("GET", page, headers=wrong)).status == 404
+        assert (await rig.call("POST", leases, {}, headers=wrong)).status == 403
+    pass_ = {"Cachd-Lease": lease["id"]}
+    shown = await rig.call("GET", page, headers=pass_)
+    assert (shown.status, shown.json()["revision"]) == (200, lease["revision"])
+    second = await rig.call("POST", leases, {"holder": "also me"}, headers=pass_)
+    assert (second.status, second.json()["holder"]) == (201, "also me")
+
+
+async def test_the_page_has_checksums_and_a_revision_if_asked(rig: Rig) -> None:
+    key = rig.cache.store(URI, FILES)
+    page = f"/v1/models/{key}?revision={'ab' * 16}"
+    manifest = rig.cache.snapshots[key].manifest
+    plain = (await rig.call("GET", page)).json()
+    assert "block_size" not in plain
+    assert all("checksums" not in file for file in plain["manifest_files"])
+    full = (await rig.call("GET", f"{page}&blocks=true")).json()
+    assert full["block_size"] == manifest.block_size
+    assert [tuple(f["checksums"]) for f in full["manifest_files"]] == [
+        f.blocks for f in manifest.files
+    ]
+    assert (await rig.call("GET", f"/v1/models/{key}?revision=other")).status == 404
+    wrong = await rig.call("GET", f"{page}&blocks=maybe")
+    assert (wrong.status, wrong.json()["field"]) == (400, "blocks")
+
+
+async def test_who_leaves_after_the_ready_line_was_served(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.cache.store(URI, FILES)
+    ask = rig.cache.ask
+
+    async def slowly(wanted: Any, caller: Any) -> AsyncIterator[Any]:
+        async for event in ask(wanted, caller):
+            yield event
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(rig.cache, "ask", slowly)
+    body = json.dumps({"uri": URI}).encode()
+    reader, writer = await asyncio.open_unix_connection(str(rig.pods))
+    writer.write(
+        b"POST /v1/models HTTP/1.1\r\nHost: x\r\nAccept: application/x-ndjson\r\n"
+        b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+    )
+    await reader.readuntil(b'"event":"ready"')
+    writer.transport.abort()
+    wanted = 'cachd_requests_total{code="200",endpoint="ask"} 1.0'
+    await eventually(lambda: wanted in rig.metrics.render()[0].decode())
+    assert 'code="499"' not in rig.metrics.render()[0].decode()
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(), BrokenPipeError()])
+async def test_no_departure_is_logged_as_an_error(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: OSError
+) -> None:
+    key = rig.cache.store(URI, FILES)
+    failed = asyncio.Event()
+
+    async def leave(request: Any, *_: object) -> None:
+        # The reader is gone, and no cancellation has come yet.
+        request.transport.abort()
+        failed.set()
+        raise error
+
+    monkeypatch.setattr("cachd.api.files.send_file", leave)
+    monkeypatch.setattr("cachd.api.archive._send", leave)
+    for name in ("files/config.json", "archive.tar"):
+        reader, writer = await asyncio.open_unix_connection(str(rig.pods))
+        writer.write(f"GET /v1/models/{key}/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await asyncio.wait_for(failed.wait(), 5)
+        failed.clear()
+        writer.transport.abort()
+        del reader
+    for name in ("file", "archive"):
+        wanted = f'cachd_requests_total{{code="499",endpoint="{name}"}} 1.0'
+        await eventually(lambda w=wanted: w in rig.metrics.render()[0].decode())
+    await rig.call("GET", "/livez")
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []

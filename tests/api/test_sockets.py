@@ -215,3 +215,26 @@ def test_what_is_no_address(address: str) -> None:
     with pytest.raises(ConfigInvalid) as error:
         parse_address(address, "listen.health_address")
     assert error.value.field == "listen.health_address"
+
+
+def test_a_directory_of_somebody_else_is_named_with_the_option(run: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a directory of somebody else needs root")
+    run.chmod(0o755)
+    closed = run / "closed"
+    closed.mkdir(mode=0o700)
+    for path, option in ((closed / "x.sock", "--socket"), (closed / "a.sock", "--admin-socket")):
+        field = f"listen.{option.removeprefix('--').replace('-', '_')}"
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ConfigInvalid) as refused:
+                bind_socket(path, mode=0o666, field=field)
+            with pytest.raises(ConfigInvalid) as unmade:
+                bind_socket(run / "new" / "x.sock", mode=0o666, field=field)
+        finally:
+            os.seteuid(0)
+        assert refused.value.message == (
+            f"the socket {path} can't be made by uid 65534: Permission denied"
+        )
+        for error in (refused.value, unmade.value):
+            assert f"{option} or {field}" in error.hint

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, UnixConnection, call, eventually
+from tests.harness import Daemon, UnixConnection, call, eventually, running
 from tests.process.origin import CountingOrigin
 
 MIB = 1 << 20
@@ -273,6 +273,12 @@ def test_bad_configuration_is_refused_with_the_way_out(tmp_path: Path):
         assert expected in serve_fails(tmp_path, ["--config", str(config)])
     assert "CACHD_STORE_QUOTA" in serve_fails(tmp_path, [], CACHD_STORE_QOUTA="1GiB")
     assert not (tmp_path / "root" / "layout.json").exists()
+
+
+def test_a_quota_beyond_the_volume_is_said(tmp_path: Path):
+    with running(tmp_path, STORE_QUOTA="1000TiB") as daemon:
+        assert "store.quota is 1000.00 TiB, and the volume has" in daemon.log()
+        assert "(the whole volume)" in daemon.log()
 
 
 def test_names_that_kubernetes_injects_are_no_settings(tmp_path: Path):

@@ -67,8 +67,12 @@ def test_pinned_and_leased_models_stay_and_the_refusal_names_them(
     assert call(small.socket, "DELETE", lease).status in (200, 204)
     assert pull(small, origin, "d")["status"] == 200
     assert names(small) == {"b", "c", "d"}
+    assert small.admin("PUT", f"/v1/models/{third['key']}/pin").status == 200
     in_use = small.admin("DELETE", f"/v1/models/{third['key']}")
     assert (in_use.status, in_use.json()["code"]) == (409, "in_use")
+    assert in_use.json()["held_by"] == ["pin", "lease"]
+    assert f"cachd unpin {third['key']}" in in_use.json()["hint"]
+    assert "cachd rm --force" in in_use.json()["hint"]
     assert small.admin("DELETE", f"/v1/models/{third['key']}?force=true").status == 200
 
 

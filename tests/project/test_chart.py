@@ -162,6 +162,8 @@ def test_pods_find_no_administrators_socket_beside_theirs() -> None:
         ("adminSocket.hostPath.path=/run/cachd", "are the same"),
         ("config.store.qouta=1", "qouta"),
         ("config.store.watch_interval=0", "watch_interval"),
+        ("config.store.quota=lots", "quota"),
+        ("config.store.quota=300%", "quota"),
         ("resurces.limits.memory=1", "resurces"),
         ("cache.hostPath.path=relative", "cache.hostPath.path"),
         ("podSecurityContext.runAsUser=0", "runAsUser"),

@@ -56,6 +56,12 @@ class TestSource:
                 os._exit(7)
         elif how == "raise":
             raise RuntimeError(f"text with {request.credentials.secret_key}")
+        elif how == "many":
+            files = tuple(
+                PlannedFile(path=f"{'n' * 200}/{n:07}", url=f"test:{'u' * 200}/{n}", size=1)
+                for n in range(int(argument))
+            )
+            return Plan(revision="00", files=files)
         file = PlannedFile(path=str(os.getpid()), url="test:x", size=1)
         return Plan(revision="00", files=(file,), auth=Auth(secret_key="s"))
 

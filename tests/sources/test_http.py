@@ -311,10 +311,32 @@ async def test_redirects_keep_secrets_at_home() -> None:
     assert first.seen[0][2]["Host"] != "evil"
     for _, _, headers in final.seen:
         assert "secret" not in str(headers)
-    assert plan.files[0].url == f"{final.url}/real/name?sig=1"
+    assert plan.files[0].url == f"{first.url}/model.bin"
+    assert plan.files[0].validator.etag == '"e"'
     assert paths(plan) == {"model.bin": 5}
     assert plan.is_credentialed
-    assert plan.auth == Auth()
+    assert plan.auth == Auth(kind="headers", headers=secret[:2], host=first.url[7:])
+
+
+async def test_the_end_of_a_redirect_is_planned_where_it_takes_headers_of_its_own() -> None:
+    """A plan has headers for one host; those of the last are the ones that open the file."""
+    both = Credentials(headers=(("127.0.0.1", (("X-A", "1"),)), ("localhost", (("X-B", "2"),))))
+    async with (
+        serve(file(Accept_Ranges="bytes"), host="localhost") as final,
+        serve(status(302, Location=f"{final.url}/real")) as first,
+    ):
+        plan = await resolve(f"{first.url}/model.bin", both)
+    assert plan.files[0].url == f"{final.url}/real"
+    assert plan.auth == Auth(kind="headers", headers=(("X-B", "2"),), host=final.url[7:])
+
+
+async def test_the_callers_own_signature_is_planned() -> None:
+    async with (
+        serve(file(Accept_Ranges="bytes")) as final,
+        serve(status(302, Location=f"{final.url}/real?sig=cdn")) as first,
+    ):
+        plan = await resolve(f"{first.url}/m.bin?v=1", Credentials(query="sig=caller&sv=1"))
+    assert plan.files[0].url == f"{first.url}/m.bin?v=1&sig=caller&sv=1"
 
 
 async def test_headers_go_to_their_host_and_port() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 import time
 from importlib.metadata import EntryPoint
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cachd.channel import DECODE_HERE, ChildChannel, ChildStreams
 from cachd.errors import (
     CredentialsInvalid,
     InternalError,
@@ -295,6 +297,55 @@ async def test_the_process_is_clean_in_development_mode(seaweed: S3Server) -> No
     ours = [line for line in errors.decode().splitlines() if "site-packages" not in line]
     assert daemon.returncode == 0, errors.decode()
     assert not [line for line in ours if "Warning" in line or "Error" in line], errors.decode()
+
+
+@pytest.mark.usefixtures("_third_party")
+@pytest.mark.parametrize("count", [0, 1, 1999, 2000, 2001, 4000, 5001])
+async def test_long_plans_come_in_pieces(count: int) -> None:
+    async with running() as resolver:
+        one, two = await asyncio.gather(
+            resolver.resolve(ask(resolver, f"test://many/{count}")),
+            resolver.resolve(ask(resolver, "test://many/3")),
+        )
+    assert [file.path[201:] for file in one.files] == [f"{n:07}" for n in range(count)]
+    assert len(two.files) == 3
+
+
+@pytest.mark.usefixtures("_third_party")
+async def test_a_long_plan_leaves_the_loop_to_others() -> None:
+    longest = 0.0
+
+    async def tick() -> None:
+        nonlocal longest
+        while True:
+            # The loop's own CPU time: what others do to a busy machine is not judged.
+            before = time.thread_time()
+            await asyncio.sleep(0.001)
+            longest = max(longest, time.thread_time() - before)
+
+    async with running() as resolver:
+        ticking = asyncio.create_task(tick())
+        plan = await resolver.resolve(ask(resolver, "test://many/60000"))
+        ticking.cancel()
+    assert len(plan.files) == 60_000
+    assert longest < 0.1
+
+
+async def test_long_messages_keep_their_place() -> None:
+    ours, theirs = socket.socketpair()
+    channel = ChildChannel(theirs.detach())
+    reader, writer = await asyncio.open_connection(sock=ours)
+    text = "x" * (2 * DECODE_HERE)
+    streams = ChildStreams(reader, writer)
+    sending = asyncio.create_task(
+        asyncio.to_thread(lambda: channel.send({"n": 0, "t": text}, {"n": 1}, {"n": 2, "t": text}))
+    )
+    assert [(await streams.receive() or {})["n"] for _ in range(3)] == [0, 1, 2]
+    await sending
+    await streams.close()
+    assert await asyncio.to_thread(channel.receive) is None
+    channel._file.close()
+    channel._socket.close()
 
 
 def test_entry_point_of_the_fixture() -> None:

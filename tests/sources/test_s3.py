@@ -348,6 +348,20 @@ async def test_hostile_keys(seaweed: S3Server, key: str) -> None:
         assert {f"m/{f.path}" for f in plan.files} <= {item["Key"] for item in listed}
 
 
+async def test_a_refused_certificate_is_not_tried_again(
+    s3_server: S3Server, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.retries import standard
+
+    def never(*_: object) -> bool:
+        raise AssertionError("it was tried again")
+
+    monkeypatch.setattr(standard.ExponentialBackoff, "delay_amount", never)
+    with pytest.raises(OriginTls, match="certificate not accepted") as caught:
+        await resolve(f"s3://{bucket}/m", endpoint=s3_server.tls_endpoint)
+    assert s3_server.tls_endpoint in caught.value.message
+
+
 async def test_tls(s3_server: S3Server, bucket: str, tmp_path: Path) -> None:
     uri, endpoint = f"s3://{bucket}/m", s3_server.tls_endpoint
     with pytest.raises(OriginTls, match="certificate"):

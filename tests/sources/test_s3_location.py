@@ -7,7 +7,7 @@ import pytest
 from cachd.errors import UriInvalid
 from cachd.model import SourceOptions
 from cachd.settings import S3Settings
-from cachd.sources.s3_location import is_virtual, locate_s3, object_url
+from cachd.sources.s3_location import endpoint_of_origin, is_virtual, locate_s3, object_url
 
 AWS = "s3+https://s3.amazonaws.com"
 
@@ -129,3 +129,78 @@ def test_object_urls() -> None:
     url = object_url("http://h:1/base", "bkt", "a b/ü+%20?#&=~(x)", virtual=False, version_id="v/1")
     assert url == ("http://h:1/base/bkt/a%20b/%C3%BC%2B%2520%3F%23%26%3D~%28x%29?versionId=v%2F1")
     assert object_url("https://h", "bkt", "k", virtual=True) == "https://bkt.h/k"
+
+
+@pytest.mark.parametrize(
+    ("region", "partition"),
+    [
+        ("cn-north-1", "aws-cn"),
+        ("us-gov-west-1", "aws-us-gov"),
+        ("us-iso-east-1", "aws-iso"),
+        ("us-isob-east-1", "aws-iso-b"),
+        ("us-isof-south-1", "aws-iso-f"),
+        ("eu-isoe-west-1", "aws-iso-e"),
+        ("eusc-de-east-1", "aws-eusc"),
+    ],
+)
+def test_a_partition_is_an_origin_of_its_own(region: str, partition: str) -> None:
+    uri = "s3://models/llama"
+    by_query = locate(f"{uri}?defaultRegion={region}")
+    by_option = locate(uri, region=region)
+    for found in (by_query, by_option):
+        assert found.origin == f"{AWS}#{partition}"
+        assert found.uri == uri
+        assert not found.is_default_origin
+        assert endpoint_of_origin(found.origin) == "https://s3.amazonaws.com"
+    assert locate(uri, region="eu-west-1").origin == AWS
+    # Where the daemon itself is at home there, it is what the daemon would use.
+    for home in (locate(uri, s3={"region": region}), locate(uri, {"AWS_DEFAULT_REGION": region})):
+        assert home.origin == f"{AWS}#{partition}"
+        assert home.is_default_origin
+    away = locate(uri, s3={"region": region}, region="us-east-1")
+    assert (away.origin, away.is_default_origin) == (AWS, False)
+    # Away from AWS a region is a word of the store's own.
+    assert locate(uri, endpoint="http://h", region=region).origin == "s3+http://h"
+
+
+@pytest.mark.parametrize(
+    "region", ["garage", "us-east-1.evil.example", "CN-north-1", "us-east", "x"]
+)
+def test_regions_that_aws_cannot_have(region: str) -> None:
+    for given, field in (
+        ({"region": region}, "options.region"),
+        ({"s3": {"region": region}}, "sources.s3.region"),
+    ):
+        with pytest.raises(UriInvalid, match="region") as caught:
+            locate("s3://models/llama", **given)
+        assert caught.value.field == field
+    with pytest.raises(UriInvalid) as caught:
+        locate(f"s3://models/llama?defaultRegion={region}")
+    assert caught.value.field == "uri"
+    assert locate("s3://models/llama", endpoint="http://garage", region=region)
+
+
+def test_buckets_in_host_names_are_another_origin() -> None:
+    uri, minio = "s3://models/llama", "https://minio.example"
+    s3 = {"endpoint": minio}
+    assert locate(uri, s3=s3).origin == f"s3+{minio}"
+    virtual = locate(uri, s3=s3, addressing="virtual")
+    assert (virtual.origin, virtual.is_default_origin) == (f"s3+virtual+{minio}", False)
+    assert endpoint_of_origin(virtual.origin) == minio
+    home = locate(uri, s3={**s3, "addressing": "virtual"})
+    assert home.is_default_origin
+    assert not locate(uri, s3={**s3, "addressing": "virtual"}, addressing="path").is_default_origin
+    # At AWS both forms name one bucket.
+    assert locate(uri, addressing="virtual").origin == AWS
+
+
+def test_acceleration_has_the_commercial_buckets_alone() -> None:
+    assert locate("s3://models/m", accelerate=True).origin == AWS
+    for given in (
+        {"region": "us-gov-west-1"},
+        {"endpoint": "https://s3.cn-north-1.amazonaws.com.cn"},
+        {"endpoint": "https://s3.us-gov-west-1.amazonaws.com"},
+    ):
+        with pytest.raises(UriInvalid) as caught:
+            locate("s3://models/m", accelerate=True, **given)
+        assert caught.value.field == "options.accelerate"

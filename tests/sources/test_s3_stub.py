@@ -28,6 +28,7 @@ from tests.sources.asking import KEYS, paths, resolve, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 Respond = Any
 
@@ -355,3 +356,17 @@ async def test_clients_are_kept_and_closed(monkeypatch: pytest.MonkeyPatch) -> N
         assert list(pool._clients) == [key(4)]
     await pool.aclose()
     assert not pool._clients
+
+
+async def test_a_region_that_nobody_named_leads_into_no_other_partition(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A profile's file is not read where the model is named; botocore reads it where it is asked."""
+    profile = tmp_path / "config"
+    profile.write_text("[default]\nregion = cn-north-1\n")
+    for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(profile))
+    with pytest.raises(InvalidError, match="another partition") as caught:
+        await resolve("s3://models/llama", given=settings(egress={"allow": ["s3.amazonaws.com"]}))
+    assert caught.value.field == "options.region"

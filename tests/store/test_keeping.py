@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cachd.errors import InvalidError, LeaseUnknown, ModelUnknown, NotReady
+from cachd.errors import InvalidError, LeaseUnknown, ModelUnknown, NotReady, TooManyLeases
 from cachd.settings import LeaseSettings
 from tests.store.models import MIB, ManualClock, Model, listing, number, publish, sized
 
@@ -230,3 +230,40 @@ async def test_a_closed_store_says_so(make_store: Any) -> None:
     assert store.unready() == ["the store is closed"]
     with pytest.raises(NotReady, match="closed"):
         store.current(A.ref)
+
+
+async def test_leases_have_limits(make_store: Any, clock: ManualClock) -> None:
+    store = await make_store(clock=clock, leases=LeaseSettings(max_per_key=3, max_total=4))
+    other = model("other")
+    await publish(store, A)
+    await publish(store, model("a", 2))
+    await publish(store, other)
+    # Revisions of a model count together.
+    held = [await store.lease(A.key, number(1), "old", 10) for _ in range(2)]
+    held.append(await store.lease(A.key, None, "new", 10))
+    with pytest.raises(TooManyLeases, match="has 3 leases, and may have 3") as refused:
+        await store.lease(A.key, None, "one more", 10)
+    assert "leases.max_per_key" in refused.value.hint
+    await store.lease(other.key, None, "other", 10)
+    with pytest.raises(TooManyLeases) as refused:
+        await store.lease(other.key, None, "one more", 10)
+    assert "leases.max_total" in refused.value.hint
+    assert (store.lease_count(), store.lease_count(A.key)) == (4, 3)
+    assert len(listing(store.root / "state" / "leases")) == 4
+    # Renewing needs no room; letting go makes some, and so does the end of their time.
+    await store.renew(held[0].id, 100)
+    await store.release(held[1].id)
+    held.append(await store.lease(A.key, None, "another", 10))
+    clock.advance(10)
+    await store.expire_leases()
+    assert (store.lease_count(), store.lease_count(A.key)) == (1, 1)
+    assert store.lease_count("0" * 16) == 0
+
+
+async def test_revisions_are_told_current_first(make_store: Any) -> None:
+    store = await make_store()
+    await publish(store, A)
+    await publish(store, model("a", 2))
+    store.touch(A.key, number(1))
+    assert [s.revision for s in store.revisions(A.key)] == [number(2), number(1)]
+    assert store.revisions("0" * 16) == []

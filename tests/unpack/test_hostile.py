@@ -286,6 +286,32 @@ def test_too_many_members(unpacking: Unpacking) -> None:
         unpacking.run(zip_of(files), "zip", limits)
 
 
+@pytest.mark.parametrize("claimed", [None, 1])
+def test_members_are_judged_before_the_directory_is_parsed(
+    unpacking: Unpacking, monkeypatch: pytest.MonkeyPatch, claimed: int | None
+) -> None:
+    """Whatever the end record claims: zipfile makes an object of each entry that it finds."""
+    data = zip_of({str(i): b"" for i in range(4)})
+    if claimed is not None:
+        data = data[:-14] + struct.pack("<2H", claimed, claimed) + data[-10:]
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    limits = UnpackLimits(max_bytes=1000, max_members=3, max_ratio=1e9)
+    with pytest.raises(ArchiveLimit, match="3 members"):
+        unpacking.run(data, "zip", limits)
+
+
+def test_members_of_a_zip64_are_judged_too(unpacking: Unpacking) -> None:
+    data = zip_of({"a": b"b"})
+    at = len(data) - 22
+    end = struct.unpack("<4s4H2LH", data[at:])
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 9, 9, end[5], end[6])
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, at, 1)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
+    limits = UnpackLimits(max_bytes=1000, max_members=8, max_ratio=1e9)
+    with pytest.raises(ArchiveLimit, match="8 members"):
+        unpacking.run(data[:at] + record + locator + last, "zip", limits)
+
+
 @pytest.mark.parametrize("compression", [c for c in COMPRESSIONS if c != "plain"])
 def test_bomb_in_a_tar(unpacking: Unpacking, compression: str) -> None:
     zeros = bytes(1024 * 1024)

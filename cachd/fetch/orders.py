@@ -1,0 +1,63 @@
+"""What a worker is told of a job. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cachd.fetch.job import FetchJob
+    from cachd.settings import FetchSettings
+
+CONNECT_LEAST = 1.0
+CONNECT_MOST = 60.0
+"""Seconds between which the connect timeout of a caller is taken."""
+
+READ_MOST = 10.0
+"""Times ``stall_window`` up to which the read timeout of a caller is taken."""
+
+
+def time_limits(job: FetchJob, settings: FetchSettings) -> tuple[float | None, float | None]:
+    """The plan's connect and read timeouts in seconds, within bounds.
+
+    A fetch is shared: one caller's impatience, or its endless patience, is not the others'. So an
+    answer is never judged earlier than ``stall_window`` says.
+    """
+    connect, read = job.plan.connect.connect_timeout, job.plan.connect.read_timeout
+    window = settings.stall_window
+    return (
+        None if connect is None else _within(connect, CONNECT_LEAST, CONNECT_MOST),
+        None if read is None else _within(read, window, READ_MOST * window),
+    )
+
+
+def extra_patience(job: FetchJob, settings: FetchSettings) -> float:
+    """Seconds by which the job's own limits let a part be silent for longer than the settings'."""
+    connect, read = time_limits(job, settings)
+    return 2 * max(0.0, (connect or 0.0) - settings.connect_timeout) + max(
+        0.0, (read or 0.0) - settings.stall_window
+    )
+
+
+def introduction(job: FetchJob, clock_offset: float, settings: FetchSettings) -> dict[str, Any]:
+    """The order "job": all that a worker has to know before its first part."""
+    connect_timeout, read_timeout = time_limits(job, settings)
+    return {
+        "do": "job",
+        "job": job.id,
+        "tree": str(job.tree.parent / "archive" if job.plan.unpack else job.tree),
+        "s3": job.is_s3,
+        "auth": asdict(job.auth),
+        "connect": {
+            "verify": job.plan.connect.verify,
+            "ca_pem": job.plan.connect.ca_pem,
+            "connect_timeout": connect_timeout,
+            "read_timeout": read_timeout,
+        },
+        "clock_offset": clock_offset,
+    }
+
+
+def _within(value: float, least: float, most: float) -> float:
+    """``value``, or the nearer bound; ``most`` for what is no number."""
+    return max(least, min(most, value))
