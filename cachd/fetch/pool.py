@@ -213,6 +213,8 @@ class WorkerPool:
         if worker.has_work or worker.cancels:
             worker.busy_until = now
         else:
+            # Who has nothing to do owes no sign of life, and begins anew with its next work.
+            worker.heard = now
             return ""
         if now - worker.heard > PONG_WITHIN:
             return "it gives no sign of life"

@@ -162,7 +162,7 @@ async def test_credentials_are_refreshed_once_for_all(rig: Rig, origin: FaultOri
     rig.auths = [
         Auth(kind="sigv4", access_key="NEW", secret_key="s", session_token="t", region="r")
     ]
-    await rig.mover(connections=8, workers=2)
+    await rig.mover(connections=12, workers=2)
     hold = origin.hold = threading.Event()
     task = asyncio.create_task(rig.fetch(plan_of(*files, auth=old)))
     await until(lambda: origin.requests() == 8)

@@ -361,7 +361,7 @@ async def test_clients_are_kept_and_closed(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_a_region_that_nobody_named_leads_into_no_other_partition(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A profile's file is not read where the model is named; botocore reads it where it is asked."""
+    """A profile's file isn't read where the model is named; botocore reads it on asking."""
     profile = tmp_path / "config"
     profile.write_text("[default]\nregion = cn-north-1\n")
     for name in ("AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
