@@ -9,8 +9,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import listing
-from cachd.cache.flight import Flight, FlightRefused, Participant
+from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
+from cachd.cache.participant import FlightRefused, Participant
 from cachd.cache.types import Answer, Event
 from cachd.errors import DeadlineExceeded, Draining, OriginChanged, Overloaded
 
@@ -73,9 +74,7 @@ class Asking:
             flight.join(_participant(asked, found, stays=True))
         return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
 
-    async def _ask_once(
-        self, asked: Asked, started: float
-    ) -> AsyncGenerator[Event, None]:
+    async def _ask_once(self, asked: Asked, started: float) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
         try:
             async with asyncio.timeout(_remaining(asked.ask, started)):
@@ -146,7 +145,8 @@ class Asking:
                 hint="ask again later; fetch.max_queued_models sets the limit",
                 retry_after=10.0,
             )
-        flight = Flight(asked.ref, plan, self._parts, self._landed)
+        is_bound = bool(asked.principal.credentials.query)
+        flight = Flight(asked.ref, plan, self._parts, self._landed, is_bound=is_bound)
         self.flights[place] = flight
         self._parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
         flight.start()

@@ -13,9 +13,9 @@ import contextlib
 import contextvars
 import logging
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from cachd.cache.participant import FlightRefused, Participant
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.types import Priority
     from cachd.model import Auth, Identity, PartDone, Plan, Ref
-    from cachd.sources.base import SourceRequest
     from cachd.store.ingest import Ingest
     from cachd.store.types import StoredSnapshot
 
@@ -47,42 +46,22 @@ T = TypeVar("T")
 Stage = Literal["queued", "fetching", "verifying"]
 
 
-class FlightRefused(Exception):
-    """The origin refused every pass that the flight had. Says nothing of one waiter's own pass:
-    that may plan anew with it."""
-
-    def __init__(self, error: AccessError) -> None:
-        super().__init__(error.message)
-        self.error = error
-
-
-@dataclass(eq=False, kw_only=True)
-class Participant:
-    """Somebody who wants the model.
-
-    ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
-    wait but wants the fetch to go on to its end.
-    """
-
-    request: SourceRequest
-    fingerprint: str
-    auth: Auth
-    is_credentialed: bool
-    priority: Priority
-    stays: bool = False
-    refreshed: bool = False
-    failed: asyncio.Future[None] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
-
-
 class Flight:
     """Runs once. ``done`` ends with the snapshot or the error; ``stage`` and ``progress`` tell how
     far it is."""
 
     def __init__(
-        self, ref: Ref, plan: Plan, parts: Parts, on_end: Callable[[Flight, str | None], None]
+        self,
+        ref: Ref,
+        plan: Plan,
+        parts: Parts,
+        on_end: Callable[[Flight, str | None], None],
+        *,
+        is_bound: bool = False,
     ) -> None:
+        """``is_bound``: the plan's URLs are themselves the pass of who began (presigned ones), so
+        that nobody else's can take its place; the others plan anew when that one goes."""
+        self._is_bound = is_bound
         self.ref = ref
         self.plan = plan
         self.stage: Stage = "queued"
@@ -156,7 +135,9 @@ class Flight:
         if self.done.done():
             return
         if self.participants:
-            if was_used:
+            if was_used and self._is_bound:
+                self.cancel(AccessError("the caller whose signed URL was used has gone"))
+            elif was_used:
                 self._use(self.participants[0])
             self._adjust_priority()
             return
@@ -234,7 +215,7 @@ class Flight:
                     # It left meanwhile: its pass is no more to be used.
                     continue
             self._drop(participant, refusal)
-            if self.participants:
+            if self.participants and not self._is_bound:
                 return self._use(self.participants[0])
             raise refusal
 
@@ -312,7 +293,8 @@ class Flight:
 
         job = FetchJob(
             id=f"{self.ref.key}-{self.revision}",
-            origin=self.ref.origin,
+            # Connections are limited by server; what is trusted there makes no other server of it.
+            origin=self.ref.origin.partition("#")[0],
             plan=self.plan,
             tree=ingest.tree,
             done=ingest.done,

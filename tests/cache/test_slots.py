@@ -85,9 +85,7 @@ PATHS = st.lists(st.text("ab/", min_size=1, max_size=8), unique=True, max_size=6
 
 @given(PATHS, st.data())
 def test_probes_stand_for_the_model(paths, data):
-    files = [
-        PlannedFile(path=path, url="", size=data.draw(st.integers(0, 9))) for path in paths
-    ]
+    files = [PlannedFile(path=path, url="", size=data.draw(st.integers(0, 9))) for path in paths]
     chosen = choose_probes(files, First())
     assert set(chosen) <= set(paths)
     assert len(chosen) == len(set(chosen)) <= 8

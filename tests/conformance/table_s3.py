@@ -187,11 +187,11 @@ OPTIONS = [
                env={"S3_USE_ACCELERATE": "true", "AWS_ENDPOINT_URL": None},
                check=tunnelled("accelerated", "accelerated.s3-accelerate.amazonaws.com"), **GOT),
     at_objects("C34", "read timeout and attempts", "silent2",
-               env={"S3_READ_TIMEOUT": "0.3", "S3_MAX_ATTEMPTS": "2"},
+               env={"S3_READ_TIMEOUT": "1", "S3_MAX_ATTEMPTS": "2"},
                # HEAD and listing, twice each.
                check=counted("silent2", 4), fails=(1,), says="did not answer in time"),
     at_objects("C34", "connect timeout", "deaf",
-               env={"AWS_ENDPOINT_URL": "$deaf", "S3_CONNECT_TIMEOUT": "0.3",
+               env={"AWS_ENDPOINT_URL": "$deaf", "S3_CONNECT_TIMEOUT": "1",
                     "S3_MAX_ATTEMPTS": "1"},
                check=quick(8), fails=(1,), says="did not answer in time"),
     at_objects("C34", "an endpoint without a scheme", "plain1",

@@ -242,9 +242,7 @@ def test_who_may_only_list_is_given_nothing(daemons: Any, seaweed: S3Server) -> 
     assert model["credentialed"]
 
 
-def test_bytes_that_took_a_pass_are_published_as_such(
-    daemons: Any, origin: CountingOrigin
-) -> None:
+def test_bytes_that_took_a_pass_are_published_as_such(daemons: Any, origin: CountingOrigin) -> None:
     """The flight begins without a pass and ends with one: what it publishes is not public."""
     daemon = daemons(FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="3600").start()
     origin.bodies["/m.bin"] = os.urandom(40 << 20)

@@ -141,8 +141,12 @@ async def test_gated_content_is_not_given_for_its_digest(make_store: Any) -> Non
     ingest = await begin(store, thief)
     assert ingest.linked == frozenset()
     await ingest.abort()
+    # Within the origin, only for who needed a pass as well.
     kin = replace(thief, uri="s3://bucket/kin", origin=old().origin)
     ingest = await begin(store, kin)
+    assert ingest.linked == frozenset()
+    await ingest.abort()
+    ingest = await begin(store, replace(kin, is_credentialed=True))
     assert ingest.linked == {"w"}
     await ingest.abort()
 

@@ -1,0 +1,42 @@
+"""Who takes part in a flight, and how one that nobody's pass could finish ends."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cachd.cache.types import Priority
+    from cachd.errors import AccessError
+    from cachd.model import Auth
+    from cachd.sources.base import SourceRequest
+
+
+class FlightRefused(Exception):
+    """The origin refused every pass that the flight had. Says nothing of one waiter's own pass:
+    that may plan anew with it."""
+
+    def __init__(self, error: AccessError) -> None:
+        super().__init__(error.message)
+        self.error = error
+
+
+@dataclass(eq=False, kw_only=True)
+class Participant:
+    """Somebody who wants the model.
+
+    ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
+    wait but wants the fetch to go on to its end.
+    """
+
+    request: SourceRequest
+    fingerprint: str
+    auth: Auth
+    is_credentialed: bool
+    priority: Priority
+    stays: bool = False
+    refreshed: bool = False
+    failed: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
