@@ -1,5 +1,33 @@
-"""Fixtures that every test may ask for."""
+"""Fixtures that every test may ask for, and what no test may leave behind."""
 
 from __future__ import annotations
 
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+
 pytest_plugins = ("tests.servers.fixtures",)
+
+_PATIENCE = 2.0
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every coroutine test is watched for tasks that outlive it and its fixtures."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.fixturenames.insert(0, "no_stray_tasks")
+
+
+@pytest.fixture
+async def no_stray_tasks() -> AsyncIterator[None]:
+    """Fails a test after which a task still runs. What is ending gets a moment."""
+    before = asyncio.all_tasks()
+    yield
+    deadline = time.monotonic() + _PATIENCE
+    while left := asyncio.all_tasks() - before - {asyncio.current_task()}:
+        if time.monotonic() > deadline:
+            pytest.fail("tasks outlive the test: " + ", ".join(sorted(t.get_name() for t in left)))
+        await asyncio.sleep(0.01)

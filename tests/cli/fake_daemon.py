@@ -134,6 +134,9 @@ class FakeDaemon:
             await self._stopping.wait()
         finally:
             await runner.cleanup()
+            # Closed transports let go of their sockets in the loop's next rounds.
+            for _ in range(5):
+                await asyncio.sleep(0)
 
     # --- content ---------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -44,3 +45,6 @@ async def serve(
         yield origin
     finally:
         await runner.cleanup()
+        # Closed transports let go of their sockets in the loop's next rounds.
+        for _ in range(5):
+            await asyncio.sleep(0)
