@@ -3,7 +3,8 @@
 Each contender gets a discarded warm-up, then the contenders take turns, first in one order and then in the
 other. Reported: medians of wall seconds, CPU seconds (user + system of every process of the contender, daemon and
 workers included), CPU seconds per GB and peak memory (sum of the processes' resident sets). The
-destination is tmpfs.
+destination is tmpfs, emptied after each turn; before each turn memory is made equally warm
+(``touch_pages``).
 """
 
 from __future__ import annotations
@@ -212,14 +213,16 @@ def contenders(
     dest = home / "dest"
     ca = str(origin.certificate) if scheme == "https" else ""
 
-    def fresh() -> str:
-        shutil.rmtree(dest, ignore_errors=True)
+    def peer(command: list[str]) -> Cost:
         dest.mkdir()
-        return str(dest)
+        try:
+            return run_command(command)
+        finally:
+            shutil.rmtree(dest)
 
     def boto3() -> Cost:
         python = os.environ.get("BENCH_PYTHON", sys.executable)
-        return run_command([python, "-c", BOTO3, origin.endpoint(scheme), BUCKET, fresh(), ca])
+        return peer([python, "-c", BOTO3, origin.endpoint(scheme), BUCKET, str(dest), ca])
 
     def s5cmd() -> Cost:
         command = [
@@ -229,10 +232,23 @@ def contenders(
         ]  # fmt: skip
         if ca:
             command.append("--no-verify-ssl")
-        return run_command([*command, "cp", f"s3://{BUCKET}/*", fresh() + "/"])
+        return peer([*command, "cp", f"s3://{BUCKET}/*", f"{dest}/"])
 
     every = {"cachd": cachd.run, "boto3": boto3, "s5cmd": s5cmd}
     return {name: every[name] for name in names}
+
+
+def touch_pages(home: Path, count: int) -> None:
+    """Take ``count`` bytes of memory and give them back, so that what runs next finds pages that
+    the machine has at hand. A virtual machine returns free pages to its host after seconds, and
+    getting one back costs more than filling it: whoever ran right after deleting its own last copy
+    was spared that, the others were not."""
+    path = home / "touch"
+    chunk = bytes(1 << 20)
+    with path.open("wb") as file:
+        for _ in range(count >> 20):
+            file.write(chunk)
+    path.unlink()
 
 
 def measure(case: str, files: dict[str, int], scheme: str, args: argparse.Namespace) -> list[str]:
@@ -248,6 +264,7 @@ def measure(case: str, files: dict[str, int], scheme: str, args: argparse.Namesp
         for run in range(args.runs):
             order = list(turns) if run % 2 == 0 else list(reversed(turns))
             for name in order:
+                touch_pages(home, origin.bytes + (256 << 20))
                 costs.setdefault(name, []).append(turns[name]())
     finally:
         cachd.close()

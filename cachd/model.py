@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 BLOCK_SIZE = 8 * 1024 * 1024
@@ -259,8 +259,19 @@ class Manifest:
         return None
 
     def to_json(self) -> dict[str, Any]:
-        data = asdict(self)
+        data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["ref"] = self.ref.to_json()
+        # By hand: ``asdict`` takes some twenty times as long, and a model may have 100,000 files.
+        data["files"] = [
+            {
+                "path": f.path,
+                "size": f.size,
+                "blocks": f.blocks,
+                "etag": f.etag,
+                "digests": [{"algorithm": d.algorithm, "value": d.value} for d in f.digests],
+            }
+            for f in self.files
+        ]
         return data
 
     @staticmethod

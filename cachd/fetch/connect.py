@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from cachd.errors import CachdError, OriginError, OriginTls, OriginUnreachable, UriInvalid
 from cachd.fetch.head import read_head
 from cachd.fetch.recent import Recent
+from cachd.fetch.tls import Tls
 from cachd.fetch.transport import Transport
 
 if TYPE_CHECKING:
@@ -163,11 +164,11 @@ class Connector:
             where += f" through the proxy {proxy.host}:{proxy.port}"
         sock = _connect_any(addresses, where, end, watch)
         try:
-            if target.scheme == "https":
-                if proxy is not None:
-                    _tunnel(sock, target, proxy, end)
-                sock = self._wrap(sock, target, end, watch)
-            return Transport(sock)
+            if target.scheme != "https":
+                return Transport(sock)
+            if proxy is not None:
+                _tunnel(sock, target, proxy, end)
+            return Transport(sock, self._shake_hands(sock, target, end))
         except BaseException:
             sock.close()
             raise
@@ -197,21 +198,11 @@ class Connector:
                 self._guard.check_address(ip, host)
         return addresses
 
-    def _wrap(
-        self,
-        sock: socket.socket,
-        target: Target,
-        end: float,
-        watch: Callable[[socket.socket], None],
-    ) -> ssl.SSLSocket:
+    def _shake_hands(self, sock: socket.socket, target: Target, end: float) -> Tls:
         context = self._context(target)
-        sock.settimeout(max(0.01, end - time.monotonic()))
         try:
-            wrapped = context.wrap_socket(
-                sock, server_hostname=target.host, do_handshake_on_connect=False
-            )
-            watch(wrapped)
-            wrapped.do_handshake()
+            tls = Tls(context, sock, target.host)
+            tls.handshake(end)
         except ssl.SSLCertVerificationError as error:
             raise OriginTls(
                 f"the certificate of {target.host} is not trusted: {error.verify_message}",
@@ -225,7 +216,7 @@ class Connector:
             raise OriginUnreachable(
                 f"TLS with {target.host} failed: {error.strerror or 'timed out'}"
             ) from None
-        return wrapped
+        return tls
 
     def _context(self, target: Target) -> ssl.SSLContext:
         key = (target.verify, target.ca_pem)

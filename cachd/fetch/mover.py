@@ -62,6 +62,7 @@ class Mover:
         self._pool = WorkerPool(
             size=count,
             capacity=-(-settings.connections // count),
+            share=-(-min(settings.connections, settings.connections_per_origin) // count),
             idle=settings.worker_idle,
             stuck_after=2 * settings.stall_window + 2 * settings.connect_timeout + 10,
             setup=self._setup,

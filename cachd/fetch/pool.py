@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from cachd.channel import Child, Message
 
@@ -65,9 +65,8 @@ class WorkerHandle:
         self.is_gone = False
         self._peaks: dict[str, int] = {}
 
-    @property
-    def has_room(self) -> bool:
-        return len(self.batches) < self.capacity and not self.is_gone
+    def has_room(self, most: int) -> bool:
+        return len(self.batches) < min(most, self.capacity) and not self.is_gone
 
     def _uses(self, origin: str) -> int:
         return sum(1 for batch in self.batches.values() if batch.origin == origin)
@@ -92,7 +91,8 @@ class WorkerHandle:
 
 
 class WorkerPool:
-    """``setup`` is each worker's first message. ``on_message`` and ``on_gone`` are called on the
+    """``capacity`` is the units that a worker takes at once, ``share`` those of one origin.
+    ``setup`` is each worker's first message. ``on_message`` and ``on_gone`` are called on the
     event loop. ``stuck_after`` in seconds without a byte: a unit that no timeout ended."""
 
     def __init__(
@@ -100,6 +100,7 @@ class WorkerPool:
         *,
         size: int,
         capacity: int,
+        share: int,
         idle: float,
         stuck_after: float,
         setup: Callable[[], Message],
@@ -108,6 +109,7 @@ class WorkerPool:
     ) -> None:
         self.size = size
         self._capacity = capacity
+        self._share = share
         self._idle = idle
         self._stuck_after = stuck_after
         self._setup = setup
@@ -140,7 +142,13 @@ class WorkerPool:
 
     @property
     def has_room(self) -> bool:
-        return any(w.has_room for w in self.workers)
+        return any(w.has_room(self._most) for w in self.workers)
+
+    @property
+    def _most(self) -> int:
+        """Units that a worker gets now. While others start it gets no more than its share of one
+        origin's, for it would keep the connections, and one process uses one core."""
+        return self._share if self._starting else self._capacity
 
     def pick(self, origin: str) -> WorkerHandle:
         """The worker for one more unit: one that keeps an idle connection to ``origin``, so that
@@ -148,7 +156,8 @@ class WorkerPool:
 
         Raises ValueError if none has room.
         """
-        free = [w for w in self.workers if w.has_room]
+        most = self._most
+        free = [w for w in self.workers if w.has_room(most)]
         worker = min(free, key=lambda w: (not w.is_warm(origin), len(w.batches)))
         worker.note_use(origin)
         return worker
@@ -166,6 +175,7 @@ class WorkerPool:
         worker.send(self._setup())
         worker.reader = asyncio.create_task(self._read(worker), name=f"fetch-worker-{child.pid}")
         self.workers.append(worker)
+        self._starting.discard(cast("asyncio.Task[None]", asyncio.current_task()))
         self._on_message(worker, {"is": "started"})
 
     async def _read(self, worker: WorkerHandle) -> None:

@@ -336,7 +336,7 @@ class Sink:
         outcome = self._outcome
         offset = self._wanted.offset + outcome.received
         self._work.reserve(offset + len(view), self._wanted)
-        with self._work.writing():
+        with self._work.writing(self._wanted.path):
             write_at(self._fd, view, offset, self._wanted.path)
         outcome.received += len(view)
         while view:

@@ -29,6 +29,8 @@ TIMEOUT_MOST = 3600.0
 GROW_STEP = 64 * 1024 * 1024
 """Bytes asked for at once, where a size isn't known beforehand."""
 
+_FILE_LOCKS = 61
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
@@ -81,6 +83,7 @@ class WorkerJob:
         self._sockets: set[socket.socket] = set()
         self._transports: set[Transport] = set()
         self._writers = 0
+        self._file_locks = tuple(threading.Lock() for _ in range(_FILE_LOCKS))
         self._grants: dict[int, CachdError | None] = {}
         self.is_cancelled = False
 
@@ -135,8 +138,16 @@ class WorkerJob:
             self._transports.discard(transport)
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Raises Cancelled instead of letting anybody write after ``cancel`` has returned."""
+    def writing(self, path: str) -> Iterator[None]:
+        """Raises Cancelled instead of letting anybody write after ``cancel`` has returned.
+
+        One thread at a time for each file: the kernel's lock of the inode lets in no more, and
+        those that wait for it spin, which was a fifth of the CPU time."""
+        with self._file_locks[hash(path) % _FILE_LOCKS], self._go_on_writing():
+            yield
+
+    @contextlib.contextmanager
+    def _go_on_writing(self) -> Iterator[None]:
         with self._lock:
             if self.is_cancelled:
                 raise _cancelled()
@@ -238,9 +249,9 @@ class Work:
         self._transport = None
         self.job.release(transport)
 
-    def writing(self) -> contextlib.AbstractContextManager[None]:
+    def writing(self, path: str) -> contextlib.AbstractContextManager[None]:
         self._go_on()
-        return self.job.writing()
+        return self.job.writing(path)
 
     def _go_on(self) -> None:
         if self.is_given_up:

@@ -247,7 +247,10 @@ _SERVICE: list[AioSession] = []
 def _service_session() -> AioSession:
     """One session for all clients: it holds the parsed service model, and no credentials."""
     if not _SERVICE:
-        _SERVICE.append(AioSession())
+        session = AioSession()
+        # Nothing here reads a time from an answer; parsing them is half the cost of a long listing.
+        session.get_component("response_parser_factory").set_parser_defaults(timestamp_parser=str)
+        _SERVICE.append(session)
     return _SERVICE[0]
 
 

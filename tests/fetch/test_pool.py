@@ -21,6 +21,7 @@ def test_a_worker_that_was_idle_is_not_dead_when_work_comes() -> None:
     pool = WorkerPool(
         size=1,
         capacity=1,
+        share=1,
         idle=60.0,
         stuck_after=60.0,
         setup=dict,
