@@ -119,8 +119,11 @@ class StoreSettings(_Section):
     partial_ttl: Seconds = 86400.0
     """Seconds that an unfinished ingest is kept for resuming."""
 
+    quarantine_ttl: Seconds = 7 * 86400.0
+    """Seconds that wrong bytes are kept for a person to look at."""
+
     quarantine_quota: ShareOfVolume = Share(str(1024**3))
-    """Most that bad blocks kept for a person to look at may take."""
+    """Most that wrong bytes kept for a person to look at may take, inside the quota."""
 
     expected_mount: Path | None = None
     """This path must be a mount point and hold the root; else the daemon refuses to start, so that

@@ -82,6 +82,7 @@ async def tidy(opened: Opened) -> None:
     context, index = opened.context, opened.context.index
     now = context.clock.monotonic()
     opened.trash.retry()
+    await opened.quarantine.trim()
     old = eviction.superseded(index, now - context.settings.min_idle)
     partial = eviction.expired(index, now - context.settings.partial_ttl)
     victims = eviction.price(index, [*old, *partial], "expired")

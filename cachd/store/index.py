@@ -89,12 +89,13 @@ class Index:
         self._reserved = 0
         self._reserved_inodes = 0
         self._last = 0
+        self._quarantine = (0, 0)
 
     # --- sums ---------------------------------------------------------------------------------
 
     @property
     def allocated(self) -> int:
-        """Bytes on disk: snapshots, ingests, and trash until it is gone."""
+        """Bytes on disk: snapshots, ingests, quarantine, and trash until it is gone."""
         return self._bytes
 
     @property
@@ -121,8 +122,9 @@ class Index:
 
     def recount(self) -> tuple[int, int, int, int]:
         """The same computed anew from the rows and the table: what ``sums`` must be."""
-        size = sum(row.allocated for row in self.rows())
-        inodes = sum(row.inodes for row in self.rows())
+        size, inodes = self._quarantine
+        size += sum(row.allocated for row in self.rows())
+        inodes += sum(row.inodes for row in self.rows())
         for entry in self.table.values():
             size -= entry.bytes * (len(entry.rows) - 1)
             inodes -= len(entry.rows) - 1
@@ -133,6 +135,12 @@ class Index:
         yield from self.snapshots.values()
         yield from self.ingests.values()
         yield from self.trash
+
+    def note_quarantine(self, allocated: int, inodes: int) -> None:
+        """What the quarantine has now."""
+        self._bytes += allocated - self._quarantine[0]
+        self._inodes += inodes - self._quarantine[1]
+        self._quarantine = allocated, inodes
 
     def marginal(self, rows: Iterable[Row]) -> tuple[int, int]:
         """Bytes and inodes that become free if all of ``rows`` go together."""

@@ -9,6 +9,7 @@
            current/<key>          the current revision of the key
            blobs/<algorithm>/<digest>
            state/{leases,pins}/   small files
+           quarantine/            wrong bytes, with their stories
            trash/                 renamed here first, unlinked in the background
 """
 
@@ -37,7 +38,7 @@ LAYOUT_VERSION = 1
 _LAYOUT_FILE = "layout.json"
 _HEX = re.compile(r"[0-9a-f]{1,128}")
 _HARMLESS = frozenset({"lost+found", ".volume-id", "daemon.lock", f"{_LAYOUT_FILE}.tmp"})
-_PRIVATE = ("ingest", "state", "state/leases", "state/pins", "trash")
+_PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "trash")
 _SHOWN = ("snapshots", "current", "blobs", "blobs/sha256", "views")
 _STANDBY_POLL = 0.2
 _IN_USE_HINT = (
@@ -66,6 +67,10 @@ class Layout:
     @property
     def trash(self) -> Path:
         return self.root / "trash"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
 
     @property
     def leases(self) -> Path:

@@ -17,6 +17,7 @@ from cachd.store.layout import DaemonLock, Layout, make_directories, prepare_roo
 from cachd.store.leases import Leases
 from cachd.store.linux import boot_id
 from cachd.store.manifests import Manifests
+from cachd.store.quarantine import Quarantine
 from cachd.store.recency import Recency
 from cachd.store.recovery import Progress, scan
 from cachd.store.room import Room
@@ -64,6 +65,7 @@ class Opened:
     room: Room
     leases: Leases
     recency: Recency
+    quarantine: Quarantine
     lock: DaemonLock
     ingests: set[Ingest] = field(default_factory=set)
 
@@ -108,6 +110,9 @@ async def start(
                 volume=await threads.run(statvfs, root),
             )
         found = await _scan(context, phase)
+        quarantine = Quarantine(context)
+        with disk_errors("looking at the quarantine", context.capabilities.mount_point):
+            await quarantine.trim()
         leases = Leases(context, lease_settings)
         await _take_up(context, leases, found)
         trash = Trash(context)
@@ -125,6 +130,7 @@ async def start(
         room=Room(context, trash),
         leases=leases,
         recency=Recency(context),
+        quarantine=quarantine,
         lock=lock,
     )
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cachd.store.capabilities import Capabilities
     from cachd.store.index import Index, Row
     from cachd.store.observe import Clock, OnStep, StoreMetrics
+    from cachd.store.quarantine import Quarantine
 
 __all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]
 
@@ -115,6 +116,11 @@ class Store:
                 self._phase.sentence, hint="try again when /readyz says ready", retry_after=1.0
             )
         return self._open
+
+    @property
+    def quarantine(self) -> Quarantine:
+        """Where wrong bytes are kept. Raises NotReady."""
+        return self._opened.quarantine
 
     @property
     def _index(self) -> Index:
