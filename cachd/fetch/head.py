@@ -1,4 +1,9 @@
-"""The heads of requests and responses, the responses' parsed by h11."""
+"""The heads of requests and responses.
+
+h11 parses responses. The plainest kind, which nearly every answer to a range is, takes a shorter
+way: a head that fits one strict pattern whole is split at its line ends. With many small files that
+is a third of a worker's time. Whatever doesn't fit is h11's to judge.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +25,11 @@ HEAD_MOST = 64 * 1024
 _READ = 16 * 1024
 _TARGET = re.compile(r"[\x21-\x7e]+")
 _UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_PLAIN = re.compile(
+    rb"HTTP/1\.1 (20[06]) [\x20-\x7e]*\r\n"
+    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}: ?[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?\r\n)+)\r\n"
+)
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +37,14 @@ class Head:
     """A response's head. Header names are in lower case; ``headers`` joins repeated ones.
 
     ``length`` is the body's, None if it is chunked or ends with the connection. ``connection`` is
-    the parser, for a body of that kind.
+    the parser, for a body of that kind; it may be None where ``length`` is known.
     """
 
     status: int
     headers: dict[str, str]
     length: int | None
     keep_alive: bool
-    connection: h11.Connection
+    connection: h11.Connection | None
 
     def get(self, name: str) -> str | None:
         return self.headers.get(name)
@@ -73,7 +83,8 @@ def read_head(
         position = bytes(view[searched:filled]).find(b"\r\n\r\n")
         if position >= 0:
             cut = searched + position + 4
-            head = _parse(bytes(view[:cut]), method)
+            data = bytes(view[:cut])
+            head = parse_plain(data, method) or parse_any(data, method)
             rest = filled - cut
             view[:rest] = bytes(view[cut:filled])
             if head is not None:
@@ -93,7 +104,29 @@ def read_head(
         filled += transport.receive(view[filled : filled + _READ])
 
 
-def _parse(data: bytes, method: str) -> Head | None:
+def parse_plain(data: bytes, method: str) -> Head | None:
+    """The head of a plain 200 or 206 with a length and no name twice; None if it isn't that."""
+    match = _PLAIN.fullmatch(data)
+    if match is None or method == "HEAD":
+        return None
+    lines = match[2].decode("ascii").split("\r\n")[:-1]
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        headers[name.lower()] = value.lstrip(" ")
+    length = headers.get("content-length", "")
+    if (
+        len(headers) != len(lines)
+        or "transfer-encoding" in headers
+        or _LENGTH.fullmatch(length) is None
+    ):
+        return None
+    keep_alive = "close" not in headers.get("connection", "").lower()
+    return Head(int(match[1]), headers, int(length), keep_alive, None)
+
+
+def parse_any(data: bytes, method: str) -> Head | None:
+    """What h11 says; None for an informational answer. Raises OriginError."""
     connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_MOST)
     try:
         connection.receive_data(data)

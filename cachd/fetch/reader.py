@@ -256,6 +256,7 @@ class Reader:
         """Chunked, or until the connection ends: h11 takes the frames off."""
         transport, view, work = exchange.transport, self._view, self._work
         connection = exchange.head.connection
+        assert connection is not None
         watch = StallWatch(work.stall_floor, work.stall_window, time.monotonic())
         count = exchange.rest
         total = 0

@@ -285,11 +285,12 @@ async def _reserve(
     block = context.volume.block
     needed = inodes = 0
     directories: set[str] = set()
+    place = _files_of(Path(), plan.unpack).as_posix()
     for file in plan.files:
         if file.path in opened.content.linked:
             continue
         size = file.size or 0
-        had = found.files.get(f"{_files_of(Path(), plan.unpack)}/{file.path}")
+        had = found.files.get(f"{place}/{file.path}")
         inodes += 0 if had else 1
         needed += max(0, -(-size // block) * block - (had[2] if had else 0))
         needed += _FILE_COST + size // BLOCK_SIZE * _BLOCK_COST
