@@ -29,6 +29,7 @@ from cachd.store.manifests import MANIFEST_NAME, encode_manifest, info_of
 from cachd.store.sharing import link_blobs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cachd.model import ManifestFile, Plan, Ref
@@ -220,9 +221,15 @@ def _tidy(
     files: tuple[ManifestFile, ...],
     on_step: OnStep,
 ) -> set[int]:
-    path = layout.snapshot(key, revision)
+    inodes = tidy_snapshot(layout, layout.snapshot(key, revision), files)
+    on_step("shared")
+    return inodes
+
+
+def tidy_snapshot(layout: Layout, path: Path, files: Iterable[ManifestFile]) -> set[int]:
+    """What a commit does last. The journal goes at the end: where it is still there, a kill came
+    in between, and the next start does this again. Blocking; raises OSError."""
+    inodes = link_blobs(layout, path / "tree", files)
     with suppress(FileNotFoundError):
         (path / JOURNAL_NAME).unlink()
-    inodes = link_blobs(layout, path / "tree", files)
-    on_step("shared")
     return inodes
