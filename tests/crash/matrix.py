@@ -32,8 +32,8 @@ to the last byte, and the origin says how many bytes it sent a second time.
 - `× N`: at the N-th time.
 - A line is in the table only if all of that held; `--check` runs in `make test-slow`.
 
-tests/crash/test_power.py does the same with file systems (XFS, ext4) that are shut down under it, as by
-a loss of power.
+tests/crash/test_power.py does the same with file systems (XFS, ext4) that are shut down under it,
+as by a loss of power.
 """
 
 

@@ -39,7 +39,10 @@ def cut_power(path: Path) -> None:
     """Nothing that isn't on the disk of ``path`` now will ever be. What ``xfs_io -x -c shutdown``
     does."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    fcntl.ioctl(fd, _IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+    try:
+        fcntl.ioctl(fd, _IOC_SHUTDOWN, struct.pack("I", _NO_LOG_FLUSH))
+    finally:
+        os.close(fd)
 
 
 class Executioner:

@@ -22,8 +22,8 @@ REMOVAL = ["condemned", "trashed", "emptied", "unlinked"]
 
 
 @pytest.fixture(params=KINDS)
-def volume(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LoopVolume]:
-    with loop_volume(tmp_path, request.param) as made:
+def volume(request: pytest.FixtureRequest) -> Iterator[LoopVolume]:
+    with loop_volume(request.param) as made:
         yield made
 
 
