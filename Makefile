@@ -7,10 +7,10 @@ UV_VERSION := 0.13.9
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check bench lock chart docs image-test clean
+.PHONY: help venv demo test test-slow crash-matrix soak check bench lock chart docs image-test clean
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.stamp ## .venv with everything, locked by hash.
 
@@ -28,6 +28,12 @@ test: $(VENV)/.stamp ## All tests but the slow ones.
 test-slow: $(VENV)/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+crash-matrix: $(VENV)/.stamp ## kill -9 at every step, counted; writes docs/crash-matrix.md.
+	$(BIN)/python -m tests.crash.matrix --jobs $(JOBS) $(ARGS)
+
+soak: $(VENV)/.stamp ## Ten minutes (SECONDS=60: shorter) of everything at once, every byte checked.
+	$(BIN)/python -m bench.soak --seconds $(or $(SECONDS),600) $(ARGS)
 
 check: $(VENV)/.stamp ## Lint, format, types, layers, generated pages, house rules.
 	$(BIN)/ruff check

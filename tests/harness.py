@@ -96,11 +96,14 @@ class Daemon:
             **self.environ,
         }
 
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "cachd", "serve"]
+
     def start(self, *, wait: bool = True) -> Daemon:
         self.home.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "cachd", "serve"],
+                self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

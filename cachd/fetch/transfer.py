@@ -142,7 +142,12 @@ class Transfer:
     async def _flush(self) -> None:
         if self._pending:
             parts, self._pending = self._pending, []
-            await self.job.on_parts(parts)
+            try:
+                await self.job.on_parts(parts)
+            except asyncio.CancelledError:
+                # Left to the last flush: a line that comes twice says nothing new.
+                self._pending[:0] = parts
+                raise
 
     # --- what workers say ----------------------------------------------------------------------
 

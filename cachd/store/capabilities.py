@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cachd.store.fsio import SyncMethod
 
 _SYNCFS_SOUND = frozenset({"ext4", "xfs", "btrfs"})
+_SCRATCH = "probe-"
 _MEMORY = frozenset({"tmpfs", "ramfs"})
 _SYNCFS_KERNEL = (5, 8)
 """Older kernels swallow write-back errors in syncfs(2)."""
@@ -59,7 +60,8 @@ def probe(root: Path) -> Capabilities:
     mount = mount_of(root.resolve(), read_mounts())
     kind = mount.kind if mount else "unknown"
     is_memory = kind in _MEMORY
-    scratch = Path(tempfile.mkdtemp(prefix="probe-", dir=root / "state"))
+    _clear(root)
+    scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=root / "state"))
     try:
         sound = kind in _SYNCFS_SOUND and kernel_version() >= _SYNCFS_KERNEL
         return Capabilities(
@@ -75,6 +77,14 @@ def probe(root: Path) -> Capabilities:
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _clear(root: Path) -> None:
+    """What a probe that was killed left behind."""
+    for scratch in (root / "state").glob(f"{_SCRATCH}*"):
+        shutil.rmtree(scratch, ignore_errors=True)
+    for link in (root / "blobs").glob(f"{_SCRATCH}*.tmp"):
+        link.unlink()
 
 
 def _can_link(root: Path, scratch: Path) -> bool:

@@ -88,6 +88,7 @@ class Ingest:
         async with self._appending:
             with self._disk_errors("writing the journal"):
                 await self._context.threads.run(self._journal.append, list(parts))
+        self._context.on_step("recorded")
         for part in parts:
             if part.path in self._sparse:
                 self._context.index.grew(self._row, part.length)
@@ -186,6 +187,7 @@ class Ingest:
             context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
             row.is_active = False
             await self._close()
+            context.on_step("suspended")
 
     async def abort(self) -> None:
         """Forget it; its bytes go to the trash."""

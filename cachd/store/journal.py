@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cachd.errors import InUse
-from cachd.model import BLOCK_SIZE, PartDone, Ref
+from cachd.model import BLOCK_SIZE, PartDone
+from cachd.store.decode import are_texts, check, decode_ref, is_size, parse_object
 from cachd.store.fsio import write_all
 from cachd.store.layout import lock_descriptor
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachd.model import Identity, Plan
+    from cachd.model import Identity, Plan, Ref
 
 JOURNAL_NAME = "journal"
 _FORMAT = 1
@@ -122,19 +123,31 @@ def _encode_mark(identity: Identity) -> bytes:
 
 def _decode_header(line: bytes) -> Header | None:
     try:
-        data = json.loads(line)
+        data = parse_object(line)
         if data["format"] != _FORMAT:
             return None
-        return Header(
+        header = Header(
             boot_id=data["boot_id"],
-            ref=Ref.from_json(data["ref"]),
+            ref=decode_ref(data["ref"]),
             revision=data["revision"],
             unpack=data["unpack"],
             source=data["source"],
             files=tuple(tuple(file) for file in data["files"]),
         )
+        texts = (header.boot_id, header.revision, header.unpack, header.source)
+        check(are_texts(texts) and all(map(_is_file, header.files)), "the header")
+        return header
     except (ValueError, KeyError, TypeError):
         return None
+
+
+def _is_file(file: tuple[Any, ...]) -> bool:
+    return (
+        len(file) == 6
+        and type(file[0]) is str
+        and (file[1] is None or is_size(file[1]))
+        and are_texts(value for value in file[2:] if value is not None)
+    )
 
 
 def parse(data: bytes) -> Content | None:
@@ -149,9 +162,11 @@ def parse(data: bytes) -> Content | None:
         if not line:
             continue
         try:
-            entry = json.loads(line)
+            entry = parse_object(line)
             if "credentialed_by" in entry:
-                content.credentialed_by = entry["credentialed_by"]
+                # A mark that can't be read still says that some pass was needed.
+                mark = entry["credentialed_by"]
+                content.credentialed_by = mark if mark in ("daemon", "anonymous") else "caller"
                 continue
             part = PartDone(
                 path=entry["path"],
@@ -162,7 +177,7 @@ def parse(data: bytes) -> Content | None:
             if not _fits(part, sizes):
                 continue
             is_linked = entry.get("linked", False)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError):
             continue
         if is_linked:
             content.linked[part.path] = part
@@ -172,7 +187,7 @@ def parse(data: bytes) -> Content | None:
 
 
 def _fits(part: PartDone, sizes: dict[str, int | None]) -> bool:
-    if part.path not in sizes or part.offset < 0 or part.length < 0:
+    if part.path not in sizes or not is_size(part.offset) or not is_size(part.length):
         return False
     size = sizes[part.path]
     return (

@@ -17,15 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import portalocker
 
 from cachd import __version__
 from cachd.errors import InternalError, LayoutUnsupported, RootLocked, RootUnusable
+from cachd.store.decode import parse_object
 from cachd.store.fsio import make_directory, replace_file
 
 if TYPE_CHECKING:
@@ -34,12 +36,16 @@ if TYPE_CHECKING:
 
     from cachd.store.threads import Threads
 
+log = logging.getLogger("cachd.store")
+
 LAYOUT_VERSION = 1
 _LAYOUT_FILE = "layout.json"
 _HEX = re.compile(r"[0-9a-f]{1,128}")
 _HARMLESS = frozenset({"lost+found", ".volume-id", "daemon.lock", f"{_LAYOUT_FILE}.tmp"})
 _PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "trash")
 _SHOWN = ("snapshots", "current", "blobs", "blobs/sha256", "views")
+_OURS = frozenset({_LAYOUT_FILE, *_PRIVATE, *_SHOWN})
+_TELLING = frozenset({"ingest", "snapshots", "state"})
 _STANDBY_POLL = 0.2
 _IN_USE_HINT = (
     "stop the other daemon, give this one another root, or set store.standby to wait until it ends"
@@ -121,9 +127,18 @@ def prepare_root(root: Path) -> None:
     try:
         marker = root / _LAYOUT_FILE
         if marker.exists():
-            _check_version(root, marker.read_bytes())
-            return
-        if root.exists():
+            try:
+                data = parse_object(marker.read_bytes())
+            except ValueError:
+                # No cachd of any version wrote that. Where all else is ours, so is the root.
+                names = {entry.name for entry in root.iterdir()}
+                if names - _HARMLESS - _OURS or not names.issuperset(_TELLING):
+                    raise _unreadable(root) from None
+                log.error("%s was damaged; it is written again", marker)
+            else:
+                _check_version(root, data)
+                return
+        elif root.exists():
             if not root.is_dir():
                 raise RootUnusable(f"the root {root} is no directory", hint=hint)
             foreign = sorted({entry.name for entry in root.iterdir()} - _HARMLESS)
@@ -142,16 +157,12 @@ def prepare_root(root: Path) -> None:
         raise _unusable(root, error) from error
 
 
-def _check_version(root: Path, text: bytes) -> None:
+def _check_version(root: Path, data: dict[str, Any]) -> None:
     try:
-        data = json.loads(text)
         version = int(data["version"])
         readable_by = int(data.get("readable_by", version))
-    except (ValueError, KeyError, TypeError):
-        raise RootUnusable(
-            f"{root / _LAYOUT_FILE} can't be read as a layout's version",
-            hint="restore it, or give cachd another root",
-        ) from None
+    except (ValueError, KeyError, TypeError, OverflowError):
+        raise _unreadable(root) from None
     if readable_by > LAYOUT_VERSION:
         raise LayoutUnsupported(
             f"the root {root} has layout {version}, written by cachd {data.get('by', '?')}; "
@@ -159,6 +170,13 @@ def _check_version(root: Path, text: bytes) -> None:
             hint="start the newer cachd again, or give this one another root; "
             "the models can be fetched anew",
         )
+
+
+def _unreadable(root: Path) -> RootUnusable:
+    return RootUnusable(
+        f"{root / _LAYOUT_FILE} can't be read as a layout's version",
+        hint="restore it, or give cachd another root",
+    )
 
 
 def _unusable(root: Path, error: OSError) -> RootUnusable:

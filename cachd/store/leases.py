@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cachd.errors import InvalidError, LeaseUnknown, TooManyLeases
+from cachd.store.decode import are_texts, check, parse_object
 from cachd.store.fsio import disk_errors, remove_file, replace_file
 from cachd.store.types import StoredLease
 
@@ -65,18 +67,21 @@ class LeaseFile:
 
 def read_lease(path: Path) -> LeaseFile:
     """Blocking. Raises OSError, ValueError."""
-    data = json.loads(path.read_bytes())
     try:
-        return LeaseFile(
+        data = parse_object(path.read_bytes())
+        lease = LeaseFile(
             handle=path.name,
-            key=str(data["key"]),
-            revision=str(data["revision"]),
-            holder=str(data["holder"]),
+            key=data["key"],
+            revision=data["revision"],
+            holder=data["holder"],
             ttl=float(data["ttl"]),
-            boot_id=str(data["boot_id"]),
+            boot_id=data["boot_id"],
         )
-    except (KeyError, TypeError) as error:
+        check(are_texts((lease.key, lease.revision, lease.holder, lease.boot_id)), "the lease")
+        check(0 < lease.ttl < math.inf, "the lease's ttl")
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no lease: {error!r}") from None
+    return lease
 
 
 class Leases:
@@ -94,7 +99,7 @@ class Leases:
             if row is None:
                 gone.append(file.handle)
                 continue
-            self._hold(file.handle, row, file.holder, file.ttl)
+            self._hold(file.handle, row, file.holder, min(file.ttl, self._settings.max_ttl))
         return gone
 
     def _hold(self, handle: str, row: Row, holder: str, ttl: float) -> _Lease:
@@ -159,6 +164,7 @@ class Leases:
             await context.threads.run(
                 replace_file, context.layout.leases, lease.handle, file.encode(), mode=0o600
             )
+        context.on_step("lease written")
 
     async def renew(self, lease_id: str, ttl: float | None) -> StoredLease:
         """From now on ``ttl`` (None: as long as before). Raises LeaseUnknown, InvalidError."""
@@ -192,6 +198,7 @@ class Leases:
         for handle in handles:
             with disk_errors("removing a lease", context.capabilities.mount_point):
                 await context.threads.run(remove_file, context.layout.leases / handle)
+            context.on_step("lease removed")
 
     async def forget(self, handles: Iterable[str]) -> None:
         """Remove lease files that stand for nothing."""

@@ -9,12 +9,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from cachd.errors import StoreError
-from cachd.model import Manifest
+from cachd.store.decode import decode_manifest
 from cachd.store.types import SnapshotInfo
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cachd.model import Manifest
     from cachd.store.layout import Layout
 
 MANIFEST_NAME = "manifest.json"
@@ -32,9 +33,9 @@ def read_manifest(directory: Path) -> Manifest:
     """Blocking. Raises OSError, or ValueError if it is no manifest."""
     data = (directory / MANIFEST_NAME).read_bytes()
     try:
-        return Manifest.from_json(json.loads(data))
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{directory / MANIFEST_NAME} is no manifest: {error!r}") from None
+        return decode_manifest(data)
+    except ValueError as error:
+        raise ValueError(f"{directory / MANIFEST_NAME} is no manifest: {error}") from None
 
 
 def weigh(manifest: Manifest) -> int:

@@ -41,7 +41,8 @@ class SystemClock:
 
 
 class OnStep(Protocol):
-    """Called after each named step of begin, commit and removal, from whichever thread does it."""
+    """Called after each named step of start, begin, commit, removal and keeping, from whichever
+    thread does it. Tests of crashes end the process there; docs/crash-matrix.md has the names."""
 
     def __call__(self, name: str, /) -> None: ...
 

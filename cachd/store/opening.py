@@ -228,7 +228,9 @@ async def _verify_other_boot(context: Context, opened: Opened, header: Header) -
         header,
         [part for parts in content.parts.values() for part in parts],
         list(content.linked.values()),
+        content.credentialed_by,
     )
+    context.on_step("verified")
 
 
 def _is_on_disk(tree: Path, part: PartDone) -> bool:

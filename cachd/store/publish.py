@@ -16,6 +16,7 @@ from cachd.errors import SizeMismatch
 from cachd.model import Manifest
 from cachd.names import check_tree, escape
 from cachd.store.fsio import (
+    SECTOR,
     disk_errors,
     fsync_directory,
     make_directory,
@@ -29,6 +30,7 @@ from cachd.store.manifests import MANIFEST_NAME, encode_manifest, info_of
 from cachd.store.sharing import link_blobs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cachd.model import ManifestFile, Plan, Ref
@@ -124,13 +126,15 @@ async def _make_current(context: Context, row: Row, publication: Publication) ->
     context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
     # The revision is out: what follows saves work later, and its failure harms nobody.
     try:
-        inodes = await context.threads.run(
+        inodes, freed = await context.threads.run(
             _tidy, context.layout, row.key, row.revision, publication.files, context.on_step
         )
     except OSError as error:
         log.warning("%s was published, but its files are not shared: %s", row.key, error)
     else:
         row.linkable.extend(inodes.difference(row.linkable))
+        if freed:
+            context.index.measured(row, row.allocated - freed, row.inodes - 1)
 
 
 def _complete(
@@ -220,10 +224,22 @@ def _tidy(
     revision: str,
     files: tuple[ManifestFile, ...],
     on_step: OnStep,
-) -> set[int]:
-    path = layout.snapshot(key, revision)
-    with suppress(FileNotFoundError):
-        (path / JOURNAL_NAME).unlink()
-    inodes = link_blobs(layout, path / "tree", files)
+) -> tuple[set[int], int]:
+    tidied = tidy_snapshot(layout, layout.snapshot(key, revision), files)
     on_step("shared")
-    return inodes
+    return tidied
+
+
+def tidy_snapshot(
+    layout: Layout, path: Path, files: Iterable[ManifestFile]
+) -> tuple[set[int], int]:
+    """What a commit does last: the inodes that are shared now, and the bytes that the journal held.
+
+    The journal goes at the end: where it is still there, a kill came in between, and the next start
+    does this again. Blocking; raises OSError.
+    """
+    inodes, freed = link_blobs(layout, path / "tree", files), 0
+    with suppress(FileNotFoundError):
+        freed = (path / JOURNAL_NAME).stat().st_blocks * SECTOR
+        (path / JOURNAL_NAME).unlink()
+    return inodes, freed

@@ -20,6 +20,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from cachd.store.decode import parse_object
 from cachd.store.fsio import make_directory, measure, write_all
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _trim(directory: Path, most: int, oldest: int) -> tuple[int, int]:
         place = directory / name
         found = measure(place) if place.is_dir() else None
         stamp = name.partition("-")[0]
-        if found is None or not stamp.isdigit() or int(stamp) < oldest:
+        if found is None or not (stamp.isascii() and stamp.isdecimal()) or int(stamp) < oldest:
             _drop(place)
             continue
         if total + found.allocated > most:
@@ -160,6 +161,6 @@ def _read_all(directory: Path) -> list[dict[str, Any]]:
     stories = []
     for name in _names(directory):
         with suppress(OSError, ValueError):
-            story = json.loads((directory / name / _STORY).read_bytes())
+            story = parse_object((directory / name / _STORY).read_bytes())
             stories.append({**story, "name": name, "has_data": (directory / name / _DATA).exists()})
     return stories

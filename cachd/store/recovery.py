@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import shutil
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.leases import read_lease
 from cachd.store.manifests import info_of, read_manifest
+from cachd.store.observe import ignore_step
+from cachd.store.publish import tidy_snapshot
 from cachd.store.types import SnapshotInfo
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from cachd.store.layout import Layout
     from cachd.store.leases import LeaseFile
     from cachd.store.manifests import Manifests
+    from cachd.store.observe import OnStep
 
 log = logging.getLogger("cachd.store")
 
@@ -59,7 +63,13 @@ class _Stopped(Exception):
 
 
 def scan(
-    layout: Layout, manifests: Manifests, *, now: float, partial_ttl: float, progress: Progress
+    layout: Layout,
+    manifests: Manifests,
+    *,
+    now: float,
+    partial_ttl: float,
+    progress: Progress,
+    on_step: OnStep = ignore_step,
 ) -> Found:
     """``now`` in seconds since the epoch; ingests idle for longer than ``partial_ttl`` seconds go
     to the trash. Blocking; ends early when ``progress.stop`` is set. Raises OSError."""
@@ -68,6 +78,9 @@ def scan(
         keys = [entry for entry in layout.snapshots.iterdir() if is_hex(entry.name)]
         progress.total = len(keys)
         for directory in keys:
+            if not directory.is_dir():
+                _to_trash(layout, directory, "stray")
+                continue
             for path in directory.iterdir():
                 if is_hex(path.name):
                     _add_snapshot(found, layout, manifests, directory.name, path)
@@ -76,10 +89,14 @@ def scan(
             progress.done += 1
             if progress.stop.is_set():
                 raise _Stopped
+        on_step("snapshots scanned")
         _choose_currents(found, layout)
+        on_step("currents chosen")
         _add_ingests(found, layout, now - partial_ttl)
+        on_step("ingests scanned")
         _add_trash(found, layout)
         _read_state(found, layout)
+        on_step("state read")
     except _Stopped:
         pass
     return found
@@ -88,9 +105,13 @@ def scan(
 def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, path: Path) -> None:
     try:
         manifest = read_manifest(path)
+        last_used = path.stat().st_mtime_ns
         held = measure(path)
         problem = _problem(manifest, held, key, path.name)
-        last_used = path.stat().st_mtime_ns
+        if not problem and JOURNAL_NAME in held.files:
+            # Killed between its publication and the commit's end.
+            tidy_snapshot(layout, path, manifest.files)
+            held = measure(path)
     except (OSError, ValueError) as error:
         problem = str(error)
         manifest, held, last_used = None, None, 0
@@ -135,9 +156,9 @@ def _choose_currents(found: Found, layout: Layout) -> None:
     revisions: dict[str, list[Row]] = {}
     for row, _ in found.rows:
         revisions.setdefault(row.key, []).append(row)
-    for path in layout.currents.iterdir():
-        if not is_hex(path.name) or path.name not in revisions:
-            path.unlink()
+    for path in list(layout.currents.iterdir()):
+        if not is_hex(path.name) or path.name not in revisions or not path.is_file():
+            _discard(path)
     for key, rows in revisions.items():
         path = layout.current(key)
         try:
@@ -153,13 +174,14 @@ def _choose_currents(found: Found, layout: Layout) -> None:
 
 
 def _add_ingests(found: Found, layout: Layout, expired_before: float) -> None:
-    for path in layout.ingests.iterdir():
+    for path in list(layout.ingests.iterdir()):
         key, _, revision = path.name.partition("-")
         journal = path / JOURNAL_NAME
         header, touched = None, 0.0
         with suppress(OSError, ValueError):
             header, touched = read_header(journal), journal.stat().st_mtime
-        if header is None or (header.ref.key, header.revision) != (key, revision):
+        is_ours = header is not None and (header.ref.key, header.revision) == (key, revision)
+        if header is None or not is_ours or not _is_laid_out(path, header.unpack):
             log.warning("%s is no ingest that could be gone on with, so it goes", path)
             _to_trash(layout, path, "ingest")
             continue
@@ -193,8 +215,14 @@ def _add_ingests(found: Found, layout: Layout, expired_before: float) -> None:
         found.rows.append((row, held.linked))
 
 
+def _is_laid_out(path: Path, unpack: str) -> bool:
+    """Whether what should be directories are, where they are."""
+    names = ("tree", "archive") if unpack else ("tree",)
+    return all(not (path / name).exists() or (path / name).is_dir() for name in names)
+
+
 def _add_trash(found: Found, layout: Layout) -> None:
-    for path in layout.trash.iterdir():
+    for path in list(layout.trash.iterdir()):
         if not path.is_dir() or path.is_symlink():
             path.unlink()
             continue
@@ -225,13 +253,13 @@ _NOBODY = SnapshotInfo(
 
 
 def _read_state(found: Found, layout: Layout) -> None:
-    found.pins.update(path.name for path in layout.pins.iterdir() if is_hex(path.name))
+    found.pins.update(path.name for path in _files(layout.pins))
     for path in _files(layout.leases):
         try:
             found.leases.append(read_lease(path))
         except (OSError, ValueError) as error:
             log.warning("a lease is dropped: %s", error)
-            path.unlink(missing_ok=True)
+            _discard(path)
 
 
 def _files(directory: Path) -> Iterator[Path]:
@@ -240,4 +268,11 @@ def _files(directory: Path) -> Iterator[Path]:
             yield path
         else:
             # The temporary file of a write that a kill cut short.
-            path.unlink(missing_ok=True)
+            _discard(path)
+
+
+def _discard(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -89,7 +89,9 @@ async def start(
         phase.sentence = "the store is looking at its root"
         await threads.run(check_volume, root, settings.expected_mount, settings.expected_volume_id)
         await threads.run(prepare_root, root)
+        on_step("root prepared")
         await lock.acquire(standby=settings.standby, on_wait=phase.note_wait)
+        on_step("root locked")
         # Whoever held the lock meanwhile may have been a newer cachd.
         await threads.run(prepare_root, root)
         await threads.run(make_directories, root)
@@ -109,12 +111,14 @@ async def start(
                 boot_id=await threads.run(boot_id),
                 volume=await threads.run(statvfs, root),
             )
+        on_step("capabilities probed")
         found = await _scan(context, phase)
         quarantine = Quarantine(context)
         with disk_errors("looking at the quarantine", context.capabilities.mount_point):
             await quarantine.trim()
         leases = Leases(context, lease_settings)
         await _take_up(context, leases, found)
+        on_step("taken up")
         trash = Trash(context)
         trash.start(row for row, _ in found.rows if row.state == "trash")
     except BaseException:
@@ -147,6 +151,7 @@ async def _scan(context: Context, phase: Phase) -> Found:
                 now=context.clock.time_ns() / 1e9,
                 partial_ttl=context.settings.partial_ttl,
                 progress=phase.scan,
+                on_step=context.on_step,
             ),
             name="cachd-store-scan",
         )

@@ -263,12 +263,14 @@ class Store:
             await self._opened.context.threads.run(
                 replace_file, self.layout.pins, key, b"", mode=0o600
             )
+        self._on_step("pin written")
 
     async def unpin(self, key: str) -> None:
         """An unpinned key stays as it is."""
         if key in self._index.pins:
             with disk_errors("removing a pin", self.capabilities.mount_point):
                 await self._opened.context.threads.run(remove_file, self.layout.pin(key))
+            self._on_step("pin removed")
             self._index.pins.discard(key)
 
     def is_pinned(self, key: str) -> bool:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
+import os
 import secrets
 import shutil
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachd.store.fsio import measure
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
-from cachd.store.manifests import MANIFEST_NAME
+from cachd.store.manifests import MANIFEST_NAME, read_manifest
+from cachd.store.observe import ignore_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from cachd.store.context import Context
     from cachd.store.index import Row
     from cachd.store.layout import Layout
+    from cachd.store.observe import OnStep
 
 log = logging.getLogger("cachd.store")
 
@@ -69,6 +72,7 @@ class Trash:
             if row.state == "snapshot":
                 context.manifests.forget(row.key, row.revision)
             context.index.condemn(row, place)
+            context.on_step("condemned")
             moves.append((row, source, is_current))
         if moves:
             await asyncio.shield(context.background.own(self._move(moves), "discard"))
@@ -97,7 +101,7 @@ class Trash:
             for row in list(self._pending):
                 path = context.layout.trash / row.place
                 try:
-                    await context.threads.run(delete_tree, path, context.layout)
+                    await context.threads.run(delete_tree, path, context.layout, context.on_step)
                 except OSError as error:
                     row.is_stuck = True
                     log.error("%s can't be unlinked, and is tried again later: %s", path, error)
@@ -146,7 +150,7 @@ def _move_away(layout: Layout, source: Path, place: str, key: str, is_current: b
             source.parent.rmdir()
 
 
-def delete_tree(path: Path, layout: Layout) -> None:
+def delete_tree(path: Path, layout: Layout, on_step: OnStep = ignore_step) -> None:
     """Unlink a snapshot or an ingest, and the blobs that nothing else holds. Blocking.
 
     What names the blobs goes last, so that a crash in between leaves enough to go on with. Raises
@@ -154,6 +158,7 @@ def delete_tree(path: Path, layout: Layout) -> None:
     """
     if not path.exists():
         return
+    _drop_unnamed_blobs(path, layout)
     digests = _digests_of(path)
     for entry in list(path.iterdir()):
         if entry.name not in (MANIFEST_NAME, JOURNAL_NAME):
@@ -161,6 +166,7 @@ def delete_tree(path: Path, layout: Layout) -> None:
                 shutil.rmtree(entry)
             else:
                 entry.unlink()
+    on_step("emptied")
     for digest in digests:
         blob = layout.blob(digest)
         with suppress(FileNotFoundError):
@@ -169,15 +175,34 @@ def delete_tree(path: Path, layout: Layout) -> None:
     shutil.rmtree(path)
 
 
+def _drop_unnamed_blobs(path: Path, layout: Layout) -> None:
+    """Where no manifest names the blobs (an ingest that took over a file by its ETag, a manifest
+    that can't be read), they are found by inode: those that only this tree and the index hold."""
+    with suppress(OSError, ValueError):
+        read_manifest(path)
+        return
+    names: dict[int, int] = {}
+    links: dict[int, int] = {}
+    for _, inode, _, count in measure(path).files.values():
+        names[inode] = names.get(inode, 0) + 1
+        links[inode] = count
+    lonely = {inode for inode, count in names.items() if links[inode] == count + 1}
+    if not lonely:
+        return
+    with os.scandir(layout.blob("0").parent) as entries:
+        found = [Path(entry.path) for entry in entries if entry.inode() in lonely]
+    for blob in found:
+        blob.unlink()
+
+
 def _digests_of(path: Path) -> list[str]:
     found: set[str] = set()
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        files = json.loads((path / MANIFEST_NAME).read_bytes())["files"]
+    with suppress(OSError, ValueError):
         found.update(
-            digest["value"]
-            for file in files
-            for digest in file["digests"]
-            if digest["algorithm"] == "sha256"
+            digest.value
+            for file in read_manifest(path).files
+            for digest in file.digests
+            if digest.algorithm == "sha256"
         )
     with suppress(OSError, ValueError):
         header = read_header(path / JOURNAL_NAME)

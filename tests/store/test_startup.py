@@ -111,6 +111,25 @@ async def test_a_layout_that_cannot_be_read_is_refused(make_store: Any, tmp_path
         await make_store()
 
 
+@pytest.mark.parametrize("damaged", [b"", b"\0" * 80, b"{", b"[1]", b"[" * 100_000])
+async def test_a_damaged_layout_among_what_is_ours_is_written_again(
+    make_store: Any, tmp_path: Path, damaged: bytes
+) -> None:
+    store = await make_store()
+    await publish(store, A)
+    await store.close()
+    path = tmp_path / "root" / "layout.json"
+    path.write_bytes(damaged)
+    (tmp_path / "root" / "thesis.txt").touch()
+    with pytest.raises(RootUnusable):
+        await make_store()
+    assert path.read_bytes() == damaged
+    (tmp_path / "root" / "thesis.txt").unlink()
+    store = await make_store()
+    assert store.current(A.ref) is not None
+    assert json.loads(path.read_text())["version"] == 1
+
+
 # --- the lock -------------------------------------------------------------------------------------
 
 
