@@ -16,6 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cachd.cache.participant import FlightRefused, Participant
+from cachd.cache.settling import fetch_checked, settle_pins
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -224,9 +225,22 @@ class Flight:
             self.participants.remove(participant)
         self._last = None
         self._parts.proofs.revoke_fingerprint(participant.fingerprint, self.ref)
-        if not participant.failed.done():
-            participant.failed.set_exception(error)
-            participant.failed.add_done_callback(_consume)
+        participant.fail(error)
+
+    # --- pins -------------------------------------------------------------------------------
+
+    def _present(self) -> list[Participant]:
+        """Who would get what is published; while it lingers, who was the last to want it."""
+        return self.participants or [p for p in (self._last,) if p is not None]
+
+    def _remove(self, participant: Participant) -> None:
+        """The bytes are not what it takes; others may have them."""
+        if participant in self.participants:
+            self.participants.remove(participant)
+        self._last = None
+
+    def _close(self) -> None:
+        self.is_stopping = True
 
     # --- the run ----------------------------------------------------------------------------
 
@@ -307,12 +321,11 @@ class Flight:
         self._job = job
         user = self._user()
         if user is not None:
-            # Whoever made the plan may have left the queue.
-            self._use(user)
+            self._use(user)  # Whoever made the plan may have left the queue.
         deadline = parts.settings.fetch.deadline or None
         try:
             async with asyncio.timeout(deadline):
-                result = await parts.mover.fetch(job)
+                result = await fetch_checked(parts, self.ref, ingest, job)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"fetching {self.ref.key} took longer than {deadline:g} s",
@@ -321,10 +334,19 @@ class Flight:
         self.timings.update(result.timings)
         self.fetched_bytes = result.fetched_bytes
         self.stage = "verifying"
+        files = await settle_pins(
+            parts,
+            self.ref,
+            ingest,
+            result.files,
+            present=self._present,
+            remove=self._remove,
+            close=self._close,
+        )
         await self._mark(ingest)
         published = time.monotonic()
         snapshot = await _uninterrupted(
-            ingest.commit(result.files, metadata=self.plan.metadata), f"commit {self.ref.key}"
+            ingest.commit(files, metadata=self.plan.metadata), f"commit {self.ref.key}"
         )
         self.timings["publish"] = time.monotonic() - published
         return snapshot
@@ -347,6 +369,8 @@ class Flight:
             participant.failed.result()
         if not self.done.done():
             return None
+        if participant.refusal is not None:
+            raise participant.refusal
         error = self.done.exception()
         if isinstance(error, AccessError):
             raise FlightRefused(error)

@@ -199,7 +199,9 @@ def mismatch(path: str, digest: Digest, value: str) -> DigestMismatch:
     return DigestMismatch(
         f"{path} has the {digest.algorithm} {value}, its source says {digest.value}",
         hint="the copy at the source, or the way from there, is damaged",
-        algorithm=digest.algorithm,
+        path=path,
+        expected=str(digest),
+        seen=f"{digest.algorithm}:{value}",
     )
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class LocalTask:
-    """``message``: task, job, kind ("digest" or "unpack"), and what that kind needs."""
+    """``message``: task, job, kind ("digest", "sums" or "unpack"), and what that kind needs."""
 
     def __init__(
         self,
@@ -63,7 +63,9 @@ class LocalTask:
         answer: dict[str, Any] = {"is": "task", "task": self.number, "error": None}
         try:
             if self._message["kind"] == "digest":
-                answer["value"] = self._digest()
+                answer["values"] = self._digest()
+            elif self._message["kind"] == "sums":
+                answer["values"] = self._sums()
             else:
                 answer["files"] = self._unpack()
         except Cancelled:
@@ -88,16 +90,25 @@ class LocalTask:
                 raise Cancelled("nobody wants this fetch any more")
             return self._upto
 
-    def _digest(self) -> str:
+    def _digest(self) -> list[str]:
+        """Of one file that may still grow."""
         message = self._message
         return digest_file(
             self._job.tree,
             message["path"],
             message["size"],
-            message["algorithm"],
+            message["algorithms"],
             self._wait_upto,
             self._cancelled,
+            parts=message["parts"],
         )
+
+    def _sums(self) -> list[list[str]]:
+        """Of files that are in place."""
+        return [self._sum(*file) for file in self._message["files"]]
+
+    def _sum(self, path: str, size: int, algorithms: list[str]) -> list[str]:
+        return digest_file(self._job.tree, path, size, algorithms, lambda _: size, self._cancelled)
 
     def _unpack(self) -> list[dict[str, Any]]:
         from cachd.fetch.unpack import UnpackLimits, unpack_archive  # noqa: PLC0415  (few models need it)

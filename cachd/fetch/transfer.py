@@ -283,7 +283,7 @@ class Transfer:
     def _succeed(self, file: FileState, verified: list[str] | None) -> None:
         self.recovery.note_success()
         if verified is not None:
-            file.verified = Digest(algorithm=verified[0], value=verified[1])  # type: ignore[arg-type]
+            file.verified = Digest(algorithm=verified[0], value=verified[1])
 
     def _restream(self, index: int) -> None:
         """The origin ignores ranges: from the start, in one answer, once its parts are quiet."""
@@ -346,12 +346,13 @@ class Transfer:
                 "kind": "digest",
                 "path": file.planned.path,
                 "size": file.size,
-                "algorithm": digest.algorithm,
+                "algorithms": [digest.algorithm],
+                "parts": [],
             },
             file,
         )
         if file.is_complete:
-            self._compare(file, digest, answer["value"])
+            self._compare(file, digest, answer["values"][0])
         else:
             # The file was begun again as a stream, in which its digest is checked.
             file.task = None

@@ -297,11 +297,11 @@ def _check_whole(
     if digest.algorithm == "crc64nvme":
         value = crc.combine(outcome.blocks, outcome.length)
     else:
-        value = digest_file(
+        (value,) = digest_file(
             job.tree,
             wanted.path,
             outcome.length,
-            digest.algorithm,
+            (digest.algorithm,),
             lambda _: outcome.length,
             lambda: job.is_cancelled,
         )

@@ -80,6 +80,10 @@ class Ingest:
         state = "over" if self._is_over else "open"
         return f"<Ingest {self._ref.key}-{self._plan.revision} {state}>"
 
+    @property
+    def revision(self) -> str:
+        return self._plan.revision
+
     async def record(self, parts: Sequence[PartDone]) -> None:
         """Append finished parts to the journal. Raises DiskFull, DiskError."""
         self._check_open()
