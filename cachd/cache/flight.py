@@ -13,10 +13,11 @@ import contextlib
 import contextvars
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.cache.participant import FlightRefused, Participant
-from cachd.cache.settling import fetch_checked, settle_pins
+from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
+from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -32,7 +33,7 @@ from cachd.errors import (
 from cachd.fetch.job import FetchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from cachd.cache.parts import Parts
     from cachd.cache.types import Priority
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.flight")
-
-T = TypeVar("T")
 
 Stage = Literal["queued", "fetching", "verifying"]
 
@@ -239,6 +238,10 @@ class Flight:
             self.participants.remove(participant)
         self._last = None
 
+    def _pinned(self, path: str) -> set[str]:
+        """The algorithms of the pins on ``path``, as far as is known by now."""
+        return {name for p in self._present() if p.pins for name in p.pins.algorithms(path)}
+
     def _close(self) -> None:
         self.is_stopping = True
 
@@ -312,6 +315,8 @@ class Flight:
             plan=self.plan,
             tree=ingest.tree,
             done=ingest.done,
+            linked=ingest.linked,
+            also=self._pinned,
             priority=self._priority(),
             on_parts=journal,
             grow=grow,
@@ -338,15 +343,16 @@ class Flight:
             parts,
             self.ref,
             ingest,
-            result.files,
+            result,
             present=self._present,
             remove=self._remove,
             close=self._close,
         )
         await self._mark(ingest)
         published = time.monotonic()
-        snapshot = await _uninterrupted(
-            ingest.commit(files, metadata=self.plan.metadata), f"commit {self.ref.key}"
+        snapshot = await uninterrupted(
+            ingest.commit(files, metadata=archive_notes(self.plan, result)),
+            f"commit {self.ref.key}",
         )
         self.timings["publish"] = time.monotonic() - published
         return snapshot
@@ -375,16 +381,6 @@ class Flight:
         if isinstance(error, AccessError):
             raise FlightRefused(error)
         return self.done.result()
-
-
-async def _uninterrupted(call: Coroutine[Any, Any, T], name: str) -> T:
-    """The result of ``call`` even if this task is cancelled meanwhile: a commit is not left half
-    observed."""
-    task = asyncio.create_task(call, name=name)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    return task.result()
 
 
 def _scheme(uri: str) -> str:

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 REMEMBERED = 200_000
 """Digests of published files that are kept in memory: a manifest is never changed afterwards."""
 
+ARCHIVE = "archive"
+ARCHIVE_SHA256 = "archive_sha256"
+"""A manifest's notes on the archive that its files were unpacked from."""
+
 _BLOCKS = "crc64nvme"
 
 
@@ -44,10 +48,12 @@ class Pinning:
         self._read: OrderedDict[tuple[str, str, str], Sums] = OrderedDict()
         self._count = 0
 
-    async def sums(self, tree: Path, files: Sequence[ManifestFile], pins: Iterable[Pins]) -> Sums:
-        """All that ``pins`` ask of ``files``, which lie in ``tree`` and aren't published yet.
-        Raises DiskError."""
-        sums, readings = await asyncio.to_thread(_look, files, tuple(pins), {})
+    async def sums(
+        self, tree: Path, files: Sequence[ManifestFile], pins: Iterable[Pins], known: Sums
+    ) -> Sums:
+        """All that ``pins`` ask of ``files``, which lie in ``tree`` and aren't published yet; some
+        is ``known`` already. Raises DiskError."""
+        sums, readings = await asyncio.to_thread(_look, files, tuple(pins), known)
         _merge(sums, await self._mover.read_digests(tree, readings))
         return sums
 
@@ -69,7 +75,11 @@ class Pinning:
                 )
                 self._remember(place, found)
                 _merge(sums, found)
-        error = await asyncio.to_thread(judge, pins, sums)
+        archive = manifest.metadata.get(ARCHIVE)
+        if archive is not None and ARCHIVE_SHA256 in manifest.metadata:
+            sums.setdefault(archive, {"sha256": manifest.metadata[ARCHIVE_SHA256]})
+        paths = [file.path for file in manifest.files]
+        error = await asyncio.to_thread(judge, pins, sums, paths)
         if error is not None:
             raise error
 

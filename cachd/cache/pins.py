@@ -41,6 +41,11 @@ class Pins:
     def __bool__(self) -> bool:
         return bool(self.files) or self.model is not None
 
+    def algorithms(self, path: str) -> set[str]:
+        """Those that ``path`` is looked at with."""
+        found = {digest.algorithm for pinned, digest in self.files if pinned == path}
+        return found if self.model is None else found | {MODEL_ALGORITHM}
+
 
 def model_digest(sums: Mapping[str, str]) -> str:
     """The model digest of files whose sha256 are given by path."""
@@ -83,17 +88,31 @@ def known(file: ManifestFile, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: found[name] for name in algorithms if name in found}
 
 
-def judge(pins: Pins, sums: Sums) -> DigestMismatch | None:
-    """The error for the first pin that the bytes contradict. ``sums`` has what ``needed`` says."""
+def judge(pins: Pins, sums: Sums, paths: Iterable[str]) -> DigestMismatch | None:
+    """The error for the first pin that the bytes contradict. ``sums`` has what ``needed`` says, and
+    the sha256 of an archive that was unpacked; ``paths`` are the model's files."""
     for path, digest in pins.files:
         seen = sums.get(path, {}).get(digest.algorithm)
+        if seen is None and path in sums:
+            return _unknowable(path, digest)
         if seen != digest.value:
             return _mismatch(path, str(digest), f"{digest.algorithm}:{seen}" if seen else None)
     if pins.model is not None:
-        seen = model_digest({path: found[MODEL_ALGORITHM] for path, found in sums.items()})
+        seen = model_digest({path: sums[path][MODEL_ALGORITHM] for path in paths})
         if seen != pins.model.value:
             return _mismatch(None, str(pins.model), f"{MODEL_ALGORITHM}:{seen}")
     return None
+
+
+def _unknowable(path: str, digest: Digest) -> DigestMismatch:
+    return DigestMismatch(
+        f"the request pins {escape(path)} to {digest}, but of an archive only the sha256 is kept",
+        hint="pin the archive's sha256, or the files that it holds",
+        field="digests",
+        path=path,
+        expected=str(digest),
+        seen=None,
+    )
 
 
 def _mismatch(path: str | None, expected: str, seen: str | None) -> DigestMismatch:

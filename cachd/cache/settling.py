@@ -7,10 +7,12 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from cachd.cache.pinning import with_digests
+from cachd.cache.pinning import ARCHIVE as ARCHIVE_NOTE
+from cachd.cache.pinning import ARCHIVE_SHA256, with_digests
 from cachd.cache.pins import MODEL_ALGORITHM, judge, model_lines, needed
 from cachd.errors import DigestMismatch
 from cachd.fetch.tree import ARCHIVE
+from cachd.fetch.verification import ARCHIVE_ALGORITHM
 from cachd.store.quarantine import Story
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.pins import Sums
     from cachd.fetch.job import FetchJob, FetchResult
-    from cachd.model import ManifestFile, Ref
+    from cachd.model import ManifestFile, Plan, Ref
     from cachd.store.ingest import Ingest
 
 log = logging.getLogger("cachd.flight")
@@ -43,7 +45,7 @@ async def settle_pins(
     parts: Parts,
     ref: Ref,
     ingest: Ingest,
-    files: Sequence[ManifestFile],
+    result: FetchResult,
     present: Callable[[], Sequence[Participant]],
     remove: Callable[[Participant], None],
     close: Callable[[], None],
@@ -54,6 +56,9 @@ async def settle_pins(
     is removed. If nobody is left who may have the bytes, ``close`` keeps others from joining, what
     was contradicted goes to quarantine, and the first one's DigestMismatch is raised.
     """
+    files, paths = result.files, [file.path for file in result.files]
+    # Of an archive the digests are its own, not those of the files that it held.
+    archive, known = (result.sums, {}) if ingest.is_archive else ({}, result.sums)
     judged: set[Participant] = set()
     confirmed: Sums = {}
     refused: list[tuple[Participant, DigestMismatch]] = []
@@ -62,10 +67,11 @@ async def settle_pins(
         new = [p for p in present() if p.pins and p not in judged]
         if not new:
             break
-        sums = await parts.pinning.sums(ingest.tree, files, [p.pins for p in new])
+        sums = await parts.pinning.sums(ingest.tree, files, [p.pins for p in new], known)
+        sums = {**archive, **sums}
         judged.update(new)
         for participant in new:
-            error = judge(participant.pins, sums)
+            error = judge(participant.pins, sums, paths)
             if error is not None:
                 remove(participant)
                 refused.append((participant, error))
@@ -76,7 +82,7 @@ async def settle_pins(
     is_wanted = bool(present()) or not refused
     if not is_wanted:
         close()
-        await _keep(parts, ref, ingest, refused[0][1], sums)
+        await _keep(parts, ref, ingest, refused[0][1], sums, paths)
     for participant, error in refused:
         log.warning("%s: %s", ref.key, error.message)
         participant.refusal = error
@@ -87,12 +93,28 @@ async def settle_pins(
     return with_digests(files, confirmed)
 
 
-async def _keep(parts: Parts, ref: Ref, ingest: Ingest, error: DigestMismatch, sums: Sums) -> None:
+def archive_notes(plan: Plan, result: FetchResult) -> dict[str, str]:
+    """The plan's metadata, and of an archive its digest: the archive itself is not kept."""
+    notes = dict(plan.metadata)
+    if plan.unpack:
+        path = plan.files[0].path
+        notes |= {ARCHIVE_NOTE: path, ARCHIVE_SHA256: result.sums[path][ARCHIVE_ALGORITHM]}
+    return notes
+
+
+async def _keep(
+    parts: Parts,
+    ref: Ref,
+    ingest: Ingest,
+    error: DigestMismatch,
+    sums: Sums,
+    paths: Sequence[str],
+) -> None:
     """The file; for a model digest the lines that it was computed of."""
     if error.detail["path"] is not None:
         await keep_wrong_file(parts, ref, ingest, error, reason="a caller's pin")
         return
-    lines = {path: v[MODEL_ALGORITHM] for path, v in sums.items() if MODEL_ALGORITHM in v}
+    lines = {path: sums[path][MODEL_ALGORITHM] for path in paths}
     data = b"".join(model_lines(lines))
     story = _story(ref, ingest.revision, error, "", len(data), "a caller's pin")
     await parts.store.quarantine.keep(data, story)

@@ -150,6 +150,7 @@ class Mover:
             files=done,
             fetched_bytes=job.progress.received,
             timings={"fetch": fetched - started, "verify": ended - fetched},
+            sums={file.planned.path: file.sums for file in transfer.files if file.sums},
         )
 
     async def read_digests(

@@ -84,6 +84,11 @@ class Ingest:
     def revision(self) -> str:
         return self._plan.revision
 
+    @property
+    def is_archive(self) -> bool:
+        """Whether the tree is what an archive held."""
+        return bool(self._plan.unpack)
+
     async def record(self, parts: Sequence[PartDone]) -> None:
         """Append finished parts to the journal. Raises DiskFull, DiskError."""
         self._check_open()
