@@ -88,12 +88,41 @@ def make_ref(
 class Digest:
     """A checksum or digest of one file's bytes, ``value`` in lower-case hex.
 
-    ``sha256`` is strong (may be shared across sources); ``md5``, ``sha1``, ``crc32``, ``crc32c``
-    and ``crc64nvme`` only verify.
+    ``sha256`` is strong (may be shared across sources); the others only verify. ``git-sha1`` is the
+    name of a blob in git: sha1 over ``blob SIZE``, a NUL and the bytes. Names that end in
+    ``-multipart`` are S3's checksums of the parts' checksums (and ETags of that kind); their value
+    is followed by ``-`` and the number of parts.
     """
 
-    algorithm: Literal["sha256", "sha1", "md5", "crc32", "crc32c", "crc64nvme"]
+    algorithm: str
     value: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.value}"
+
+
+DIGEST_DIGITS = {
+    "sha256": 64,
+    "sha1": 40,
+    "git-sha1": 40,
+    "md5": 32,
+    "crc32": 8,
+    "crc32c": 8,
+    "crc64nvme": 16,
+}
+"""Hex digits of the digests that can be computed of any file's bytes."""
+
+
+def parse_digest(text: str) -> Digest:
+    """``ALGORITHM:HEX``. Raises ValueError saying what is wrong."""
+    algorithm, colon, value = text.strip().partition(":")
+    algorithm, value = algorithm.lower(), value.lower()
+    digits = DIGEST_DIGITS.get(algorithm)
+    if not colon or digits is None:
+        raise ValueError(f"must be ALGORITHM:HEX, with one of {', '.join(DIGEST_DIGITS)}")
+    if len(value) != digits or not set(value) <= set("0123456789abcdef"):
+        raise ValueError(f"must have {digits} hex digits after {algorithm}:")
+    return Digest(algorithm=algorithm, value=value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

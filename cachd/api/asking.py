@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from cachd.api.body import Fields, clip
+from cachd.cache.pins import MODEL_ALGORITHM, Pins
 from cachd.cache.types import Ask, LeaseRequest
 from cachd.errors import InvalidError, UriInvalid
-from cachd.model import Credentials, SourceOptions
+from cachd.model import Credentials, Digest, SourceOptions, parse_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,8 +23,10 @@ MAX_TOKEN = 64 * 1024
 MIN_PATIENCE = 1.0
 MAX_PATIENCE = 600.0
 MAX_ATTEMPTS = 20
+_DIGEST_LENGTH = 256
 _FIELDS = frozenset(
     {"uri", "wait", "timeout", "allow", "ignore", "priority", "credentials", "options", "lease"}
+    | {"digests", "model_digest"}
 )
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values).
@@ -52,6 +55,7 @@ def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
         priority=cast("Priority", priority),
         lease=_lease(fields.object("lease")),
         timeout=fields.number("timeout"),
+        pins=_pins(fields),
         request_id=request_id,
     )
     fields.finish()
@@ -75,6 +79,32 @@ def _uri(fields: Fields, data: Mapping[str, Any]) -> str:
             f"uri is missing{also}", field="uri", hint='such as {"uri": "s3://bucket/model"}'
         )
     return uri
+
+
+def _pins(fields: Fields) -> Pins:
+    model = fields.text("model_digest", limit=_DIGEST_LENGTH)
+    found = Pins(model=_digest(fields, "model_digest", model) if model is not None else None)
+    if found.model is not None and found.model.algorithm != MODEL_ALGORITHM:
+        raise fields.fail("model_digest", f"must be a {MODEL_ALGORITHM}")
+    files = fields.object("digests")
+    if files is None:
+        return found
+    pinned = []
+    for path in sorted(files.names()):
+        text = files.text(path, limit=_DIGEST_LENGTH)
+        if text is None:
+            raise InvalidError(f"digests pins {clip(path)} to nothing", field="digests")
+        pinned.append((path, _digest(fields, "digests", text)))
+    return replace(found, files=tuple(pinned))
+
+
+def _digest(fields: Fields, field: str, text: str) -> Digest:
+    try:
+        return parse_digest(text)
+    except ValueError as error:
+        raise fields.fail(
+            field, str(error), hint='{"digests": {"model.bin": "sha256:…"}}'
+        ) from None
 
 
 def _lease(fields: Fields | None) -> LeaseRequest | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cachd.model import DIGEST_DIGITS
+
 Schema = dict[str, Any]
 
 
@@ -54,6 +56,11 @@ BYTES: Final[Schema] = {"type": "integer", "minimum": 0, "description": "bytes"}
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 KEY: Final[Schema] = {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{32})$"}
 FREE: Final[Schema] = {"type": "object", "additionalProperties": True}
+DIGEST: Final[Schema] = {
+    "type": "string",
+    "description": f"ALGORITHM:HEX; {', '.join(DIGEST_DIGITS)}",
+    "pattern": "^[A-Za-z0-9-]+:[0-9A-Fa-f]+$",
+}
 RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 
 _PATIENCE: Final[Schema] = {
@@ -153,6 +160,14 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "credentials": _maybe(ref("Credentials")),
             "options": _maybe(ref("Options")),
             "lease": _said(_maybe(ref("LeaseRequest")), "keep the model from being evicted"),
+            "digests": _said(
+                _maybe({"type": "object", "additionalProperties": DIGEST}),
+                "by path: the digest that the file must have",
+            ),
+            "model_digest": _said(
+                _maybe({"type": "string", "pattern": "^[Ss][Hh][Aa]256:[0-9A-Fa-f]{64}$"}),
+                "sha256 over what sha256sum prints of all files, in the order of their paths",
+            ),
         },
         required=("uri",),
         closed=True,

@@ -13,7 +13,7 @@ from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
 from cachd.cache.participant import FlightRefused, Participant
 from cachd.cache.types import Answer, Event
-from cachd.errors import DeadlineExceeded, Draining, OriginChanged, Overloaded
+from cachd.errors import DeadlineExceeded, DigestMismatch, Draining, OriginChanged, Overloaded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -64,12 +64,13 @@ class Asking:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""
         started = time.monotonic()
-        found = await self._lookup.find(asked)
+        found = await self._find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
         flight, _ = await self._board(found, asked)
         if not any(
-            p.stays and p.fingerprint == asked.principal.fingerprint for p in flight.participants
+            p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
+            for p in flight.participants
         ):
             flight.join(_participant(asked, found, stays=True))
         return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
@@ -78,7 +79,7 @@ class Asking:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
         try:
             async with asyncio.timeout(_remaining(asked.ask, started)):
-                found = await self._lookup.find(asked)
+                found = await self._find(asked)
         except TimeoutError:
             raise _too_late(asked) from None
         if isinstance(found, Found):
@@ -112,6 +113,8 @@ class Asking:
                 )
                 if snapshot is not None:
                     break
+            # Who came late may pin what was not looked at before the publication.
+            await self._check_pins(asked, snapshot, started)
             timings = {"resolve": resolve_seconds, **flight.timings}
             answer = await self._answer(
                 asked,
@@ -125,6 +128,31 @@ class Asking:
         finally:
             flight.leave(participant)
         yield Event(name="ready", answer=answer)
+
+    async def _find(self, asked: Asked) -> Found | Plan:
+        """What may be given and is what the caller pins; or the plan of what must be fetched.
+
+        A pin may be newer than what is cached: the source is asked before it counts as wrong.
+        """
+        pins, pinning = asked.ask.pins, self._parts.pinning
+        found = await self._lookup.find(asked)
+        if isinstance(found, Found) and pins:
+            try:
+                await pinning.check(pins, found.snapshot)
+            except DigestMismatch:
+                if found.was_asked or found.result == "stale":
+                    raise
+                found = await self._lookup.find(asked, is_forced=True)
+                if isinstance(found, Found):
+                    await pinning.check(pins, found.snapshot)
+        return found
+
+    async def _check_pins(self, asked: Asked, snapshot: StoredSnapshot, started: float) -> None:
+        try:
+            async with asyncio.timeout(_remaining(asked.ask, started)):
+                await self._parts.pinning.check(asked.ask.pins, snapshot)
+        except TimeoutError:
+            raise _too_late(asked) from None
 
     async def _board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
         """The flight for this revision, and whether it was under way already."""
@@ -215,6 +243,7 @@ def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participan
         is_credentialed=plan.is_credentialed,
         priority="prefetch" if stays else asked.ask.priority,
         stays=stays,
+        pins=asked.ask.pins,
     )
 
 

@@ -13,9 +13,11 @@ import contextlib
 import contextvars
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.cache.participant import FlightRefused, Participant
+from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
+from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -31,7 +33,7 @@ from cachd.errors import (
 from cachd.fetch.job import FetchJob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from cachd.cache.parts import Parts
     from cachd.cache.types import Priority
@@ -40,8 +42,6 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.flight")
-
-T = TypeVar("T")
 
 Stage = Literal["queued", "fetching", "verifying"]
 
@@ -224,9 +224,26 @@ class Flight:
             self.participants.remove(participant)
         self._last = None
         self._parts.proofs.revoke_fingerprint(participant.fingerprint, self.ref)
-        if not participant.failed.done():
-            participant.failed.set_exception(error)
-            participant.failed.add_done_callback(_consume)
+        participant.fail(error)
+
+    # --- pins -------------------------------------------------------------------------------
+
+    def _present(self) -> list[Participant]:
+        """Who would get what is published; while it lingers, who was the last to want it."""
+        return self.participants or [p for p in (self._last,) if p is not None]
+
+    def _remove(self, participant: Participant) -> None:
+        """The bytes are not what it takes; others may have them."""
+        if participant in self.participants:
+            self.participants.remove(participant)
+        self._last = None
+
+    def _pinned(self, path: str) -> set[str]:
+        """The algorithms of the pins on ``path``, as far as is known by now."""
+        return {name for p in self._present() if p.pins for name in p.pins.algorithms(path)}
+
+    def _close(self) -> None:
+        self.is_stopping = True
 
     # --- the run ----------------------------------------------------------------------------
 
@@ -298,6 +315,8 @@ class Flight:
             plan=self.plan,
             tree=ingest.tree,
             done=ingest.done,
+            linked=ingest.linked,
+            also=self._pinned,
             priority=self._priority(),
             on_parts=journal,
             grow=grow,
@@ -307,12 +326,11 @@ class Flight:
         self._job = job
         user = self._user()
         if user is not None:
-            # Whoever made the plan may have left the queue.
-            self._use(user)
+            self._use(user)  # Whoever made the plan may have left the queue.
         deadline = parts.settings.fetch.deadline or None
         try:
             async with asyncio.timeout(deadline):
-                result = await parts.mover.fetch(job)
+                result = await fetch_checked(parts, self.ref, ingest, job)
         except TimeoutError:
             raise DeadlineExceeded(
                 f"fetching {self.ref.key} took longer than {deadline:g} s",
@@ -321,10 +339,20 @@ class Flight:
         self.timings.update(result.timings)
         self.fetched_bytes = result.fetched_bytes
         self.stage = "verifying"
+        files = await settle_pins(
+            parts,
+            self.ref,
+            ingest,
+            result,
+            present=self._present,
+            remove=self._remove,
+            close=self._close,
+        )
         await self._mark(ingest)
         published = time.monotonic()
-        snapshot = await _uninterrupted(
-            ingest.commit(result.files, metadata=self.plan.metadata), f"commit {self.ref.key}"
+        snapshot = await uninterrupted(
+            ingest.commit(files, metadata=archive_notes(self.plan, result)),
+            f"commit {self.ref.key}",
         )
         self.timings["publish"] = time.monotonic() - published
         return snapshot
@@ -347,20 +375,12 @@ class Flight:
             participant.failed.result()
         if not self.done.done():
             return None
+        if participant.refusal is not None:
+            raise participant.refusal
         error = self.done.exception()
         if isinstance(error, AccessError):
             raise FlightRefused(error)
         return self.done.result()
-
-
-async def _uninterrupted(call: Coroutine[Any, Any, T], name: str) -> T:
-    """The result of ``call`` even if this task is cancelled meanwhile: a commit is not left half
-    observed."""
-    task = asyncio.create_task(call, name=name)
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    return task.result()
 
 
 def _scheme(uri: str) -> str:

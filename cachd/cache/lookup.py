@@ -24,10 +24,12 @@ _UNREACHABLE = (OriginUnreachable, OriginBusy, OriginStalled)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """A snapshot that may be given, and what to call that."""
+    """A snapshot that may be given, and what to call that. ``was_asked``: the source has just said
+    that this is the present state."""
 
     snapshot: StoredSnapshot
     result: Result
+    was_asked: bool = False
 
 
 class Lookup:
@@ -53,14 +55,16 @@ class Lookup:
         )
         return Asked(ask=ask, ref=ref, location=location, principal=principal)
 
-    async def find(self, asked: Asked) -> Found | Plan:
-        """What may be given at once, or the plan of what must be fetched."""
+    async def find(self, asked: Asked, *, is_forced: bool = False) -> Found | Plan:
+        """What may be given at once, or the plan of what must be fetched. ``is_forced``: ask the
+        source, however fresh the snapshot is."""
         parts, ref, principal = self._parts, asked.ref, asked.principal
         snapshot = parts.store.current(ref)
         if parts.settings.offline:
             return self._find_offline(asked, snapshot)
         if (
             snapshot is not None
+            and not is_forced
             and parts.freshness.is_fresh(ref, snapshot.info, snapshot.revision)
             and (
                 is_open(snapshot.info, principal, parts.settings.access)
@@ -79,7 +83,7 @@ class Lookup:
             return Found(snapshot=snapshot, result="stale")
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
-            return Found(snapshot=snapshot, result="hit")
+            return Found(snapshot=snapshot, result="hit", was_asked=True)
         return plan
 
     def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:
@@ -94,7 +98,7 @@ class Lookup:
                 f"{asked.ref.uri} needed credentials, and offline nobody can check yours",
                 hint="set access.open_hits if every caller of this node may have it",
             )
-        return Found(snapshot=snapshot, result="hit")
+        return Found(snapshot=snapshot, result="hit", was_asked=True)
 
     def _may_have_stale(self, asked: Asked, snapshot: StoredSnapshot) -> bool:
         """Whether the cached revision may be given while the source can't be asked."""

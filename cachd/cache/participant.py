@@ -6,9 +6,11 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cachd.cache.pins import Pins
+
 if TYPE_CHECKING:
     from cachd.cache.types import Priority
-    from cachd.errors import AccessError
+    from cachd.errors import AccessError, CachdError
     from cachd.model import Auth
     from cachd.sources.base import SourceRequest
 
@@ -27,7 +29,8 @@ class Participant:
     """Somebody who wants the model.
 
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
-    wait but wants the fetch to go on to its end.
+    wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
+    else; ``refusal`` says why the bytes are not that.
     """
 
     request: SourceRequest
@@ -36,7 +39,16 @@ class Participant:
     is_credentialed: bool
     priority: Priority
     stays: bool = False
+    pins: Pins = Pins()
     refreshed: bool = False
+    refusal: CachdError | None = None
     failed: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def fail(self, error: CachdError) -> None:
+        """It can't have the model; the first reason stands."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
+            # One that doesn't wait reads it never.
+            self.failed.add_done_callback(lambda failed: failed.exception())

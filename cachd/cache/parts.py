@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cachd.cache.pinning import Pinning
 from cachd.cache.slots import Slots
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Parts:
     freshness: Freshness
     events: EventBus
     slots: Slots = field(init=False)
+    pinning: Pinning = field(init=False)
 
     def __post_init__(self) -> None:
+        self.pinning = Pinning(self.store, self.mover)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)

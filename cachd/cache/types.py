@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from cachd.cache.pins import Pins
 from cachd.model import Credentials, Manifest, Ref, SourceOptions
 
 Role = Literal["pod", "admin"]
@@ -35,7 +36,8 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """A request for a model. ``timeout`` in seconds, None for no limit."""
+    """A request for a model. ``timeout`` in seconds, None for no limit. ``pins``: the bytes that
+    are taken, and no others."""
 
     uri: str
     allow: tuple[str, ...] = ()
@@ -45,6 +47,7 @@ class Ask:
     priority: Priority = "interactive"
     lease: LeaseRequest | None = None
     timeout: float | None = None
+    pins: Pins = Pins()
     request_id: str = ""
 
 

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from cachd import __version__
 from cachd.cli import exits, render
+from cachd.model import DIGEST_DIGITS, parse_digest
 
 _EPILOG = f"exit codes:\n{exits.table()}"
 
@@ -40,6 +41,27 @@ def _header(text: str) -> tuple[str, str]:
         # The text may be a secret: it isn't repeated.
         raise argparse.ArgumentTypeError("write 'Name: value'")
     return name.strip(), value.strip()
+
+
+def _pin(text: str) -> tuple[str, str]:
+    path, equals, digest = text.rpartition("=")
+    if not equals or not path:
+        raise argparse.ArgumentTypeError("write PATH=ALGORITHM:HEX")
+    return path, _digest(digest)
+
+
+def _model_pin(text: str) -> str:
+    digest = _digest(text)
+    if not digest.startswith("sha256:"):
+        raise argparse.ArgumentTypeError("must be a sha256")
+    return digest
+
+
+def _digest(text: str) -> str:
+    try:
+        return str(parse_digest(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -184,6 +206,22 @@ def _pull(commands: _Commands) -> None:
         help="directory to fill (default: none; prints where the model is in the cache)",
     )
     _uri_options(pull)
+    content = pull.add_argument_group("the content (other bytes are refused: digest_mismatch)")
+    content.add_argument(
+        "--digest",
+        metavar="PATH=ALGORITHM:HEX",
+        action="append",
+        default=[],
+        type=_pin,
+        help=f"of one file: {', '.join(DIGEST_DIGITS)}; may be repeated",
+    )
+    content.add_argument(
+        "--model-digest",
+        metavar="sha256:HEX",
+        type=_model_pin,
+        help="of the whole model: find . -type f -printf '%%P\\0' | LC_ALL=C sort -z | "
+        "xargs -0 sha256sum | sha256sum",
+    )
     how = pull.add_argument_group("how")
     how.add_argument("--priority", choices=("interactive", "prefetch"))
     how.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="for the whole")

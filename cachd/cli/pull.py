@@ -15,7 +15,7 @@ from cachd.cli.manifest import fetch_wanted
 from cachd.cli.materialise import Materialised, Materialiser
 from cachd.cli.output import print_json, warn, warn_of_variables
 from cachd.cli.progress import Display
-from cachd.cli.request import refuse_decryption, request_body
+from cachd.cli.request import pins_of, refuse_decryption, request_body
 from cachd.cli.sockets import pod_socket
 from cachd.errors import CachdError, InvalidError, NotFound
 
@@ -49,12 +49,20 @@ def _pull(arguments: argparse.Namespace) -> None:
         )
     refuse_decryption(os.environ)
     source = local_path(arguments.uri)
+    pins = pins_of(arguments)
     if source is not None:
+        if pins:
+            raise InvalidError(
+                "digests are checked by the daemon, which a local path doesn't come by",
+                field="--digest",
+                hint="check the files with sha256sum -c",
+            )
         _pull_local(arguments, source, destination)
         return
     warn_of_variables(os.environ)
     client = Client(pod_socket(arguments.socket))
     body, warnings = request_body(arguments, os.environ)
+    body.update(pins)
     body["priority"] = arguments.priority or os.environ.get("CACHD_PRIORITY") or "interactive"
     for text in warnings:
         warn(text)

@@ -37,6 +37,17 @@ def request_body(
     return {"uri": arguments.uri, **given}, forwarded.warnings
 
 
+def pins_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The fields of the body that pin the content. Raises InvalidError."""
+    files = dict(arguments.digest)
+    if len(files) != len(arguments.digest):
+        raise InvalidError(
+            "--digest names one file twice", field="--digest", hint="give one digest a file"
+        )
+    fields = {"digests": files, "model_digest": arguments.model_digest}
+    return {name: value for name, value in fields.items() if value}
+
+
 def refuse_decryption(environ: Mapping[str, str]) -> None:
     """Raises InvalidError where KServe's storage initializer would decrypt what it downloaded
     (python/storage-initializer/scripts/initializer-entrypoint): a model server must not be given

@@ -1,4 +1,4 @@
-"""Whether an answer is the range that was planned, and what else it says of the file. Pure.
+"""Whether an answer is the range that was planned. Pure.
 
 If-Match is necessary and not enough: weak ETags never match (RFC 9110 section 13.1.1), and some
 servers ignore it. So every answer is checked for itself.
@@ -6,27 +6,17 @@ servers ignore it. So every answer is checked for itself.
 
 from __future__ import annotations
 
-import base64
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from cachd.errors import DigestMismatch, OriginChanged, OriginError, RangeIgnored
-from cachd.model import Digest, Validator
+from cachd.errors import OriginChanged, OriginError, RangeIgnored
+from cachd.model import Validator
 
 if TYPE_CHECKING:
     from cachd.fetch.head import Head
 
 _RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_MD5 = re.compile(r'^"([0-9a-fA-F]{32})"$')
-
-_CHECKSUMS: dict[str, tuple[Literal["sha256", "sha1", "crc32", "crc32c", "crc64nvme"], int]] = {
-    "x-amz-checksum-crc64nvme": ("crc64nvme", 8),
-    "x-amz-checksum-crc32c": ("crc32c", 4),
-    "x-amz-checksum-crc32": ("crc32", 4),
-    "x-amz-checksum-sha256": ("sha256", 32),
-    "x-amz-checksum-sha1": ("sha1", 20),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,31 +36,23 @@ class Wanted:
     is_s3: bool = False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What an origin says of a file: ``digests`` of the whole of it, FULL_OBJECT ones only.
-
-    ``is_opaque``: encrypted in a way that makes an ETag of 32 hex digits no MD5.
-    """
-
-    etag: str | None = None
-    digests: tuple[Digest, ...] = ()
-    is_opaque: bool = False
-
-    def to_wire(self) -> dict[str, Any]:
-        return {
-            "etag": self.etag,
-            "digests": [[d.algorithm, d.value] for d in self.digests],
-            "opaque": self.is_opaque,
-        }
-
-    @staticmethod
-    def from_wire(data: dict[str, Any]) -> Facts:
-        return Facts(
-            etag=data["etag"],
-            digests=tuple(Digest(algorithm=a, value=v) for a, v in data["digests"]),
-            is_opaque=data["opaque"],
-        )
+def make_wanted(part: dict[str, Any], *, is_s3: bool) -> Wanted:
+    """From a daemon's order: a part of a file, or without ``offset`` the whole of it."""
+    offset, length, size = part.get("offset", 0), part.get("length"), part["size"]
+    return Wanted(
+        path=part["path"],
+        url=part["url"],
+        size=size,
+        validator=Validator(
+            etag=part["etag"],
+            last_modified=part["last_modified"],
+            version_id=part["version_id"],
+        ),
+        offset=offset,
+        length=length,
+        is_whole=length is None or (offset == 0 and length == size),
+        is_s3=is_s3,
+    )
 
 
 def request_headers(wanted: Wanted) -> list[tuple[str, str]]:
@@ -93,7 +75,7 @@ def check_answer(wanted: Wanted, head: Head) -> int | None:
 
     Raises OriginChanged, RangeIgnored, OriginError (an answer that contradicts itself).
     """
-    _check_validators(wanted, head)
+    check_validators(wanted, head)
     encoding = (head.get("content-encoding") or "identity").strip().lower()
     # In S3 the header is a note on the object, and the stored bytes are what was listed.
     if encoding != "identity" and not (wanted.is_s3 and wanted.validator.strong_etag):
@@ -143,7 +125,8 @@ def _check_range(wanted: Wanted, head: Head) -> int:
     return wanted.length
 
 
-def _check_validators(wanted: Wanted, head: Head) -> None:
+def check_validators(wanted: Wanted, head: Head) -> None:
+    """Raises OriginChanged, OriginError unless the answer is of the state that was planned."""
     planned, got = wanted.validator, head.get("etag")
     version = head.get("x-amz-version-id")
     has_version = planned.version_id is not None and version == planned.version_id
@@ -173,64 +156,3 @@ def _changed(wanted: Wanted, what: str) -> OriginChanged:
         f"{wanted.path} changed at its source while it was fetched ({what})",
         hint="ask again: the new state will be fetched",
     )
-
-
-def read_facts(head: Head, *, is_whole: bool) -> Facts:
-    """``is_whole``: the answer is about the whole object, for a checksum of a range says nothing
-    of the file. A composite checksum (``…-3``) is no digest of the bytes."""
-    digests: list[Digest] = []
-    composite = (head.get("x-amz-checksum-type") or "FULL_OBJECT").upper() != "FULL_OBJECT"
-    if is_whole and not composite:
-        for name, (algorithm, width) in _CHECKSUMS.items():
-            value = _decode(head.get(name), width)
-            if value is not None:
-                digests.append(Digest(algorithm=algorithm, value=value))
-    encryption = (head.get("x-amz-server-side-encryption") or "").lower()
-    is_opaque = (
-        encryption.startswith("aws:")
-        or head.get("x-amz-server-side-encryption-customer-algorithm") is not None
-        or (head.get("x-amz-storage-class") or "").upper() == "EXPRESS_ONEZONE"
-    )
-    return Facts(etag=head.get("etag"), digests=tuple(digests), is_opaque=is_opaque)
-
-
-def mismatch(path: str, digest: Digest, value: str) -> DigestMismatch:
-    """The error for bytes that are not what the origin claims."""
-    return DigestMismatch(
-        f"{path} has the {digest.algorithm} {value}, its source says {digest.value}",
-        hint="the copy at the source, or the way from there, is damaged",
-        algorithm=digest.algorithm,
-    )
-
-
-def _decode(text: str | None, width: int) -> str | None:
-    if not text or "-" in text:
-        return None
-    try:
-        raw = base64.b64decode(text, validate=True)
-    except ValueError:
-        return None
-    return raw.hex() if len(raw) == width else None
-
-
-def digest_to_check(planned: Digest | None, facts: Facts | None, *, is_s3: bool) -> Digest | None:
-    """The one digest that a file's bytes are checked against.
-
-    A sha256 in the plan always is, for it may be shared by. Else the cheapest that is there:
-    crc64nvme costs nothing (the blocks add up to it), md5 costs most. An ETag is an MD5 only
-    for a plain S3 object of one part (S3 API Reference, "Object", on ETag).
-    """
-    if planned is not None and planned.algorithm == "sha256":
-        return planned
-    found = {d.algorithm: d for d in (facts.digests if facts else ())}
-    if planned is not None:
-        found.setdefault(planned.algorithm, planned)
-    for algorithm in ("crc64nvme", "crc32c", "crc32", "sha256", "sha1"):
-        if algorithm in found:
-            return found[algorithm]
-    if facts is not None and facts.is_opaque:
-        return None if planned is None or planned.algorithm == "md5" else planned
-    if planned is not None:
-        return planned
-    match = _MD5.match(facts.etag or "") if facts is not None and is_s3 else None
-    return Digest(algorithm="md5", value=match[1].lower()) if match else None

@@ -39,4 +39,6 @@ def sum_empty(algorithm: str) -> str:
     """The digest of no bytes at all."""
     if algorithm.startswith("crc"):
         return "0" * (16 if algorithm == "crc64nvme" else 8)
+    if algorithm == "git-sha1":
+        return hashlib.sha1(b"blob 0\0", usedforsecurity=False).hexdigest()
     return hashlib.new(algorithm, usedforsecurity=False).hexdigest()

@@ -12,7 +12,7 @@ from cachd.model import BLOCK_SIZE, Digest, ManifestFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cachd.fetch.answer import Facts
+    from cachd.fetch.claims import Facts
     from cachd.model import PartDone, PlannedFile
 
 
@@ -22,7 +22,7 @@ class FileState:
     from its start in one answer. ``facts``: from its first answer. ``verified``: the digest that
     its bytes were compared with. ``in_flight``: bytes received of parts under way.
     ``asking``: the offset of the part that also asks for the file's checksums; ``is_told``: it has
-    the answer."""
+    the answer. ``sums``: digests of all its bytes that were computed, whoever wanted them."""
 
     index: int
     planned: PlannedFile
@@ -40,6 +40,7 @@ class FileState:
     asking: int | None = None
     is_told: bool = False
     in_flight: dict[tuple[int, int], int] = field(default_factory=dict)
+    sums: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
     def start(index: int, planned: PlannedFile, done: Sequence[PartDone]) -> FileState:
@@ -84,6 +85,7 @@ class FileState:
         self.in_place = self.prefix = 0
         self.is_stream = self.wants_stream = True
         self.size = self.planned.size
+        self.sums = {}
         if self.task is not None:
             self.task.cancel()
             self.task = None

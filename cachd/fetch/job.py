@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from cachd.fetch.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from cachd.errors import CachdError
@@ -24,7 +24,8 @@ async def _grow_nothing(count: int) -> None:
 class FetchJob:
     """``id`` is unique among the jobs that run. ``origin`` is what connections are limited by.
 
-    ``done`` is what the journal has, or whole files that were linked, by path.
+    ``done`` is what the journal has, or whole files that were linked, by path; ``linked`` are the
+    paths of those. ``also``: algorithms of digests that are wanted of a path besides.
     ``on_parts`` journals parts that are in place; awaited in batches, one at a time.
     ``grow`` reserves that many more bytes (sizes that aren't known, archives), or raises NoSpace.
     ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
@@ -40,6 +41,8 @@ class FetchJob:
     grow: Callable[[int], Awaitable[None]] = _grow_nothing
     on_retry: Callable[[str, CachdError], None] = lambda cause, error: None
     done: Mapping[str, Sequence[PartDone]] = field(default_factory=dict)
+    linked: Collection[str] = ()
+    also: Callable[[str], Collection[str]] = lambda path: ()
     priority: Priority = "interactive"
     progress: Progress = field(default_factory=Progress)
     _auth: Auth | None = field(default=None, repr=False)
@@ -73,8 +76,10 @@ class FetchJob:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FetchResult:
     """``files`` in the plan's order, or an archive's members by path. ``fetched_bytes`` came from
-    the origin now. ``timings`` in seconds: ``fetch``, ``verify`` (after the last byte)."""
+    the origin now. ``timings`` in seconds: ``fetch``, ``verify`` (after the last byte). ``sums``:
+    digests that were computed of files of the plan, by path and algorithm."""
 
     files: tuple[ManifestFile, ...]
     fetched_bytes: int
     timings: dict[str, float]
+    sums: dict[str, dict[str, str]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cachd.errors import AccessError, CachdError, OriginChanged, OriginError
-from cachd.fetch.answer import Facts
+from cachd.fetch.claims import Facts
 from cachd.fetch.reader import Sink
 from cachd.sources.file import etag_of, path_of_url
 
@@ -39,7 +39,7 @@ class LocalReader:
             raise _refusal(error, wanted) from None
         try:
             _check(source, wanted)
-            outcome.facts = Facts(etag=wanted.validator.etag, digests=(), is_opaque=False)
+            outcome.facts = Facts(etag=wanted.validator.etag)
             sink = Sink(self._work, wanted, fd, outcome)
             try:
                 self._copy(source, wanted, sink)

@@ -16,6 +16,7 @@ from cachd.fetch.observe import FetchMetrics, NoMetrics
 from cachd.fetch.orders import extra_patience, introduction
 from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
 from cachd.fetch.preempt import Preemption
+from cachd.fetch.readings import Readings
 from cachd.fetch.release import THREAD_PATIENCE, release, until_done
 from cachd.fetch.retry import RetryPolicy
 from cachd.fetch.schedule import Priority, Scheduler, Unit
@@ -24,9 +25,11 @@ from cachd.fetch.tree import clear_archive, prepare_tree, prepare_unpack
 from cachd.model import Digest, ManifestFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from cachd.channel import Message
+    from cachd.fetch.readings import Reading
     from cachd.model import Auth
     from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
@@ -77,8 +80,9 @@ class Mover:
             self._numbers,
             slots=count * TASKS_PER_WORKER,
             attempts=settings.attempts,
-            introduce=lambda worker, job: self._introduce(worker, self._transfers[job]),
+            introduce=self._introduce_for_task,
         )
+        self._readings = Readings(self._pool, self._numbers)
         self._grows: set[asyncio.Task[None]] = set()
         self._is_stopping = False
         self._sharers = 1
@@ -92,6 +96,7 @@ class Mover:
         """End the workers. Jobs that still run fail with Cancelled; bounded by about 3 s."""
         self._is_stopping = True
         self._preemption.close()
+        self._readings.close()
         for transfer in list(self._transfers.values()):
             transfer.fail(Cancelled("cachd stops; what is in place is kept"))
         for task in list(self._grows):
@@ -145,7 +150,14 @@ class Mover:
             files=done,
             fetched_bytes=job.progress.received,
             timings={"fetch": fetched - started, "verify": ended - fetched},
+            sums={file.planned.path: file.sums for file in transfer.files if file.sums},
         )
+
+    async def read_digests(
+        self, tree: Path, readings: Sequence[Reading]
+    ) -> dict[str, dict[str, str]]:
+        """Digests of files that are in place, by path and algorithm. Raises DiskError."""
+        return await self._readings.run(self.tasks, tree, readings)
 
     def _check_fit(self, job: FetchJob) -> None:
         if self._is_stopping or job.id in self._transfers:
@@ -253,6 +265,10 @@ class Mover:
         worker.batches[batch.number] = batch
         parts = [transfer.describe(part) for part in unit.parts]
         worker.send({"do": "batch", "job": job_id, "batch": batch.number, "parts": parts})
+
+    def _introduce_for_task(self, worker: WorkerHandle, job: str) -> None:
+        if not self._readings.introduce(worker, job):
+            self._introduce(worker, self._transfers[job])
 
     def _introduce(self, worker: WorkerHandle, transfer: Transfer) -> None:
         """Tell a worker of a job, once."""

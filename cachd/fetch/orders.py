@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cachd.model import Auth
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from cachd.fetch.job import FetchJob
     from cachd.settings import FetchSettings
 
@@ -55,6 +59,20 @@ def introduction(job: FetchJob, clock_offset: float, settings: FetchSettings) ->
             "read_timeout": read_timeout,
         },
         "clock_offset": clock_offset,
+    }
+
+
+def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
+    """The same for a tree that is only read: no origin is called for it."""
+    connect = {"verify": True, "ca_pem": None, "connect_timeout": None, "read_timeout": None}
+    return {
+        "do": "job",
+        "job": job,
+        "tree": str(tree),
+        "s3": False,
+        "auth": asdict(Auth()),
+        "connect": connect,
+        "clock_offset": 0.0,
     }
 
 

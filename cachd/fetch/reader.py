@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -19,7 +19,8 @@ from cachd.errors import (
     SizeMismatch,
 )
 from cachd.fetch import crc
-from cachd.fetch.answer import Facts, Wanted, check_answer, read_facts, request_headers
+from cachd.fetch.answer import Wanted, check_answer, check_validators, request_headers
+from cachd.fetch.claims import Facts, read_facts
 from cachd.fetch.connect import split_url
 from cachd.fetch.head import HEAD_MOST, Head, read_head, write_head
 from cachd.fetch.place import start_writeback, write_at
@@ -90,13 +91,29 @@ class Reader:
 
     def ask_facts(self, wanted: Wanted) -> Facts | None:
         """What HEAD says of the whole file; None if the origin doesn't like the question."""
+        head = self._ask_head(wanted)
+        return None if head is None else read_facts(head, is_whole=True, has_body=False)
+
+    def ask_part(self, wanted: Wanted, number: int) -> int | None:
+        """The size of a part as the object was uploaded (S3's ``partNumber``); None if the origin
+        doesn't tell."""
+        mark = "&" if "?" in wanted.url else "?"
+        head = self._ask_head(replace(wanted, url=f"{wanted.url}{mark}partNumber={number}"))
+        length = None if head is None else head.get("content-length")
+        return int(length) if length and length.isascii() and length.isdigit() else None
+
+    def _ask_head(self, wanted: Wanted) -> Head | None:
         try:
             exchange = self._request("HEAD", wanted)
         except (CachdError, OSError):
             return None
         self._work.release(exchange.transport)
         self._give_back(exchange)
-        return read_facts(exchange.head, is_whole=True)
+        try:
+            check_validators(wanted, exchange.head)
+        except CachdError:
+            return None
+        return exchange.head
 
     # --- the request ---------------------------------------------------------------------------
 

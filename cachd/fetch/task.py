@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachd.errors import CachdError, Cancelled, InternalError
+from cachd.fetch.answer import make_wanted
 from cachd.fetch.readback import digest_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cachd.fetch.answer import Wanted
+    from cachd.fetch.reader import Reader
     from cachd.fetch.work import WorkerJob
 
 
 class LocalTask:
-    """``message``: task, job, kind ("digest" or "unpack"), and what that kind needs."""
+    """``message``: task, job, kind, and what that kind needs. Kinds: "digest" of a file that may
+    still grow, "sums" of files that are in place, "facts" and "parts" that HEAD tells, "unpack"."""
 
     def __init__(
         self,
@@ -27,6 +31,7 @@ class LocalTask:
         limits: dict[str, Any],
         send: Callable[..., None],
         ended: Callable[[int], None],
+        make_reader: Callable[[WorkerJob], Reader],
     ) -> None:
         self.number = int(message["task"])
         self.job_id = job.id
@@ -35,6 +40,14 @@ class LocalTask:
         self._limits = limits
         self._send = send
         self._ended = ended
+        self._make_reader = make_reader
+        self._kinds: dict[str, Callable[[], dict[str, Any]]] = {
+            "digest": self._digest,
+            "sums": self._sums,
+            "facts": self._facts,
+            "parts": self._parts,
+            "unpack": self._unpack,
+        }
         self._condition = threading.Condition()
         self._upto = int(message.get("upto", 0))
         self._is_cancelled = False
@@ -62,10 +75,7 @@ class LocalTask:
     def _run(self) -> None:
         answer: dict[str, Any] = {"is": "task", "task": self.number, "error": None}
         try:
-            if self._message["kind"] == "digest":
-                answer["value"] = self._digest()
-            else:
-                answer["files"] = self._unpack()
+            answer.update(self._kinds[self._message["kind"]]())
         except Cancelled:
             return
         except CachdError as error:
@@ -88,18 +98,43 @@ class LocalTask:
                 raise Cancelled("nobody wants this fetch any more")
             return self._upto
 
-    def _digest(self) -> str:
+    def _digest(self) -> dict[str, Any]:
         message = self._message
-        return digest_file(
+        values = digest_file(
             self._job.tree,
             message["path"],
             message["size"],
-            message["algorithm"],
+            message["algorithms"],
             self._wait_upto,
             self._cancelled,
+            parts=message["parts"],
         )
+        return {"values": values}
 
-    def _unpack(self) -> list[dict[str, Any]]:
+    def _sums(self) -> dict[str, Any]:
+        return {"values": [self._sum(*file) for file in self._message["files"]]}
+
+    def _sum(self, path: str, size: int, algorithms: list[str]) -> list[str]:
+        return digest_file(self._job.tree, path, size, algorithms, lambda _: size, self._cancelled)
+
+    def _facts(self) -> dict[str, Any]:
+        facts = self._make_reader(self._job).ask_facts(self._wanted())
+        return {"facts": facts.to_wire() if facts else None}
+
+    def _parts(self) -> dict[str, Any]:
+        """The sizes of the first ``count`` parts of the object; none if one isn't told."""
+        reader, wanted, sizes = self._make_reader(self._job), self._wanted(), []
+        for number in range(1, self._message["count"] + 1):
+            size = None if self._cancelled() else reader.ask_part(wanted, number)
+            if size is None:
+                return {"sizes": []}
+            sizes.append(size)
+        return {"sizes": sizes}
+
+    def _wanted(self) -> Wanted:
+        return make_wanted(self._message, is_s3=self._job.is_s3)
+
+    def _unpack(self) -> dict[str, Any]:
         from cachd.fetch.unpack import UnpackLimits, unpack_archive  # noqa: PLC0415  (few models need it)
 
         message = self._message
@@ -113,4 +148,4 @@ class LocalTask:
             lambda count: self._send({"is": "unpacked", "job": self.job_id, "bytes": count}),
             self._cancelled,
         )
-        return [asdict(file) for file in files]
+        return {"files": [asdict(file) for file in files]}

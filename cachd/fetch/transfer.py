@@ -8,12 +8,12 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from cachd.errors import CachdError, InternalError, SizeMismatch, WorkerDied
-from cachd.fetch import crc
-from cachd.fetch.answer import Facts, digest_to_check, mismatch
+from cachd.fetch.claims import Facts
 from cachd.fetch.filestate import FileState
 from cachd.fetch.plan import Part, plan_parts
 from cachd.fetch.recovery import Recovery
 from cachd.fetch.schedule import make_units
+from cachd.fetch.verification import Verification
 from cachd.model import Digest, PartDone
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ class Transfer:
             retried=floor.retried,
             restream=self._restream,
             fail=self.fail,
+        )
+        self._verification = Verification(
+            job, floor.tasks, spawn=self._spawn, close=self._close, fail=self.fail
         )
         progress = job.progress
         sizes = [file.size for file in self.files]
@@ -157,7 +160,7 @@ class Transfer:
         planned, validator = file.planned, file.planned.validator
         file.running += 1
         is_whole = part.length is None or (part.offset == 0 and part.length == file.size)
-        asks = self._may_be_told(file) and not is_whole and file.asking is None
+        asks = self._verification.may_be_told(file) and not is_whole and file.asking is None
         if asks:
             file.asking = part.offset
         return {
@@ -172,10 +175,6 @@ class Transfer:
             "digest": [planned.digest.algorithm, planned.digest.value] if planned.digest else None,
             "ask": asks,
         }
-
-    def _may_be_told(self, file: FileState) -> bool:
-        """S3 tells a checksum of the whole object to HEAD, and to a GET of all of it."""
-        return self.job.is_s3 and file.planned.digest is None
 
     def on_progress(self, batch: Batch, index: int, received: int) -> None:
         """``received`` bytes so far, of one part under way."""
@@ -197,7 +196,7 @@ class Transfer:
             if error is None and file.asking == part.offset:
                 file.is_told = True
             self._leave(batch, index)
-            if facts is not None and (file.facts is None or facts["digests"]):
+            if facts is not None and not (file.facts and file.facts.has_claims):
                 file.facts = Facts.from_wire(facts)
             if part.is_stream == file.is_stream:
                 if not part.is_stream or error is None:
@@ -283,12 +282,12 @@ class Transfer:
         )
         self._journal_wanted.set()
         if not part.is_stream and length < (file.size or 0):
-            self._trail(file)
+            self._verification.trail(file)
 
     def _succeed(self, file: FileState, verified: list[str] | None) -> None:
         self.recovery.note_success()
         if verified is not None:
-            file.verified = Digest(algorithm=verified[0], value=verified[1])  # type: ignore[arg-type]
+            file.verified = Digest(algorithm=verified[0], value=verified[1])
 
     def _restream(self, index: int) -> None:
         """The origin ignores ranges: from the start, in one answer, once its parts are quiet."""
@@ -314,59 +313,7 @@ class Transfer:
         if self._incomplete == 0:
             self.fetched_at = time.monotonic()
             self.job.progress.state = "verifying"
-        if file.task is None:
-            self._start_verify(file)
-
-    def _trail(self, file: FileState) -> None:
-        """A digest that takes a pass over the file follows its finished parts, from the first
-        answer on, so that it ends shortly after the last."""
-        if file.task is None and (file.is_told or not self._may_be_told(file)):
-            self._start_verify(file, trailing=True)
-        if file.task is not None:
-            self._floor.tasks.advance(file, file.advance_prefix())
-
-    def _start_verify(self, file: FileState, *, trailing: bool = False) -> None:
-        digest = digest_to_check(file.planned.digest, file.facts, is_s3=self.job.is_s3)
-        if file.verified is not None or digest is None:
-            if not trailing:
-                self._close(file)
-            return
-        if digest.algorithm == "crc64nvme" or file.size == 0:
-            if not trailing:
-                self._compare(
-                    file,
-                    digest,
-                    crc.sum_empty(digest.algorithm)
-                    if not file.size
-                    else crc.combine(file.block_list(), file.size),
-                )
-            return
-        file.task = self._spawn(self._verify(file, digest), "verify")
-
-    async def _verify(self, file: FileState, digest: Digest) -> None:
-        assert file.size is not None
-        answer = await self._floor.tasks.run(
-            self.job.id,
-            {
-                "kind": "digest",
-                "path": file.planned.path,
-                "size": file.size,
-                "algorithm": digest.algorithm,
-            },
-            file,
-        )
-        if file.is_complete:
-            self._compare(file, digest, answer["value"])
-        else:
-            # The file was begun again as a stream, in which its digest is checked.
-            file.task = None
-
-    def _compare(self, file: FileState, digest: Digest, value: str) -> None:
-        if value != digest.value:
-            self.fail(mismatch(file.planned.path, digest, value))
-            return
-        file.verified = digest
-        self._close(file)
+        self._verification.finish(file)
 
     def _close(self, file: FileState) -> None:
         self._open -= 1

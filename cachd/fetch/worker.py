@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from cachd.channel import ChildChannel, Message
 from cachd.errors import CachdError, Cancelled, InternalError
 from cachd.fetch import crc
-from cachd.fetch.answer import Wanted, digest_to_check, mismatch
+from cachd.fetch.answer import make_wanted
+from cachd.fetch.claims import Composite, claim_to_check, mismatch
 from cachd.fetch.connect import Connector
+from cachd.fetch.head import HEAD_MOST
 from cachd.fetch.place import open_place
 from cachd.fetch.proxy import ProxyRules
 from cachd.fetch.rate import TokenBucket
@@ -27,11 +29,13 @@ from cachd.fetch.readback import digest_file
 from cachd.fetch.reader import Outcome, Reader
 from cachd.fetch.task import LocalTask
 from cachd.fetch.work import Work, WorkerJob, WorkerSettings
-from cachd.model import Digest, Validator
+from cachd.model import Digest
 from cachd.sources.egress import EgressGuard
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cachd.fetch.answer import Wanted
 
 BUFFER = 1024 * 1024
 SCRATCH = 64 * 1024
@@ -153,9 +157,15 @@ class Worker:
         job = self._jobs.get(message["job"])
         if job is None:
             return
-        task = LocalTask(message, job, self._archive, self._channel.send, self._end_task)
+        task = LocalTask(
+            message, job, self._archive, self._channel.send, self._end_task, self._make_reader
+        )
         self._tasks[task.number] = task
         task.start()
+
+    def _make_reader(self, job: WorkerJob) -> Reader:
+        work = Work(job, self._connector, self._bucket, self._settings, bytearray(SCRATCH))
+        return Reader(work, bytearray(2 * HEAD_MOST))
 
     def _end_task(self, number: int) -> None:
         self._tasks.pop(number, None)
@@ -258,20 +268,7 @@ class Worker:
         length, size = part["length"], part["size"]
         is_stream = length is None
         reader = Reader(work, buffer)
-        wanted = Wanted(
-            path=part["path"],
-            url=part["url"],
-            size=size,
-            validator=Validator(
-                etag=part["etag"],
-                last_modified=part["last_modified"],
-                version_id=part["version_id"],
-            ),
-            offset=part["offset"],
-            length=length,
-            is_whole=is_stream or (part["offset"] == 0 and length == size),
-            is_s3=work.job.is_s3,
-        )
+        wanted = make_wanted(part, is_s3=work.job.is_s3)
         facts = reader.ask_facts(wanted) if part["ask"] else None
         with open_place(work.job.tree, part["path"], truncate=is_stream and size is None) as fd:
             if wanted.url.startswith("file://"):
@@ -291,17 +288,17 @@ def _check_whole(
 ) -> list[str] | None:
     """Compare a file that came in one part with its digest, while it is in the page cache."""
     claimed = Digest(algorithm=planned[0], value=planned[1]) if planned else None
-    digest = digest_to_check(claimed, outcome.facts, is_s3=wanted.is_s3)
-    if digest is None:
+    digest = claim_to_check(claimed, outcome.facts, is_s3=wanted.is_s3)
+    if digest is None or isinstance(digest, Composite):
         return None
     if digest.algorithm == "crc64nvme":
         value = crc.combine(outcome.blocks, outcome.length)
     else:
-        value = digest_file(
+        (value,) = digest_file(
             job.tree,
             wanted.path,
             outcome.length,
-            digest.algorithm,
+            (digest.algorithm,),
             lambda _: outcome.length,
             lambda: job.is_cancelled,
         )

@@ -80,6 +80,15 @@ class Ingest:
         state = "over" if self._is_over else "open"
         return f"<Ingest {self._ref.key}-{self._plan.revision} {state}>"
 
+    @property
+    def revision(self) -> str:
+        return self._plan.revision
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether the tree is what an archive held."""
+        return bool(self._plan.unpack)
+
     async def record(self, parts: Sequence[PartDone]) -> None:
         """Append finished parts to the journal. Raises DiskFull, DiskError."""
         self._check_open()

@@ -77,6 +77,7 @@ class Body:
     headers: dict[str, str] = field(default_factory=dict)
     modified: str = "Thu, 01 Jan 2026 00:00:00 GMT"
     check_if_match: bool = True
+    parts: tuple[int, ...] = ()
 
 
 @dataclass
@@ -284,6 +285,12 @@ class FaultOrigin:
             data = s3_error("PreconditionFailed")
             self._send_head(connection, 412, {}, len(data))
             connection.sendall(data)
+            return True
+        number = target.rpartition("partNumber=")[2]
+        if method == "HEAD" and body.parts and number.isdigit():
+            size = body.parts[int(number) - 1]
+            told = {"ETag": body.etag or "", "x-amz-mp-parts-count": str(len(body.parts))}
+            self._send_head(connection, 206, told, size)
             return True
         return self._send_body(connection, method, path, body, headers.get("range"), fault)
 
