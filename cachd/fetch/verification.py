@@ -106,6 +106,7 @@ class Verification:
         if isinstance(claim, Composite):
             seen = await self._sum_parts(file, claim)
             claim = None if seen is None else claim.digest
+            await self._sum(file, None)
         else:
             seen = await self._sum(file, claim)
         if not file.is_complete:

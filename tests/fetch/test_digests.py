@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
+import tarfile
 from typing import Any
 
 import pytest
@@ -146,6 +148,24 @@ async def test_a_small_composite(rig: Rig, origin: FaultOrigin) -> None:
     assert result.files[0].digests == (verified,)
     origin.fault("/m.bin", Fault("flip", after=777))
     assert (await rig.fails(plan_of(file), origin=S3)).code == "digest_mismatch"
+
+
+async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("w.bin")
+        member.size = len(DATA)
+        tar.addfile(member, io.BytesIO(DATA))
+    data = packed.getvalue()
+    sizes = (PART, PART, len(data) - 2 * PART)
+    file = planned(origin, "m.tar", data, etag=f'"{composite(data, sizes, "md5")}-3"')
+    origin.put("/m.tar", data, etag=file.validator.etag).parts = sizes
+    result = await rig.fetch(plan_of(file, unpack="tar"), origin=S3)
+    assert result.sums["m.tar"]["sha256"] == digest_of(data, "sha256")
+    assert rig.read("w.bin") == DATA
+    origin.fault("/m.tar", Fault("flip", after=777), times=1, skip=1)
+    error = await rig.fails(plan_of(file, unpack="tar"), origin=S3)
+    assert error.code == "digest_mismatch"
 
 
 def http_claims(data: bytes) -> dict[str, tuple[dict[str, str], str]]:
