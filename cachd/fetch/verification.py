@@ -74,7 +74,7 @@ class Verification:
             file.task = self._spawn(self._run(file), "verify")
 
     def _claim(self, file: FileState) -> Claim | None:
-        return claim_to_check(file.planned.digest, file.facts, is_s3=self._job.is_s3)
+        return claim_to_check(file.planned.digest, file.facts, takes_etags=self._job.takes_etags)
 
     @staticmethod
     def _takes_a_pass(claim: Claim | None) -> bool:

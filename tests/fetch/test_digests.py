@@ -113,6 +113,17 @@ async def test_a_multipart_etag_without_sizes_is_opaque(rig: Rig, origin: FaultO
     await check(rig, origin, file, None)
 
 
+async def test_etags_are_not_compared_where_the_settings_say_so(
+    rig: Rig, origin: FaultOrigin
+) -> None:
+    small = planned(origin, "small.bin", b"1", etag=f'"{"0" * 32}"')
+    file = planned(origin, "m.bin", DATA, etag=f'"{"0" * 32}-{len(EVEN)}"')
+    origin.put("/m.bin", DATA, etag=file.validator.etag).parts = EVEN
+    result = await rig.fetch(plan_of(file, small), origin=S3, etags=False)
+    assert [done.digests for done in result.files] == [(), ()]
+    assert (await rig.fails(plan_of(small), origin=S3)).code == "digest_mismatch"
+
+
 async def test_a_multipart_etag_of_an_encrypted_object_is_opaque(
     rig: Rig, origin: FaultOrigin
 ) -> None:
@@ -291,7 +302,7 @@ def test_etags_that_look_like_one(count: int, digits: int) -> None:
     from cachd.fetch.claims import Facts
 
     facts = Facts(etag=f'"{"a" * digits}-{count}"')
-    claim = claim_to_check(None, facts, is_s3=True)
+    claim = claim_to_check(None, facts, takes_etags=True)
     if digits == 32 and 0 < count <= 10_000:
         assert claim == Composite(algorithm="md5", value="a" * 32, count=count)
     else:
