@@ -232,6 +232,11 @@ class FetchSettings(_Section):
     part_size: ByteSize = ByteSize(16 * 1024**2)
     """Bytes fetched and journalled as one; rounded to whole blocks of 8 MiB."""
 
+    verify_etags: bool = True
+    """Compare the ETags of S3 objects that are MD5s, where there is no better checksum. That takes
+    1.3 CPU seconds a GB, and bounds one file's speed to what one core sums; without it such
+    objects are kept unverified."""
+
     bandwidth: ByteSize | None = None
     """Bytes per second over all fetches; None: no cap."""
 

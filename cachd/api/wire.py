@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import PurePath
@@ -10,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
+from cachd.cache.pins import MODEL_ALGORITHM, model_digest
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cachd.cache.types import Answer, Event, Lease, ModelInfo, Snapshot
     from cachd.model import ManifestFile
@@ -121,6 +124,19 @@ def manifest_file(value: ManifestFile, *, blocks: bool = False) -> dict[str, Any
     }
 
 
+def verified(files: Sequence[ManifestFile]) -> dict[str, Any]:
+    """How many files were compared with what, and how many with nothing but their block checksums
+    as they arrived. The model digest where every file's sha256 is known."""
+    names = Counter(name for file in files for name in {d.algorithm for d in file.digests})
+    sums = {f.path: d.value for f in files for d in f.digests if d.algorithm == MODEL_ALGORITHM}
+    is_known = bool(files) and len(sums) == len(files)
+    return {
+        "verified": dict(sorted(names.items())),
+        "unverified": sum(1 for file in files if not file.digests),
+        "model_digest": f"{MODEL_ALGORITHM}:{model_digest(sums)}" if is_known else None,
+    }
+
+
 def model_details(
     value: ModelInfo, snapshot: Snapshot | None, *, blocks: bool = False
 ) -> dict[str, Any]:
@@ -130,6 +146,7 @@ def model_details(
     return {
         **model(value),
         "manifest_files": [manifest_file(f, blocks=blocks) for f in files],
+        **verified(files),
         "metadata": dict(manifest.metadata) if manifest else {},
         **({"block_size": manifest.block_size} if manifest and blocks else {}),
     }

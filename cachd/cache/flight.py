@@ -317,6 +317,7 @@ class Flight:
             done=ingest.done,
             linked=ingest.linked,
             also=self._pinned,
+            etags=parts.settings.fetch.verify_etags,
             priority=self._priority(),
             on_parts=journal,
             grow=grow,

@@ -127,12 +127,15 @@ async def keep_wrong_file(
     path = error.detail.get("path")
     if not path or not error.detail.get("seen"):
         return
+    quarantine = parts.store.quarantine
     for place in (ingest.tree / path, ingest.path / ARCHIVE / path):
         size = await asyncio.to_thread(_size, place)
         if size is not None:
             story = _story(ref, ingest.revision, error, path, size, reason)
-            await parts.store.quarantine.take(place, story)
+            await quarantine.take(place, story)
             return
+    # An archive is gone once it is unpacked: its story is left.
+    await quarantine.keep(b"", _story(ref, ingest.revision, error, path, 0, reason))
 
 
 def _size(place: Path) -> int | None:

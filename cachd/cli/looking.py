@@ -166,12 +166,23 @@ def model_facts(model: dict[str, Any]) -> str:
             ("files", model.get("files")),
             ("size", render.size(model.get("bytes"))),
             ("on disk", render.size(model.get("allocated"))),
+            ("verified", verified_line(model)),
+            ("model digest", model.get("model_digest")),
             ("last used", render.ago(model.get("last_used"))),
             ("leases", model.get("leases")),
             ("marks", marks(model)),
             *((f"metadata.{name}", value) for name, value in metadata.items()),
         ]
     )
+
+
+def verified_line(model: dict[str, Any]) -> str:
+    """``2 md5, 1 sha256; 3 files without a digest``."""
+    counts = (model.get("verified") or {}).items()
+    text = ", ".join(f"{count} {algorithm}" for algorithm, count in counts)
+    unverified = model.get("unverified") or 0
+    without = f"{render.plural(unverified, 'file')} without a digest" if unverified else ""
+    return "; ".join(part for part in (text, without) if part)
 
 
 def terminal_width() -> int | None:

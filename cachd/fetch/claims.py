@@ -175,12 +175,15 @@ def _decode(text: str | None, width: int) -> str | None:
     return raw.hex() if len(raw) == width else None
 
 
-def claim_to_check(planned: Digest | None, facts: Facts | None, *, is_s3: bool) -> Claim | None:
+def claim_to_check(
+    planned: Digest | None, facts: Facts | None, *, takes_etags: bool
+) -> Claim | None:
     """The one claim that a file's bytes are checked against.
 
     A sha256 in the plan always is, for it may be shared by. Else the cheapest that is there:
     crc64nvme costs nothing (the blocks add up to it), md5 costs most. An ETag is an MD5 only of a
-    plain S3 object; one that ends in ``-N`` is the MD5 of its parts' MD5s.
+    plain S3 object; one that ends in ``-N`` is the MD5 of its parts' MD5s. ``takes_etags``: the
+    origin is one whose ETags may be that.
     """
     if planned is not None and planned.algorithm == "sha256":
         return planned
@@ -198,7 +201,7 @@ def claim_to_check(planned: Digest | None, facts: Facts | None, *, is_s3: bool) 
         for claim in claims:
             if claim is not None:
                 return claim
-    if facts is None or facts.is_opaque or not is_s3:
+    if facts is None or facts.is_opaque or not takes_etags:
         return None
     match = _MD5.match(facts.etag or "")
     if match is None:

@@ -25,7 +25,8 @@ class FetchJob:
     """``id`` is unique among the jobs that run. ``origin`` is what connections are limited by.
 
     ``done`` is what the journal has, or whole files that were linked, by path; ``linked`` are the
-    paths of those. ``also``: algorithms of digests that are wanted of a path besides.
+    paths of those. ``etags``: one that can be an MD5 is compared. ``also``: algorithms of
+    digests that are wanted of a path besides.
     ``on_parts`` journals parts that are in place; awaited in batches, one at a time.
     ``grow`` reserves that many more bytes (sizes that aren't known, archives), or raises NoSpace.
     ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
@@ -43,6 +44,7 @@ class FetchJob:
     done: Mapping[str, Sequence[PartDone]] = field(default_factory=dict)
     linked: Collection[str] = ()
     also: Callable[[str], Collection[str]] = lambda path: ()
+    etags: bool = True
     priority: Priority = "interactive"
     progress: Progress = field(default_factory=Progress)
     _auth: Auth | None = field(default=None, repr=False)
@@ -66,6 +68,11 @@ class FetchJob:
     @property
     def is_s3(self) -> bool:
         return self.auth.kind == "sigv4" or self.origin.startswith("s3")
+
+    @property
+    def takes_etags(self) -> bool:
+        """Whether an ETag may be a digest."""
+        return self.is_s3 and self.etags
 
     @property
     def source(self) -> str:

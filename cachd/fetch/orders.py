@@ -51,6 +51,7 @@ def introduction(job: FetchJob, clock_offset: float, settings: FetchSettings) ->
         "job": job.id,
         "tree": str(job.tree.parent / "archive" if job.plan.unpack else job.tree),
         "s3": job.is_s3,
+        "etags": job.takes_etags,
         "auth": asdict(job.auth),
         "connect": {
             "verify": job.plan.connect.verify,
@@ -70,6 +71,7 @@ def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
         "job": job,
         "tree": str(tree),
         "s3": False,
+        "etags": False,
         "auth": asdict(Auth()),
         "connect": connect,
         "clock_offset": 0.0,

@@ -74,7 +74,7 @@ class Verification:
             file.task = self._spawn(self._run(file), "verify")
 
     def _claim(self, file: FileState) -> Claim | None:
-        return claim_to_check(file.planned.digest, file.facts, is_s3=self._job.is_s3)
+        return claim_to_check(file.planned.digest, file.facts, takes_etags=self._job.takes_etags)
 
     @staticmethod
     def _takes_a_pass(claim: Claim | None) -> bool:
@@ -106,6 +106,7 @@ class Verification:
         if isinstance(claim, Composite):
             seen = await self._sum_parts(file, claim)
             claim = None if seen is None else claim.digest
+            await self._sum(file, None)
         else:
             seen = await self._sum(file, claim)
         if not file.is_complete:

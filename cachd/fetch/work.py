@@ -68,6 +68,7 @@ class WorkerJob:
         self.id = str(message["job"])
         self.tree = str(message["tree"])
         self.is_s3 = bool(message["s3"])
+        self.takes_etags = bool(message["etags"])
         connect = message["connect"]
         self.verify = bool(connect["verify"])
         self.ca_pem = str(connect["ca_pem"] or "")

@@ -288,7 +288,7 @@ def _check_whole(
 ) -> list[str] | None:
     """Compare a file that came in one part with its digest, while it is in the page cache."""
     claimed = Digest(algorithm=planned[0], value=planned[1]) if planned else None
-    digest = claim_to_check(claimed, outcome.facts, is_s3=wanted.is_s3)
+    digest = claim_to_check(claimed, outcome.facts, takes_etags=job.takes_etags)
     if digest is None or isinstance(digest, Composite):
         return None
     if digest.algorithm == "crc64nvme":

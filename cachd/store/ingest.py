@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from cachd.model import Identity, ManifestFile, PartDone, Plan, Ref
+    from cachd.model import Digest, Identity, ManifestFile, PartDone, Plan, Ref
     from cachd.store.context import Context
     from cachd.store.index import Row
     from cachd.store.journal import Journal
@@ -51,6 +51,7 @@ class Ingest:
         directory_fd: int,
         done: Mapping[str, list[PartDone]],
         linked: frozenset[str],
+        digests: Mapping[str, tuple[Digest, ...]],
         sparse: frozenset[str],
         on_end: Callable[[], None],
         to_snapshot: Callable[[Row], StoredSnapshot],
@@ -75,6 +76,7 @@ class Ingest:
         self.tree: Path = self.path / "tree"
         self.done: Mapping[str, list[PartDone]] = done
         self.linked: frozenset[str] = linked
+        self._digests = digests
 
     def __repr__(self) -> str:
         state = "over" if self._is_over else "open"
@@ -156,7 +158,7 @@ class Ingest:
                 ref=self._ref,
                 plan=self._marked_plan(),
                 source=self._source,
-                files=files,
+                files=tuple(self._with_digests(file) for file in files),
                 metadata=metadata,
                 path=self.path,
                 directory_fd=self._directory_fd,
@@ -177,6 +179,13 @@ class Ingest:
                 extra={"key": row.key},
             )
             return snapshot
+
+    def _with_digests(self, file: ManifestFile) -> ManifestFile:
+        """A linked file is what it was: it was verified when it was fetched."""
+        had = self._digests.get(file.path, ()) if file.path in self.linked else ()
+        names = {digest.algorithm for digest in file.digests}
+        more = tuple(digest for digest in had if digest.algorithm not in names)
+        return replace(file, digests=file.digests + more) if more else file
 
     async def suspend(self) -> None:
         """Let go, but keep what is here for a resume: the reservation beyond it is given back."""

@@ -22,7 +22,7 @@ from cachd.store.verify import is_intact
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cachd.model import PartDone, Plan, Ref
+    from cachd.model import Digest, PartDone, Plan, Ref
     from cachd.store.context import Context
     from cachd.store.fsio import Measured
     from cachd.store.journal import Header
@@ -43,7 +43,8 @@ _BLOCK_COST = 48
 
 @dataclass(slots=True)
 class Opened:
-    """``content`` is what can be gone on with. ``is_new``: nothing of it was here before."""
+    """``content`` is what can be gone on with. ``is_new``: nothing of it was here before.
+    ``digests``: what files that were linked just now had been verified with."""
 
     journal: Journal
     directory_fd: int
@@ -51,6 +52,7 @@ class Opened:
     is_new: bool
     leftover: str = ""
     sparse: set[str] = field(default_factory=set)
+    digests: dict[str, tuple[Digest, ...]] = field(default_factory=dict)
 
 
 async def open_ingest(
@@ -105,6 +107,7 @@ async def open_ingest(
         directory_fd=opened.directory_fd,
         done=_done(opened.content),
         linked=frozenset(opened.content.linked),
+        digests=opened.digests,
         sparse=frozenset(opened.sparse),
         on_end=on_end,
         to_snapshot=to_snapshot,
@@ -262,6 +265,7 @@ async def _share(context: Context, ref: Ref, plan: Plan, opened: Opened, row: Ro
     context.on_step("linked")
     for link in linked:
         content.linked[link.part.path] = link.part
+        opened.digests[link.part.path] = link.digests
         content.parts.pop(link.part.path, None)
         if link.inode not in row.shared:
             context.index.take_over(

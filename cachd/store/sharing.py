@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachd.model import Manifest, ManifestFile, Plan, PlannedFile, Ref
+    from cachd.model import Digest, Manifest, ManifestFile, Plan, PlannedFile, Ref
     from cachd.store.context import Context
     from cachd.store.index import Row
     from cachd.store.layout import Layout
@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A file of ``holder`` that may serve as ``part.path`` of the ingest."""
+    """A file of ``holder`` that may serve as ``part.path`` of the ingest. ``digests``: what it was
+    verified with."""
 
     part: PartDone
     source: Path
     holder: Row
+    digests: tuple[Digest, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,7 @@ class Linked:
     inode: int
     allocated: int
     holder: Row
+    digests: tuple[Digest, ...] = ()
 
 
 async def find_candidates(
@@ -69,7 +72,7 @@ async def find_candidates(
         for file in files:
             had = by_path.get(file.path)
             if had is not None and file.path not in found and _is_same(file, had, is_same):
-                found[file.path] = Candidate(_whole(had), tree / file.path, row)
+                found[file.path] = Candidate(_whole(had), tree / file.path, row, had.digests)
     blobs = [file for file in files if file.path not in found and _sha256(file)]
     found.update(await _among_blobs(context, ref, blobs, may=plan.is_credentialed))
     return list(found.values())
@@ -139,7 +142,7 @@ async def _among_blobs(
         for had in manifest.files if manifest is not None else ():
             digests = {d.value for d in had.digests if d.algorithm == "sha256"}
             if had.size == file.size and _sha256(file) in digests:
-                found[file.path] = Candidate(_whole(had, file.path), source, row)
+                found[file.path] = Candidate(_whole(had, file.path), source, row, had.digests)
                 break
     return found
 
@@ -170,7 +173,13 @@ def link_candidates(tree: Path, candidates: Sequence[Candidate]) -> list[Linked]
                 below.unlink(path)
                 continue
             linked.append(
-                Linked(candidate.part, status.st_ino, status.st_blocks * SECTOR, candidate.holder)
+                Linked(
+                    candidate.part,
+                    status.st_ino,
+                    status.st_blocks * SECTOR,
+                    candidate.holder,
+                    candidate.digests,
+                )
             )
     return linked
 

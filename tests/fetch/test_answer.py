@@ -95,23 +95,23 @@ def test_checksums_of_parts_are_no_digests() -> None:
 def test_which_digest_is_checked() -> None:
     md5 = '"' + "a" * 32 + '"'
     plain = read_facts(head(200, 5, etag=md5), is_whole=True)
-    assert claim_to_check(None, plain, is_s3=True) == Digest(algorithm="md5", value="a" * 32)
-    assert claim_to_check(None, plain, is_s3=False) is None
+    assert claim_to_check(None, plain, takes_etags=True) == Digest(algorithm="md5", value="a" * 32)
+    assert claim_to_check(None, plain, takes_etags=False) is None
     for name, value in (
         ("x-amz-server-side-encryption", "aws:kms"),
         ("x-amz-server-side-encryption-customer-algorithm", "AES256"),
         ("x-amz-storage-class", "EXPRESS_ONEZONE"),
     ):
         opaque = read_facts(head(200, 5, etag=md5, **{name: value}), is_whole=True)
-        assert claim_to_check(None, opaque, is_s3=True) is None
+        assert claim_to_check(None, opaque, takes_etags=True) is None
     for etag in (md5[:-1] + '-0"', md5[:-1] + '-10001"', md5[:-1] + '-x"', '"' + "a" * 31 + '"'):
         odd = read_facts(head(200, 5, etag=etag), is_whole=True)
-        assert claim_to_check(None, odd, is_s3=True) is None
+        assert claim_to_check(None, odd, takes_etags=True) is None
     strong = Digest(algorithm="sha256", value="b" * 64)
     crc = base64.b64encode(bytes(8)).decode()
     both = read_facts(head(200, 5, etag=md5, x_amz_checksum_crc64nvme=crc), is_whole=True)
-    assert claim_to_check(strong, both, is_s3=True) == strong
-    found = claim_to_check(None, both, is_s3=True)
+    assert claim_to_check(strong, both, takes_etags=True) == strong
+    found = claim_to_check(None, both, takes_etags=True)
     assert found is not None
     assert found.algorithm == "crc64nvme"
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import itertools
+import tarfile
 from typing import Any
 
 import pytest
@@ -111,6 +113,17 @@ async def test_a_multipart_etag_without_sizes_is_opaque(rig: Rig, origin: FaultO
     await check(rig, origin, file, None)
 
 
+async def test_etags_are_not_compared_where_the_settings_say_so(
+    rig: Rig, origin: FaultOrigin
+) -> None:
+    small = planned(origin, "small.bin", b"1", etag=f'"{"0" * 32}"')
+    file = planned(origin, "m.bin", DATA, etag=f'"{"0" * 32}-{len(EVEN)}"')
+    origin.put("/m.bin", DATA, etag=file.validator.etag).parts = EVEN
+    result = await rig.fetch(plan_of(file, small), origin=S3, etags=False)
+    assert [done.digests for done in result.files] == [(), ()]
+    assert (await rig.fails(plan_of(small), origin=S3)).code == "digest_mismatch"
+
+
 async def test_a_multipart_etag_of_an_encrypted_object_is_opaque(
     rig: Rig, origin: FaultOrigin
 ) -> None:
@@ -146,6 +159,24 @@ async def test_a_small_composite(rig: Rig, origin: FaultOrigin) -> None:
     assert result.files[0].digests == (verified,)
     origin.fault("/m.bin", Fault("flip", after=777))
     assert (await rig.fails(plan_of(file), origin=S3)).code == "digest_mismatch"
+
+
+async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo("w.bin")
+        member.size = len(DATA)
+        tar.addfile(member, io.BytesIO(DATA))
+    data = packed.getvalue()
+    sizes = (PART, PART, len(data) - 2 * PART)
+    file = planned(origin, "m.tar", data, etag=f'"{composite(data, sizes, "md5")}-3"')
+    origin.put("/m.tar", data, etag=file.validator.etag).parts = sizes
+    result = await rig.fetch(plan_of(file, unpack="tar"), origin=S3)
+    assert result.sums["m.tar"]["sha256"] == digest_of(data, "sha256")
+    assert rig.read("w.bin") == DATA
+    origin.fault("/m.tar", Fault("flip", after=777), times=1, skip=1)
+    error = await rig.fails(plan_of(file, unpack="tar"), origin=S3)
+    assert error.code == "digest_mismatch"
 
 
 def http_claims(data: bytes) -> dict[str, tuple[dict[str, str], str]]:
@@ -271,7 +302,7 @@ def test_etags_that_look_like_one(count: int, digits: int) -> None:
     from cachd.fetch.claims import Facts
 
     facts = Facts(etag=f'"{"a" * digits}-{count}"')
-    claim = claim_to_check(None, facts, is_s3=True)
+    claim = claim_to_check(None, facts, takes_etags=True)
     if digits == 32 and 0 < count <= 10_000:
         assert claim == Composite(algorithm="md5", value="a" * 32, count=count)
     else:

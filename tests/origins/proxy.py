@@ -8,15 +8,20 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
+FLIPPED = 100_000
+"""Which byte of an answer, head included: listings are shorter."""
+
 
 class Proxy:
-    """``user`` "name:password" makes it ask for that."""
+    """``user`` "name:password" makes it ask for that. While ``is_flipping``, one byte of every long
+    answer to a GET is wrong."""
 
     def __init__(self, user: str = "") -> None:
         self._wanted = "Basic " + base64.b64encode(user.encode()).decode() if user else ""
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self.requests: list[str] = []
+        self.is_flipping = False
         self._sockets: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -81,12 +86,15 @@ class Proxy:
                 again = "\r\n".join([f"{method} {path} {version}", *fields, "Connection: close"])
                 upstream.sendall((again + "\r\n\r\n").encode("latin-1") + rest)
             self._start(_pump, client, upstream)
-            _pump(upstream, client)
+            _pump(upstream, client, FLIPPED if self.is_flipping and method == "GET" else -1)
 
 
-def _pump(source: socket.socket, sink: socket.socket) -> None:
+def _pump(source: socket.socket, sink: socket.socket, flip: int = -1) -> None:
     with contextlib.suppress(OSError):
         while data := source.recv(65536):
+            if 0 <= flip < len(data):
+                data = data[:flip] + bytes([data[flip] ^ 1]) + data[flip + 1 :]
+            flip -= len(data)
             sink.sendall(data)
     for sock in (source, sink):
         with contextlib.suppress(OSError):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import subprocess
+import tarfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 from tests.harness import Daemon, UnixConnection, running
 from tests.process.origin import CountingOrigin
 from tests.process.test_pull import pull
+from tests.servers.s3 import S3Server
 
 MIB = 1024 * 1024
 WRONG = "sha256:" + "0" * 64
@@ -209,3 +212,64 @@ def test_the_command_line_pins(daemon: Daemon, origin: CountingOrigin, tmp_path:
     assert done.returncode == 1
     assert f"the model digest is sha256:{model}" in done.stderr
     assert pull(daemon, str(target), str(tmp_path / "b"), "--model-digest", WRONG).returncode == 2
+
+
+def test_an_archive_is_pinned_by_itself_or_by_what_it_holds(
+    daemon: Daemon, origin: CountingOrigin
+) -> None:
+    inner = {"a.txt": b"a" * 1000, "d/b.bin": os.urandom(MIB)}
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        for name, data in inner.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    body = origin.bodies["/m.tar.gz"] = packed.getvalue()
+    uri = f"{origin.url}/m.tar.gz"
+    refused = daemon.ask(uri, digests={"m.tar.gz": WRONG})
+    assert (refused.status, refused.json()["seen"]) == (422, sha256(body))
+    assert snapshots(daemon) == []
+    for _ in ("fetched", "cached"):
+        reply = daemon.ask(
+            uri, digests={"m.tar.gz": sha256(body), "d/b.bin": sha256(inner["d/b.bin"])}
+        )
+        assert reply.status == 200, reply.body
+    page = daemon.admin("GET", f"/v1/models/{reply.json()['key']}").json()
+    assert f"sha256:{page['metadata']['archive_sha256']}" == sha256(body)
+    assert page["verified"] == {"sha256": 1}
+    assert daemon.ask(uri, digests={"m.tar.gz": WRONG}).json()["seen"] == sha256(body)
+    assert daemon.ask(uri, digests={"a.txt": WRONG}).json()["seen"] == sha256(inner["a.txt"])
+    md5 = hashlib.md5(body).hexdigest()
+    unknowable = daemon.ask(uri, digests={"m.tar.gz": f"md5:{md5}"})
+    assert unknowable.status == 422
+    assert "only the sha256" in unknowable.json()["detail"]
+
+
+def test_the_model_digest_is_what_sha256sum_prints(tmp_path: Path, s3_server: S3Server) -> None:
+    files = {"a": b"1", "b/c": b"2", "b.x": b"", "é": b"3", "sp ace": b"4"}
+    for name, data in files.items():
+        place = tmp_path / "tree" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(data)
+    printed = subprocess.run(
+        "find . -type f -printf '%P\\0' | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum",
+        shell=True, cwd=tmp_path / "tree", capture_output=True, text=True, check=True,
+    ).stdout.split()[0]  # fmt: skip
+    bucket = s3_server.make_bucket({f"m/{name}": data for name, data in files.items()})
+    keys = {"access_key_id": s3_server.access_key, "secret_access_key": s3_server.secret_key}
+    body = {"options": {"endpoint": s3_server.endpoint}, "credentials": keys}
+    with running(tmp_path / "daemon") as daemon:
+        uri = f"s3://{bucket}/m"
+        refused = daemon.ask(uri, model_digest=WRONG, **body)
+        assert refused.json()["seen"] == f"sha256:{printed}"
+        assert snapshots(daemon) == []
+        (story,) = stories(daemon)
+        assert hashlib.sha256((story.parent / "data").read_bytes()).hexdigest() == printed
+        missing = daemon.ask(uri, digests={"other": WRONG}, **body)
+        assert "no such file" in missing.json()["detail"]
+        taken = daemon.ask(uri, model_digest=f"SHA256:{printed.upper()}", **body)
+        assert taken.status == 200, taken.body
+        page = daemon.admin("GET", f"/v1/models/{taken.json()['key']}").json()
+        assert page["model_digest"] == f"sha256:{printed}"
+        assert page["verified"]["sha256"] == len(files)
+        assert daemon.ask(uri, model_digest=WRONG, **body).status == 422

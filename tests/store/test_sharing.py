@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cachd.model import Digest
 from tests.store.models import (
     MIB,
     Model,
@@ -53,6 +54,19 @@ async def test_a_new_revision_links_what_has_not_changed(make_store: Any) -> Non
     assert read_back(second) == new().content
     assert store.usage().allocated < before + 200_000
     assert store._index.sums() == store._index.recount()
+
+
+async def test_a_linked_file_stays_verified(make_store: Any) -> None:
+    store = await make_store()
+    digest = Digest(algorithm="md5", value="0" * 32)
+    first = await begin(store, old())
+    await fill(first, old())
+    await first.commit([replace(file, digests=(digest,)) for file in old().manifest_files])
+    second = await begin(store, new())
+    await fill(second, new())
+    snapshot = await second.commit([replace(file, digests=()) for file in new().manifest_files])
+    digests = {file.path: file.digests for file in snapshot.manifest.files}
+    assert digests == {"w": (digest,), "config": (), "more": ()}
 
 
 async def test_a_restart_counts_the_same(make_store: Any) -> None:
