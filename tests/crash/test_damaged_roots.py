@@ -27,7 +27,16 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("kind", "damage"), CASES)
+QUICK = [("manifest", "deep object"), ("lease", "ttl")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow, id=" ".join(case))
+        for case in CASES
+    ],
+)
 def test_the_daemon_starts_and_serves(tmp_path: Path, kind: str, damage: str) -> None:
     with world(tmp_path) as made:
         made.begin()
