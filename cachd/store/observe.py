@@ -12,11 +12,35 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
+    def scrubbed(self, count: int) -> None:
+        """``count`` bytes of snapshots were read against their checksums."""
+
+    def damaged(self, blocks: int) -> None:
+        """That many bad blocks were found."""
+
+    def repaired(self, blocks: int) -> None:
+        """That many bad blocks were replaced by good ones."""
+
+    def passed(self, when: float) -> None:
+        """A pass over the whole cache ended, in seconds since the epoch."""
+
 
 class NoMetrics:
     """Counts nothing."""
 
     def evicted(self, reason: str, count: int) -> None:
+        return
+
+    def scrubbed(self, count: int) -> None:
+        return
+
+    def damaged(self, blocks: int) -> None:
+        return
+
+    def repaired(self, blocks: int) -> None:
+        return
+
+    def passed(self, when: float) -> None:
         return
 
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.model import Ref
+from cachd.store.damage import read_marker
 from cachd.store.fsio import measure, replace_file
 from cachd.store.index import Row
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.leases import read_lease
-from cachd.store.manifests import info_of, read_manifest
+from cachd.store.manifests import MANIFEST_NAME, info_of, read_manifest
 from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
 from cachd.store.types import SnapshotInfo
@@ -112,9 +113,11 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
             # Killed between its publication and the commit's end.
             tidy_snapshot(layout, path, manifest.files)
             held = measure(path)
+        damage = read_marker(path, manifest)
+        checked_at = (path / MANIFEST_NAME).stat().st_mtime
     except (OSError, ValueError) as error:
         problem = str(error)
-        manifest, held, last_used = None, None, 0
+        manifest, held, last_used, damage, checked_at = None, None, 0, {}, 0.0
     if problem or manifest is None or held is None:
         log.error("the snapshot %s is not whole, so it goes: %s", path, problem)
         _to_trash(layout, path, key)
@@ -128,6 +131,8 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
         allocated=held.allocated,
         inodes=held.inodes,
         last_used=last_used,
+        damage=damage,
+        checked_at=checked_at,
     )
     found.rows.append((row, held.linked))
 

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachd.model import Identity, Manifest, Ref
+    from cachd.store.damage import FileDamage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class StoredSnapshot:
     ``allocated`` counts blocks that it shares with other snapshots as well. ``last_used`` in
     seconds since the epoch. ``info`` is in memory; ``manifest`` is too for what was used lately,
     and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads it in a
-    thread): a node may hold more manifests than a daemon should keep.
+    thread): a node may hold more manifests than a daemon should keep. With any ``damage`` it is
+    corrupt: never given to anybody anew. ``checked_at``: last read against its checksums.
     """
 
     key: str
@@ -46,6 +48,8 @@ class StoredSnapshot:
     allocated: int
     last_used: float
     is_current: bool
+    damage: tuple[FileDamage, ...] = ()
+    checked_at: float = 0.0
     load: Callable[[], Manifest] = field(repr=False, compare=False)
 
     @property
@@ -148,4 +152,5 @@ class Usage:
     inodes_free: int
     pinned: int
     leased: int
+    corrupt: int = 0
     degraded: tuple[str, ...] = ()
