@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cache.pace import Budget
 from cachd.cache.repair import repair
-from cachd.errors import CachdError, ModelUnknown
+from cachd.errors import CachdError, Draining, ModelUnknown
 from cachd.store.damage import merge_blocks
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Scrub:
         self._asking = asking
         self._task: asyncio.Task[None] | None = None
         self._verifying = 0
+        self._looks: set[asyncio.Task[Inspection | None]] = set()
         self._retries: dict[tuple[str, str], tuple[float, float]] = {}
 
     # --- the background -----------------------------------------------------------------------
@@ -52,9 +53,11 @@ class Scrub:
     async def stop(self) -> None:
         """A second call does nothing. Bounded by the reading of one block."""
         task, self._task = self._task, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait({task})
+        tasks: set[asyncio.Task[Any]] = {*self._looks, *([task] if task else ())}
+        for each in tasks:
+            each.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
 
     def _is_idle(self) -> bool:
         return not self._asking.flights and not self._verifying
@@ -84,7 +87,8 @@ class Scrub:
                 )
             except CachdError as error:
                 log.error("%s can't be scrubbed: %s", key, error.message)
-                return
+                checks.put_off(key, revision)
+                continue
             is_over = found is None or found.stopped_at is None
             progress.key, progress.revision = ("", "") if is_over else due
             progress.at = (found.stopped_at if found else None) or ("", 0)
@@ -193,12 +197,16 @@ class Scrub:
         work = asyncio.create_task(
             self._parts.store.checks.inspect(key, revision, pace=pace), name=f"verify {key}"
         )
+        self._looks.add(work)
         try:
             while not (await asyncio.wait({work}, timeout=_REPORT))[0]:
                 yield {"event": "progress", **names, "bytes": read, "total": total}
         finally:
             work.cancel()
             await asyncio.wait({work})
+            self._looks.discard(work)
+        if work.cancelled():
+            raise Draining("the daemon is shutting down", hint="verify again when it is back")
         found = work.result()
         if found is None:
             return

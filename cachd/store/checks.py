@@ -6,6 +6,7 @@ where an interrupted look stopped, and when the last full pass ended, is in ``st
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -13,12 +14,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cachd.errors import CachdError
 from cachd.store.damage import FileDamage, block_ranges, merge
 from cachd.store.fsio import disk_errors, measure, replace_file
 from cachd.store.manifests import MANIFEST_NAME
 from cachd.store.mending import set_damage
 from cachd.store.quarantine import Story
-from cachd.store.reread import Reread
+from cachd.store.reread import Reread, inode_of
 from cachd.store.threads import Threads
 
 if TYPE_CHECKING:
@@ -46,6 +48,7 @@ class Inspection:
     damage: dict[str, FileDamage] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
+    inodes: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
     blocks: int = 0
     kept: int = 0
@@ -70,6 +73,8 @@ class Checks:
         self._context = context
         self._quarantine = quarantine
         self._threads = Threads(1, "cachd-scrub")
+        # Two looks at the same files could undo each other's findings.
+        self._looking = asyncio.Lock()
         self.progress = Progress()
 
     # --- what is next -------------------------------------------------------------------------
@@ -116,12 +121,22 @@ class Checks:
         begun = snapshots.get((self.progress.key, self.progress.revision))
         if begun is not None and self.progress.at != START:
             return begun.key, begun.revision
-        oldest = min(snapshots.values(), key=lambda row: row.checked_at, default=None)
+        # A time in the future tells of a clock that was wrong, then or now: it counts for nothing.
+        oldest = min(
+            snapshots.values(),
+            key=lambda row: row.checked_at if row.checked_at <= now else 0.0,
+            default=None,
+        )
         if oldest is None:
             return None
         age = now - oldest.checked_at
-        # A time in the future tells of a clock that was wrong, then or now.
         return (oldest.key, oldest.revision) if age >= interval or age < 0 else None
+
+    def put_off(self, key: str, revision: str) -> None:
+        """It can't be read now: the others must not wait for it."""
+        row = self._context.index.snapshots.get((key, revision))
+        if row is not None:
+            row.checked_at = self._context.clock.time_ns() / 1e9
 
     def corrupt(self) -> list[tuple[str, str]]:
         """Key and revision of every snapshot that is known to be damaged."""
@@ -158,22 +173,36 @@ class Checks:
         row = self._context.index.snapshots.get((key, revision))
         if row is None:
             return None
-        row.readers += 1
+        async with self._looking:
+            found = await self._inspect(row, pace, start)
+            # Nothing is held while it is read: what is wanted gone goes, and tells nothing then.
+            if not self._is_there(row):
+                return None
+            await self._conclude(row, found, start)
+            return found
+
+    def _is_there(self, row: Row) -> bool:
+        return self._context.index.snapshots.get((row.key, row.revision)) is row
+
+    async def _inspect(
+        self, row: Row, pace: Callable[[int], Awaitable[bool]], start: tuple[str, int]
+    ) -> Inspection:
+        found = Inspection()
         try:
-            manifest = await self._context.threads.run(self._context.manifests.get, key, revision)
-            found = Inspection()
+            manifest = await self._context.threads.run(
+                self._context.manifests.get, row.key, row.revision
+            )
             for file in manifest.files:
                 if file.path < start[0]:
                     continue
                 first = start[1] if file.path == start[0] else 0
                 await self._look_at(row, file, first, found, pace)
-                if found.stopped_at is not None:
-                    break
-            else:
-                found.extra = await self._find_extra(row, {f.path for f in manifest.files})
-            await self._conclude(row, found, start)
-        finally:
-            row.readers -= 1
+                if found.stopped_at is not None or not self._is_there(row):
+                    return found
+            found.extra = await self._find_extra(row, {f.path for f in manifest.files})
+        except CachdError:
+            if self._is_there(row):
+                raise
         return found
 
     async def _look_at(
@@ -195,7 +224,7 @@ class Checks:
                 if problem == "missing" or offset + length > opened.size:
                     bad.append(number)
                     continue
-                if not await pace(length):
+                if not await pace(length) or not self._is_there(row):
                     found.stopped_at = file.path, number
                     break
                 try:
@@ -213,6 +242,7 @@ class Checks:
             await self._threads.run(opened.close)
         if bad or problem:
             found.sizes[file.path] = file.size
+            found.inodes[file.path] = opened.inode
             found.damage[file.path] = FileDamage(
                 path=file.path,
                 problem=problem or "blocks",  # type: ignore[arg-type]
@@ -256,6 +286,7 @@ class Checks:
         return sorted(name for name in [*held.files, *held.others] if name not in listed)
 
     async def _conclude(self, row: Row, found: Inspection, start: tuple[str, int]) -> None:
+        await self._drop_replaced(row, found)
         damage = merge(row.damage, found.damage, start)
         if found.stopped_at is not None:
             # Of what comes after, only the old knowledge is there.
@@ -282,6 +313,13 @@ class Checks:
             place = self._context.layout.snapshot(row.key, row.revision) / MANIFEST_NAME
             with suppress(OSError):
                 await self._threads.run(os.utime, place, (row.checked_at, row.checked_at))
+
+    async def _drop_replaced(self, row: Row, found: Inspection) -> None:
+        """Forget what was found in a file that another has taken the place of since."""
+        tree = self._context.layout.snapshot(row.key, row.revision) / "tree"
+        for path in list(found.damage):
+            if await self._threads.run(inode_of, tree, path) != found.inodes[path]:
+                del found.damage[path]
 
     async def remove_extra(self, key: str, revision: str, names: list[str]) -> int:
         """Move files that no manifest lists into quarantine; how many went."""

@@ -28,6 +28,7 @@ from cachd.store.fsio import (
 from cachd.store.journal import JOURNAL_NAME
 from cachd.store.manifests import MANIFEST_NAME, encode_manifest, info_of
 from cachd.store.mending import mend
+from cachd.store.reread import inode_of
 from cachd.store.sharing import link_blobs
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
         )
         await _clear_collision(context, trash, publication)
         await _clear_other_content(context, trash, publication)
+        await _refuse_damaged(context, row)
         async with context.names:
             twin = context.index.snapshots.get((key, revision))
             if twin is None:
@@ -149,6 +151,20 @@ async def _clear_other_content(context: Context, trash: Trash, publication: Publ
     await trash.discard([twin])
 
 
+async def _refuse_damaged(context: Context, row: Row) -> None:
+    """A file that the ingest linked from a snapshot may have been found damaged since."""
+    table = context.index.table
+    for inode in list(row.shared):
+        for other in table[inode].rows if inode in table else ():
+            tree = context.layout.snapshot(other.key, other.revision) / "tree"
+            for path in other.damage if other.state == "snapshot" else ():
+                if await context.threads.run(inode_of, tree, path) == inode:
+                    raise DigestMismatch(
+                        f"a file that {row.key} shares with {other.key} was found damaged",
+                        hint="ask again: that file is fetched then",
+                    )
+
+
 async def _make_current(context: Context, row: Row, publication: Publication) -> None:
     with disk_errors(f"publishing {row.key}", context.capabilities.mount_point):
         async with context.names:
@@ -200,7 +216,12 @@ def _complete(
     on_step("manifest")
     sync_tree(path, capabilities.sync, publication.directory_fd)
     on_step("synced")
-    return measure(path)
+    found = measure(path)
+    # It goes as soon as the rest is published.
+    _, _, held, _ = found.files.pop(JOURNAL_NAME, (0, 0, 0, 0))
+    found.allocated -= held
+    found.inodes -= 1 if held else 0
+    return found
 
 
 def _remove_unlisted(path: Path, found: Measured, listed: dict[str, int]) -> None:

@@ -27,7 +27,7 @@ from cachd.store.publish import tidy_snapshot
 from cachd.store.types import SnapshotInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
     from cachd.model import Manifest
@@ -108,12 +108,12 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
         manifest = read_manifest(path)
         last_used = path.stat().st_mtime_ns
         held = measure(path)
-        problem = _problem(manifest, held, key, path.name)
+        damage = read_marker(path, manifest)
+        problem = _problem(manifest, held, key, path.name, damage)
         if not problem and JOURNAL_NAME in held.files:
             # Killed between its publication and the commit's end.
             tidy_snapshot(layout, path, manifest.files)
             held = measure(path)
-        damage = read_marker(path, manifest)
         checked_at = (path / MANIFEST_NAME).stat().st_mtime
     except (OSError, ValueError) as error:
         problem = str(error)
@@ -137,10 +137,16 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
     found.rows.append((row, held.linked))
 
 
-def _problem(manifest: Manifest, held: Measured, key: str, revision: str) -> str:
+def _problem(
+    manifest: Manifest, held: Measured, key: str, revision: str, known: Container[str]
+) -> str:
+    """Why it is no snapshot. That files are ``known`` to be damaged is no reason: they are mended
+    when somebody asks."""
     if (manifest.ref.key, manifest.revision) != (key, revision):
         return f"its manifest is of {manifest.ref.key} revision {manifest.revision}"
     for file in manifest.files:
+        if file.path in known:
+            continue
         on_disk = held.files.get("tree/" + file.path)
         if on_disk is None:
             return f"{file.path!a} is missing"

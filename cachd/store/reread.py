@@ -20,19 +20,29 @@ if TYPE_CHECKING:
 _CHUNK = 1024 * 1024
 
 
+def inode_of(tree: Path, path: str) -> int:
+    """Of the regular file there; 0 if there is none."""
+    with suppress(OSError):
+        status = (tree / path).lstat()
+        if stat.S_ISREG(status.st_mode):
+            return status.st_ino
+    return 0
+
+
 class Reread:
     """One file below ``tree``. ``size`` is -1 where there is no regular file at all."""
 
     def __init__(self, tree: Path, path: str) -> None:
         self.path = path
         self.size = -1
+        self.inode = 0
         self._fd = -1
         with suppress(OSError), Below(tree) as below:
             self._fd = below.open(path, os.O_RDONLY | os.O_NONBLOCK)
         if self._fd >= 0:
             status = os.fstat(self._fd)
             if stat.S_ISREG(status.st_mode):
-                self.size = status.st_size
+                self.size, self.inode = status.st_size, status.st_ino
                 os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_RANDOM)
 
     def checksum(self, offset: int, length: int) -> str | None:
