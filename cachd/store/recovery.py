@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.model import Ref
-from cachd.store.damage import read_marker
+from cachd.store.damage import CORRUPT_NAME, read_marker
 from cachd.store.fsio import measure, replace_file
 from cachd.store.index import Row
 from cachd.store.journal import JOURNAL_NAME, read_header
@@ -108,7 +108,7 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
         manifest = read_manifest(path)
         last_used = path.stat().st_mtime_ns
         held = measure(path)
-        damage = read_marker(path, manifest)
+        damage = read_marker(path, manifest) if CORRUPT_NAME in held.files else {}
         problem = _problem(manifest, held, key, path.name, damage)
         if not problem and JOURNAL_NAME in held.files:
             # Killed between its publication and the commit's end.
