@@ -132,32 +132,9 @@ CATALOGUE: tuple[Metric, ...] = (
         labels=("reason",),
         values="as cachd_evictions_total",
     ),
-    Metric(
-        name="cachd_scrub_bytes_total",
-        kind="counter",
-        help="Bytes of snapshots read against their checksums, by the scrub or on demand.",
-    ),
-    Metric(
-        name="cachd_bad_blocks_total",
-        kind="counter",
-        help="Blocks on disk that were not as their manifest says.",
-    ),
-    Metric(
-        name="cachd_repaired_blocks_total",
-        kind="counter",
-        help="Bad blocks that were replaced by good ones.",
-    ),
-    Metric(
-        name="cachd_scrub_pass_timestamp_seconds",
-        kind="gauge",
-        help="When everything had last been read once more, since the epoch; 0: not yet.",
-    ),
-    Metric(
-        name="cachd_corrupt_snapshots",
-        kind="gauge",
-        help="Snapshots that are known to be damaged, and are given to nobody.",
-        gauge="corrupt",
-    ),
+    Metric(name="cachd_scrub_bytes_total", kind="counter", help="Bytes read against checksums."),
+    Metric(name="cachd_bad_blocks_total", kind="counter", help="Blocks found bad on disk."),
+    Metric(name="cachd_repaired_blocks_total", kind="counter", help="Bad blocks made good."),
     Metric(
         name="cachd_workers",
         kind="gauge",
@@ -281,6 +258,13 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Space of what is being unlinked.",
         gauge="trash",
     ),
+    Metric(name="cachd_corrupt_snapshots", kind="gauge", help="Kept, but bad.", gauge="corrupt"),
+    Metric(
+        name="cachd_scrub_pass_timestamp_seconds",
+        kind="gauge",
+        help="When the last pass of the scrub over everything ended; 0: none yet.",
+        gauge="scrub_pass",
+    ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
     Metric(
@@ -394,19 +378,9 @@ class Metrics:
         self._made["cachd_evictions_total"].labels(reason=word).inc()
         self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
 
-    def scrubbed(self, count: int) -> None:
-        """``count`` bytes of snapshots were read against their checksums."""
-        self._made["cachd_scrub_bytes_total"].inc(count)
-
-    def damaged(self, blocks: int) -> None:
-        self._made["cachd_bad_blocks_total"].inc(blocks)
-
-    def repaired(self, blocks: int) -> None:
-        self._made["cachd_repaired_blocks_total"].inc(blocks)
-
-    def passed(self, when: float) -> None:
-        """A pass of the scrub ended, in seconds since the epoch."""
-        self._made["cachd_scrub_pass_timestamp_seconds"].set(when)
+    def scrub(self, what: str, count: int) -> None:
+        """``what``: scrub_bytes, bad_blocks or repaired_blocks."""
+        self._made[f"cachd_{what}_total"].inc(count)
 
     def workers(self, count: int) -> None:
         self._made["cachd_workers"].set(count)

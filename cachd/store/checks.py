@@ -91,8 +91,6 @@ class Checks:
                 pass_began=float(data["pass_began"]),
                 pass_ended=float(data["pass_ended"]),
             )
-        if self.progress.pass_ended:
-            self._context.metrics.passed(self.progress.pass_ended)
 
     async def save(self) -> None:
         """Keep the progress; what is lost with it is only read twice."""
@@ -151,7 +149,6 @@ class Checks:
             self.progress.pass_began = min((row.checked_at for row in rows), default=now)
         elif all(row.checked_at >= began for row in rows):
             self.progress.pass_began = self.progress.pass_ended = now
-            self._context.metrics.passed(now)
         await self.save()
 
     # --- one look -----------------------------------------------------------------------------
@@ -234,7 +231,7 @@ class Checks:
                     seen, problem = f"error {error.errno}", problem or "unreadable"
                 found.bytes += length
                 found.blocks += 1
-                self._context.metrics.scrubbed(length)
+                self._context.metrics.scrub("scrub_bytes", length)
                 if seen != file.blocks[number]:
                     bad.append(number)
                     await self._keep(row, file, opened, (number, offset, length), seen, found)
@@ -294,7 +291,7 @@ class Checks:
             damage = {**rest, **damage}
         news = _count(damage) - _count({n: d for n, d in row.damage.items() if n in damage})
         if news > 0:
-            self._context.metrics.damaged(news)
+            self._context.metrics.scrub("bad_blocks", news)
         for item in damage.values():
             if item != row.damage.get(item.path):
                 log.error(

@@ -112,6 +112,7 @@ def usage(opened: Opened) -> Usage:
         pinned=sum(row.allocated for row in pinned),
         leased=sum(row.allocated for row in index.snapshots.values() if row.leases),
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
+        scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(_degraded(opened)),
     )
 

@@ -96,7 +96,7 @@ async def mend(
         if holders:
             context.index.share(twin, work.inode, work.allocated, holders.values())
     context.on_step("repair unmarked")
-    context.metrics.repaired(sum(len(work.damage.blocks) for work in works))
+    context.metrics.scrub("repaired_blocks", sum(len(work.damage.blocks) for work in works))
     log.warning(
         "repaired %s revision %s: %d files replaced",
         twin.key,

@@ -12,17 +12,9 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
-    def scrubbed(self, count: int) -> None:
-        """``count`` bytes of snapshots were read against their checksums."""
-
-    def damaged(self, blocks: int) -> None:
-        """That many bad blocks were found."""
-
-    def repaired(self, blocks: int) -> None:
-        """That many bad blocks were replaced by good ones."""
-
-    def passed(self, when: float) -> None:
-        """A pass over the whole cache ended, in seconds since the epoch."""
+    def scrub(self, what: str, count: int) -> None:
+        """Snapshots against their checksums. ``what``: scrub_bytes, that were read; bad_blocks,
+        that were found; repaired_blocks, that were replaced by good ones."""
 
 
 class NoMetrics:
@@ -31,16 +23,7 @@ class NoMetrics:
     def evicted(self, reason: str, count: int) -> None:
         return
 
-    def scrubbed(self, count: int) -> None:
-        return
-
-    def damaged(self, blocks: int) -> None:
-        return
-
-    def repaired(self, blocks: int) -> None:
-        return
-
-    def passed(self, when: float) -> None:
+    def scrub(self, what: str, count: int) -> None:
         return
 
 

@@ -134,7 +134,8 @@ class Usage:
     ``allocated`` is everything that the cache holds on disk, what is being unlinked (``trash``)
     and unfinished ingests (``ingests``) included, shared blocks once. ``reserved`` is promised to
     ingests and not yet allocated. ``free`` is the volume's, for anybody. ``high_watermark`` and
-    ``low_watermark`` are bytes of ``allocated + reserved``.
+    ``low_watermark`` are bytes of ``allocated + reserved``. ``corrupt`` counts snapshots that are
+    known to be damaged; ``scrub_pass``: when everything was last read once, since the epoch.
     """
 
     quota: int
@@ -153,4 +154,5 @@ class Usage:
     pinned: int
     leased: int
     corrupt: int = 0
+    scrub_pass: float = 0.0
     degraded: tuple[str, ...] = ()

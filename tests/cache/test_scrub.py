@@ -28,19 +28,12 @@ class Counting:
 
     def __init__(self) -> None:
         self.bytes = 0
-        self.passes = 0
 
     def evicted(self, reason: str, count: int) -> None: ...
 
-    def scrubbed(self, count: int) -> None:
-        self.bytes += count
-
-    def damaged(self, blocks: int) -> None: ...
-
-    def repaired(self, blocks: int) -> None: ...
-
-    def passed(self, when: float) -> None:
-        self.passes += 1
+    def scrub(self, what: str, count: int) -> None:
+        if what == "scrub_bytes":
+            self.bytes += count
 
 
 class FakeTime:
@@ -117,7 +110,7 @@ async def test_a_fetch_stops_it_at_once_and_it_goes_on_where_it_was(world: Any) 
     await until_read(world, WHOLE - 1)
     # What was read before the fetch is not read again: the first three come to the whole.
     assert WHOLE - 1 <= world.metrics.bytes <= WHOLE + BLOCK
-    assert world.metrics.passes >= 1
+    assert world.store.usage().scrub_pass > 0
 
 
 async def test_a_verification_goes_before_it(world: Any) -> None:
