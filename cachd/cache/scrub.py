@@ -42,6 +42,7 @@ class Scrub:
         self._task: asyncio.Task[None] | None = None
         self._verifying = 0
         self._looks: set[asyncio.Task[Inspection | None]] = set()
+        self._retry_at = 0.0
         self._retries: dict[tuple[str, str], tuple[float, float]] = {}
 
     # --- the background -----------------------------------------------------------------------
@@ -109,6 +110,9 @@ class Scrub:
 
     async def _retry(self) -> None:
         """Try again to repair what is corrupt, less and less often."""
+        if time.monotonic() < self._retry_at:
+            return
+        self._retry_at = time.monotonic() + _RETRY_FIRST / 2
         corrupt = self._parts.store.checks.corrupt()
         self._retries = {place: self._retries[place] for place in corrupt if place in self._retries}
         for place in corrupt:

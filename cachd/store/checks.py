@@ -76,6 +76,7 @@ class Checks:
         # Two looks at the same files could undo each other's findings.
         self._looking = asyncio.Lock()
         self.progress = Progress()
+        self._looked_at = self._idle_until = 0.0
 
     # --- what is next -------------------------------------------------------------------------
 
@@ -119,6 +120,8 @@ class Checks:
         begun = snapshots.get((self.progress.key, self.progress.revision))
         if begun is not None and self.progress.at != START:
             return begun.key, begun.revision
+        if self._looked_at <= now < self._idle_until:
+            return None
         # A time in the future tells of a clock that was wrong, then or now: it counts for nothing.
         oldest = min(
             snapshots.values(),
@@ -128,6 +131,8 @@ class Checks:
         if oldest is None:
             return None
         age = now - oldest.checked_at
+        # A node may hold a hundred thousand: they are looked through only when one can be due.
+        self._looked_at, self._idle_until = now, oldest.checked_at + interval
         return (oldest.key, oldest.revision) if age >= interval or age < 0 else None
 
     def put_off(self, key: str, revision: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,6 +14,7 @@ from cachd.cache.events import EventBus
 from cachd.cache.scrub import Scrub
 from cachd.settings import LeaseSettings, Settings, StoreSettings
 from cachd.store.store import Store
+from tests.store.dying import flip
 from tests.store.models import Model, number, publish, sized
 
 BLOCK = 8 << 20
@@ -121,3 +123,32 @@ async def test_a_verification_goes_before_it(world: Any) -> None:
     assert event["ok"]
     assert (event["snapshots"], event["bytes"]) == (3, WHOLE)
     assert world.metrics.bytes == WHOLE
+
+
+async def test_what_could_not_be_repaired_is_tried_again_less_and_less(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries: list[float] = []
+
+    async def fail(parts: Any, asking: Any, key: str, revision: str) -> str:
+        tries.append(world.clock.now)
+        return "its source is away"
+
+    monkeypatch.setattr(module, "repair", fail)
+    snapshot = world.store.get(MODELS[0].key)
+    flip(snapshot.tree / "b", 7)
+    async for event in world.scrub.verify(MODELS[0].key, with_repair=True, rate=0):
+        last = event
+    assert (last["ok"], last["findings"][0]["reason"]) == (False, "its source is away")
+    for _ in range(1000):
+        world.clock.now += 10
+        await world.scrub._retry()
+    gaps = [b - a for a, b in pairwise(tries)]
+    # It looks every half minute.
+    assert all(0 <= gap - wait <= 30 for gap, wait in zip(gaps, (60, 120, 240), strict=False))
+    assert 3600 <= max(gaps) <= 3600 + 30
+    world.asking.flights["a fetch"] = None
+    count = len(tries)
+    world.clock.now += 4000
+    await world.scrub._retry()
+    assert len(tries) == count
