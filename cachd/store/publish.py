@@ -216,12 +216,7 @@ def _complete(
     on_step("manifest")
     sync_tree(path, capabilities.sync, publication.directory_fd)
     on_step("synced")
-    found = measure(path)
-    # It goes as soon as the rest is published.
-    _, _, held, _ = found.files.pop(JOURNAL_NAME, (0, 0, 0, 0))
-    found.allocated -= held
-    found.inodes -= 1 if held else 0
-    return found
+    return measure(path)
 
 
 def _remove_unlisted(path: Path, found: Measured, listed: dict[str, int]) -> None:
