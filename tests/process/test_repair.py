@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import pytest
 
 from tests.harness import Daemon, call, eventually
 from tests.origins.fault import Fault, FaultOrigin, pattern
+from tests.servers.s3 import S3Server
 
 BLOCK = 8 << 20
 SIZE = 3 * BLOCK + 1000
@@ -280,6 +284,69 @@ def test_wrong_bytes_from_the_source_are_not_taken_for_a_repair(node: Daemon, so
     assert path.read_bytes() == bad
     assert pull(node, source)["fetched_bytes"] == BLOCK
     assert path.read_bytes() == MODEL
+    assert_accounts(node)
+
+
+def test_s3_by_the_daemons_own_identity_at_an_endpoint_of_the_asks(
+    daemons: Callable[..., Daemon], s3_server: S3Server
+):
+    """Signed requests for just the bad block, to the endpoint that the ref names."""
+    node = daemons(SCRUB_INTERVAL="0", SCRUB_RATE="0", FRESHNESS_INTERVAL="3600")
+    node.environ |= {
+        "AWS_ACCESS_KEY_ID": s3_server.access_key,
+        "AWS_SECRET_ACCESS_KEY": s3_server.secret_key,
+    }
+    node.start()
+    small = b"{}"
+    bucket = s3_server.make_bucket({"m/a/w.bin": MODEL, "m/config.json": small})
+    body = {"uri": f"s3://{bucket}/m", "options": {"endpoint": s3_server.endpoint}}
+    answer = node.admin("POST", "/v1/models", body).json()
+    path = Path(answer["path"], "a/w.bin")
+    before = node.metric("cachd_fetch_bytes_total", source="s3")
+    damage(path, SIZE - 1)
+    damage(Path(answer["path"], "config.json"), 0)
+    found = verify(node, answer["key"], repair=True)
+    assert found["ok"], found
+    assert found["repaired_blocks"] == 2
+    assert path.read_bytes() == MODEL
+    assert Path(answer["path"], "config.json").read_bytes() == small
+    assert node.metric("cachd_fetch_bytes_total", source="s3") - before == 1000 + len(small)
+    assert_accounts(node)
+
+
+def test_asks_meanwhile_join_the_repair(node: Daemon, source: FaultOrigin):
+    """While the bad block is on its way nobody is given the old bytes; one fetch serves all."""
+    answer = pull(node, source)
+    path = Path(answer["path"], "m.bin")
+    damage(path, 0)
+    assert not verify(node, answer["key"])["ok"]
+    source.fault("/m.bin", Fault("drip", chunk=1 << 20, seconds=0.1), times=1, skip=1)
+    with ThreadPoolExecutor(6) as pool:
+        asks = [pool.submit(pull, node, source) for _ in range(5)]
+        mended = pool.submit(verify, node, answer["key"], repair=True)
+        answers = [ask.result() for ask in asks]
+        assert mended.result()["ok"]
+    assert {a["status"] for a in answers} == {200}
+    assert path.read_bytes() == MODEL
+    assert sum(_length(r) for r in ranges(source, 0)) == SIZE + BLOCK
+
+
+def test_an_archives_member_is_replaced_alone(node: Daemon, source: FaultOrigin, tmp_path: Path):
+    place = tmp_path / "m.tar"
+    with tarfile.open(place, "w") as tar:
+        for name, size in (("w.bin", BLOCK + 7), ("other.bin", 5000)):
+            member = tarfile.TarInfo(name)
+            member.size = size
+            tar.addfile(member, io.BytesIO(pattern(size, 3)))
+    source.put("/m.tar", place.read_bytes(), Content_Type="application/x-tar")
+    answer = node.ask(source.url("/m.tar")).json()
+    path, other = (Path(answer["path"], name) for name in ("w.bin", "other.bin"))
+    inode = other.stat().st_ino
+    damage(path, 3)
+    found = verify(node, answer["key"], repair=True)
+    assert found["ok"], found
+    assert path.read_bytes() == pattern(BLOCK + 7, 3)
+    assert other.stat().st_ino == inode
     assert_accounts(node)
 
 
