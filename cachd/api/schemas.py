@@ -349,6 +349,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 )
             ),
             "extra": _said(_list(TEXT), "files that no manifest lists"),
+            "has_strangers": _said(FLAG, "some of them are still there"),
             "reason": _said(TEXT, "why it was not repaired, or empty"),
         }
     ),

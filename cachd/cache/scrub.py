@@ -126,7 +126,8 @@ class Scrub:
 
     async def _repair(self, key: str, revision: str, found: Inspection) -> str:
         """Why not, or ""."""
-        await self._parts.store.checks.remove_extra(key, revision, found.extra)
+        gone = await self._parts.store.checks.remove_extra(key, revision, found.extra)
+        found.has_strangers = gone < len(found.extra)
         snapshot = self._parts.store.get(key, revision)
         if snapshot is None or not snapshot.damage:
             return ""
@@ -178,7 +179,7 @@ class Scrub:
                             findings.append({n: v for n, v in event.items() if n != "event"})
         finally:
             self._verifying -= 1
-        is_ok = all(f["state"] != "corrupt" and not f["extra"] for f in findings)
+        is_ok = all(f["state"] != "corrupt" and not f["has_strangers"] for f in findings)
         yield {"event": "ready", "ok": is_ok, **sums, "findings": findings}
 
     async def _verify_one(
@@ -223,7 +224,7 @@ class Scrub:
         left = {item.path for item in now.damage} if now is not None else set()
         bad = sum(len(item.blocks) for item in found.damage.values())
         still = sum(len(item.blocks) for path, item in found.damage.items() if path in left)
-        state = "corrupt" if left else "repaired" if found.damage or reason else "good"
+        state = "corrupt" if left else "repaired" if found.damage else "good"
         return {
             "state": "gone" if now is None else state,
             "bytes": found.bytes,
@@ -234,6 +235,7 @@ class Scrub:
                 for path, item in found.damage.items()
             ],
             "extra": found.extra,
+            "has_strangers": found.has_strangers,
             "reason": reason,
         }
 

@@ -42,11 +42,15 @@ START = ("", 0)
 @dataclass(slots=True)
 class Inspection:
     """What one look found. ``stopped_at``: path and block to go on with; None: it came to its end.
-    ``extra``: files that no manifest lists. ``blocks`` were compared, of ``bytes`` in all; ``kept``
-    of the bad ones went to quarantine."""
+
+    ``extra``: files that no manifest lists; ``has_strangers``: some are still there. ``sizes`` and
+    ``inodes`` are those of damaged files. ``blocks`` were compared, of ``bytes`` in all; ``kept``
+    of the bad ones went to quarantine.
+    """
 
     damage: dict[str, FileDamage] = field(default_factory=dict)
     extra: list[str] = field(default_factory=list)
+    has_strangers: bool = False
     sizes: dict[str, int] = field(default_factory=dict)
     inodes: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
@@ -202,6 +206,7 @@ class Checks:
                 if found.stopped_at is not None or not self._is_there(row):
                     return found
             found.extra = await self._find_extra(row, {f.path for f in manifest.files})
+            found.has_strangers = bool(found.extra)
         except CachdError:
             if self._is_there(row):
                 raise

@@ -155,7 +155,7 @@ def _replace_files(
     touched: set[Path] = set()
     for work in works:
         target = tree / work.damage.path
-        old = _prepare_place(layout, tree, work.damage.path)
+        old = _prepare_place(ingest, tree, work.damage.path)
         (ingest / "tree" / work.damage.path).rename(target)
         on_step("repair renamed")
         status = target.lstat()
@@ -179,18 +179,18 @@ def _replace_files(
         fsync_directory(directory)
 
 
-def _prepare_place(layout: Layout, tree: Path, name: str) -> int | None:
-    """Make the directories, move away what is no file; the old inode."""
+def _prepare_place(ingest: Path, tree: Path, name: str) -> int | None:
+    """Make the directories, move what is no file into the ingest, which goes; the old inode."""
     place = tree
     for part in name.split("/")[:-1]:
         place /= part
         if place.is_symlink() or (place.exists() and not place.is_dir()):
-            place.rename(layout.trash / f"odd-{secrets.token_hex(8)}")
+            place.rename(ingest / f"odd-{secrets.token_hex(8)}")
         make_directory(place, 0o755)
     status = _stat(tree / name)
     if status is None:
         return None
     if (tree / name).is_dir() and not (tree / name).is_symlink():
-        (tree / name).rename(layout.trash / f"odd-{secrets.token_hex(8)}")
+        (tree / name).rename(ingest / f"odd-{secrets.token_hex(8)}")
         return None
     return status.st_ino

@@ -348,6 +348,7 @@ class MemoryCache:
                 }
             ],
             "extra": [],
+            "has_strangers": False,
             "reason": "" if repair else f"told not to, at {rate}",
         }
         names = {name: finding[name] for name in ("key", "revision", "uri")}

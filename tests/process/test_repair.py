@@ -212,7 +212,9 @@ def test_files_that_are_not_there_as_they_were(node: Daemon, source: FaultOrigin
     assert len(finding["files"][0]["blocks"]) == bad
     wanted = sum(_length(r) for r in ranges(source, since))
     assert wanted == (0 if harm == "longer" else SIZE if bad == 4 else SIZE - BLOCK)
+    assert found["ok"]
     assert verify(node)["ok"]
+    assert_accounts(node)
 
 
 def _length(text: str) -> int:
