@@ -80,6 +80,8 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(resolver.stop)
         await mover.start()
         stack.push_async_callback(mover.stop)
+        cache.start()
+        stack.push_async_callback(cache.close)
         pods, administrators = socket_paths(settings)
         await listeners.open_sockets(pods, administrators)
         log.info(

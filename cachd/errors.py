@@ -303,6 +303,16 @@ class StoreError(CachdError):
     code = "store_failed"
 
 
+class ModelCorrupt(StoreError):
+    """What is cached is known to be damaged, and can't be repaired now."""
+
+    code = "model_corrupt"
+    next_step = (
+        "ask for the model again when its source can be reached: what is bad is fetched anew"
+    )
+    retryable = True
+
+
 class RootUnusable(StoreError):
     code = "root_unusable"
 

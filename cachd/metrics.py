@@ -132,6 +132,9 @@ CATALOGUE: tuple[Metric, ...] = (
         labels=("reason",),
         values="as cachd_evictions_total",
     ),
+    Metric(name="cachd_scrub_bytes_total", kind="counter", help="Bytes read against checksums."),
+    Metric(name="cachd_bad_blocks_total", kind="counter", help="Blocks found bad on disk."),
+    Metric(name="cachd_repaired_blocks_total", kind="counter", help="Bad blocks made good."),
     Metric(
         name="cachd_workers",
         kind="gauge",
@@ -255,6 +258,13 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Space of what is being unlinked.",
         gauge="trash",
     ),
+    Metric(name="cachd_corrupt_snapshots", kind="gauge", help="Kept, but bad.", gauge="corrupt"),
+    Metric(
+        name="cachd_scrub_pass_timestamp_seconds",
+        kind="gauge",
+        help="When the last pass of the scrub over everything ended; 0: none yet.",
+        gauge="scrub_pass",
+    ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
     Metric(
@@ -367,6 +377,10 @@ class Metrics:
         word = self._word("reason", reason)
         self._made["cachd_evictions_total"].labels(reason=word).inc()
         self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
+
+    def scrub(self, what: str, count: int) -> None:
+        """``what``: scrub_bytes, bad_blocks or repaired_blocks."""
+        self._made[f"cachd_{what}_total"].inc(count)
 
     def workers(self, count: int) -> None:
         self._made["cachd_workers"].set(count)

@@ -410,6 +410,21 @@ class LeaseSettings(_Section):
     """Most leases in all."""
 
 
+class ScrubSettings(_Section):
+    """Reading what is cached against its checksums, in idle time."""
+
+    interval: Seconds = 7 * 86400.0
+    """Seconds within which everything is read once; 0: never in the background. Disks rot slowly,
+    and a week of reading costs little."""
+
+    rate: ByteSize = ByteSize(64 * 1024**2)
+    """Bytes per second that are read at most; 0: no limit. Also for `cachd verify`, unless it says
+    otherwise. The default leaves most of any disk to others."""
+
+    repair: bool = True
+    """Fetch bad blocks again, where that needs no caller's credentials. Off: only find them."""
+
+
 class LogSettings(_Section):
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
@@ -431,6 +446,7 @@ class Settings(_Section):
     access: AccessSettings = AccessSettings()
     freshness: FreshnessSettings = FreshnessSettings()
     leases: LeaseSettings = LeaseSettings()
+    scrub: ScrubSettings = ScrubSettings()
     log: LogSettings = LogSettings()
 
 

@@ -38,6 +38,7 @@ STATUS: Final[dict[type[errors.CachdError], tuple[int, str]]] = {
     errors.DiskError: (500, "The disk failed"),
     errors.DiskFull: (507, "The disk is full"),
     errors.StoreError: (500, "The store failed"),
+    errors.ModelCorrupt: (503, "The cached copy is corrupt"),
     errors.RootUnusable: (503, "The store is not usable"),
     errors.RootLocked: (503, "The store is not usable"),
     errors.LayoutUnsupported: (503, "The store is not usable"),

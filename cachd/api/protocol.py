@@ -123,6 +123,13 @@ class CacheApi(Protocol):
         """Why the daemon isn't ready, in sentences; empty: it is."""
         ...
 
+    def verify(
+        self, key: str | None, caller: Caller, *, repair: bool, rate: int | None
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """Read a model (None: all) against its checksums: ``{"event", "key", …}``; the last is
+        ``ready``. ``rate`` in bytes/s, 0 without limit, None as configured. Raises ModelUnknown."""
+        ...
+
     async def import_tar(
         self, uri: str, caller: Caller, chunks: AsyncIterator[bytes], request_id: str
     ) -> Answer:

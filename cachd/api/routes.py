@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from cachd import errors
-from cachd.api import archive, files, leases, models, ops, probes
+from cachd.api import archive, files, leases, models, ops, probes, verifying
 from cachd.api.routing import Parameter, Reply, Route
 from cachd.api.schemas import FLAG, TEXT, ref
 from cachd.api.stream import NDJSON
@@ -78,6 +78,19 @@ def _body(*schemas: str) -> dict[str, dict[str, object]]:
 
 
 _NOT_MODIFIED = Reply(status=304, description="You have it already.")
+
+_VERIFYING = (
+    "All revisions. What is bad is marked and given to nobody any more; with `repair: true` bad "
+    "blocks are fetched again, and files that no manifest lists go to quarantine. With `Accept: "
+    "application/x-ndjson` it streams progress."
+)
+_VERIFIED = (
+    Reply(
+        status=200,
+        description="What was found. `ok` is false where something is bad still.",
+        content={_JSON: ref("Verified"), NDJSON: ref("VerifyEvent")},
+    ),
+)
 
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
@@ -279,6 +292,32 @@ ROUTES: Final[tuple[Route, ...]] = (
         body=_body("Collection"),
         is_body_required=False,
         replies=(_json(200, "What went, or would go.", "Collected"),),
+    ),
+    Route(
+        method="POST",
+        path="/v1/models/{key}/verify",
+        name="verify",
+        handler=verifying.verify,
+        summary="Read a model again, against its checksums",
+        description=_VERIFYING,
+        is_admin=True,
+        body=_body("Verification"),
+        is_body_required=False,
+        replies=_VERIFIED,
+        errors=(errors.ModelUnknown, errors.DiskError),
+    ),
+    Route(
+        method="POST",
+        path="/v1/verify",
+        name="verify_all",
+        handler=verifying.verify_all,
+        summary="Read everything again, against its checksums",
+        description=_VERIFYING,
+        is_admin=True,
+        body=_body("Verification"),
+        is_body_required=False,
+        replies=_VERIFIED,
+        errors=(errors.DiskError,),
     ),
     Route(
         method="GET",

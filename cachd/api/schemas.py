@@ -63,6 +63,8 @@ DIGEST: Final[Schema] = {
 }
 RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 
+_ENDS: Final = ("heartbeat", "ready", "error")
+
 _PATIENCE: Final[Schema] = {
     "type": "number",
     "minimum": 1,
@@ -132,6 +134,7 @@ _MODEL = {
     "credentialed": _said(FLAG, "its source wanted credentials"),
     "validated": _said(FLAG, "its source has validators that tell every change"),
     "leases": COUNT,
+    "corrupt": _said(FLAG, "known to be damaged on this disk: given to nobody"),
     "progress": _maybe(ref("Progress")),
 }
 
@@ -311,6 +314,58 @@ SCHEMAS: Final[dict[str, Schema]] = {
         closed=True,
     ),
     "Collected": _object({"evicted": _list(ref("Victim")), "freed": BYTES, "dry_run": FLAG}),
+    "Verification": _object(
+        {
+            "repair": _said(_maybe(FLAG), "fetch what is bad again; null: only find it"),
+            "rate": _said(_maybe(BYTES), "bytes/s, 0: no limit; null: as scrub.rate says"),
+        },
+        required=(),
+        closed=True,
+    ),
+    "VerifyEvent": _object(
+        {"event": {"type": "string", "enum": ["checking", "progress", "checked", *_ENDS]}},
+        description="One line. checked has the members of Finding, ready those of Verified, error "
+        "those of Problem; one of the last two is the last. A line comes at least every 5 s.",
+    ),
+    "Verified": _object(
+        {
+            "ok": _said(FLAG, "whether nothing is bad any more"),
+            "snapshots": _said(COUNT, "that were read"),
+            "bytes": BYTES,
+            "bad_blocks": COUNT,
+            "repaired_blocks": COUNT,
+            "corrupt": _said(COUNT, "snapshots that are bad still"),
+            "findings": _said(_list(ref("Finding")), "snapshots where something was found"),
+        }
+    ),
+    "Finding": _object(
+        {
+            "key": KEY,
+            "revision": TEXT,
+            "uri": TEXT,
+            "state": {"type": "string", "enum": ["good", "repaired", "corrupt", "gone"]},
+            "bytes": BYTES,
+            "bad_blocks": COUNT,
+            "repaired_blocks": COUNT,
+            "files": _list(
+                _object(
+                    {
+                        "path": TEXT,
+                        "problem": {
+                            "type": "string",
+                            "enum": ["blocks", "size", "missing", "unreadable"],
+                        },
+                        "blocks": _said(_list(COUNT), "numbers of the bad ones"),
+                        "ranges": _list(_object({"offset": BYTES, "length": BYTES})),
+                        "repaired": FLAG,
+                    }
+                )
+            ),
+            "extra": _said(_list(TEXT), "files that no manifest lists"),
+            "has_strangers": _said(FLAG, "some of them are still there"),
+            "reason": _said(TEXT, "why it was not repaired, or empty"),
+        }
+    ),
     "Alive": _object({"alive": FLAG}),
     "Readiness": _object({"ready": FLAG, "reasons": _list(TEXT)}),
     "Problem": _object(

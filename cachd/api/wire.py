@@ -108,6 +108,7 @@ def model(value: ModelInfo) -> dict[str, Any]:
         "credentialed": value.is_credentialed,
         "validated": value.is_validated,
         "leases": value.leases,
+        "corrupt": value.is_corrupt,
         "progress": value.progress,
     }
 

@@ -67,7 +67,7 @@ class Asking:
         found = await self._find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
-        flight, _ = await self._board(found, asked)
+        flight, _ = await self.board(found, asked)
         if not any(
             p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
             for p in flight.participants
@@ -88,7 +88,7 @@ class Asking:
             return
         resolve_seconds = time.monotonic() - started
         plan = found
-        flight, is_shared = await self._board(plan, asked)
+        flight, is_shared = await self.board(plan, asked)
         participant = _participant(asked, plan)
         flight.join(participant)
         stage: Stage | None = None
@@ -154,7 +154,7 @@ class Asking:
         except TimeoutError:
             raise _too_late(asked) from None
 
-    async def _board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
+    async def board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
         """The flight for this revision, and whether it was under way already."""
         place = (asked.ref, plan.revision)
         while (flight := self.flights.get(place)) is not None and flight.is_stopping:

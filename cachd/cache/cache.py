@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, importing, listing
 from cachd.cache.asking import Asking
-from cachd.cache.lookup import Found, Lookup
+from cachd.cache.lookup import Found, Lookup, corrupt_error
+from cachd.cache.scrub import Scrub
 from cachd.cache.types import Snapshot
 from cachd.errors import Draining, Forbidden, ModelUnknown
 
@@ -31,7 +32,16 @@ class Cache:
         self.parts = parts
         self._lookup = Lookup(parts, os.getuid())
         self._asking = Asking(parts, self._lookup)
+        self._scrub = Scrub(parts, self._asking)
         self._draining = False
+
+    def start(self) -> None:
+        """Begin what is done without being asked; ``close`` ends it."""
+        self._scrub.start()
+
+    async def close(self) -> None:
+        """A second call does nothing."""
+        await self._scrub.stop()
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -79,6 +89,8 @@ class Cache:
                 f"there is no model {key} in the cache" + (f" at {revision}" if revision else ""),
                 hint="ask for it with POST /v1/models or `cachd pull`",
             )
+        if snapshot.damage:
+            raise corrupt_error(snapshot)
         self.parts.store.touch(snapshot.key, snapshot.revision)
         return await self._to_snapshot(snapshot)
 
@@ -222,6 +234,16 @@ class Cache:
         admin.check_admin(caller)
         return await admin.collect(self.parts, dry_run=dry_run, target=target)
 
+    async def verify(
+        self, key: str | None, caller: Caller, *, repair: bool, rate: int | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        """Read a model, or all, against the checksums; see ``Scrub.verify``."""
+        admin.check_admin(caller)
+        events = self._scrub.verify(key, with_repair=repair, rate=rate)
+        async with contextlib.aclosing(events):
+            async for event in events:
+                yield event
+
     async def import_tar(
         self, uri: str, caller: Caller, chunks: AsyncIterator[bytes], request_id: str
     ) -> Answer:
@@ -257,6 +279,7 @@ class Cache:
     async def drain(self) -> None:
         """Take no more asks; stop fetching at once and keep the journals."""
         self._draining = self._asking.is_closed = True
+        await self.close()
         flights = list(self._asking.flights.values())
         for flight in flights:
             flight.cancel(

@@ -183,8 +183,10 @@ class Flight:
             self._parts.slots.admit()
 
     def _priority(self) -> Priority:
-        waits = any(p.priority == "interactive" for p in self.participants)
-        return "interactive" if waits else "prefetch"
+        wanted = {p.priority for p in self.participants}
+        if "interactive" in wanted:
+            return "interactive"
+        return "scrub" if wanted == {"scrub"} else "prefetch"
 
     # --- credentials ------------------------------------------------------------------------
 

@@ -76,6 +76,7 @@ def ready_row(
         is_credentialed=info.is_credentialed,
         is_validated=info.is_validated,
         leases=store.lease_count(key),
+        is_corrupt=bool(shown.damage),
         progress=flight.progress() if flight else None,
     )
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
 from cachd.cache.resolve import Asked, locate, resolve
 from cachd.cache.singleflight import SingleFlight
-from cachd.errors import Forbidden, Offline, OriginBusy, OriginStalled, OriginUnreachable
+from cachd.errors import (
+    Forbidden,
+    ModelCorrupt,
+    Offline,
+    OriginBusy,
+    OriginStalled,
+    OriginUnreachable,
+)
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -30,6 +37,17 @@ class Found:
     snapshot: StoredSnapshot
     result: Result
     was_asked: bool = False
+
+
+def corrupt_error(snapshot: StoredSnapshot, more: str = "") -> ModelCorrupt:
+    """Why a snapshot that is there is not given."""
+    files = len(snapshot.damage)
+    return ModelCorrupt(
+        f"the cached copy of {snapshot.ref.uri} is corrupt on this node's disk ({files} "
+        f"{'file is' if files == 1 else 'files are'} bad), so it is not given.{more}",
+        key=snapshot.key,
+        revision=snapshot.revision,
+    )
 
 
 class Lookup:
@@ -78,6 +96,7 @@ class Lookup:
             )
         except _UNREACHABLE as error:
             if snapshot is None or not self._may_have_stale(asked, snapshot):
+                self._say_if_corrupt(asked, error.message)
                 raise
             log.warning("%s is served stale: %s", ref.key, error.message)
             return Found(snapshot=snapshot, result="stale")
@@ -88,6 +107,7 @@ class Lookup:
 
     def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:
         if snapshot is None:
+            self._say_if_corrupt(asked, "the daemon is offline")
             raise Offline(
                 f"{asked.ref.uri} is not in the cache and the daemon is offline",
                 hint="carry it here with `cachd export` and `cachd import`",
@@ -99,6 +119,12 @@ class Lookup:
                 hint="set access.open_hits if every caller of this node may have it",
             )
         return Found(snapshot=snapshot, result="hit", was_asked=True)
+
+    def _say_if_corrupt(self, asked: Asked, why: str) -> None:
+        """Raises ModelCorrupt where only damage keeps the caller from what is cached."""
+        kept = self._parts.store.current_even_corrupt(asked.ref)
+        if kept is not None and kept.damage and self._may_have_stale(asked, kept):
+            raise corrupt_error(kept, f" It can't be fetched again now: {why}")
 
     def _may_have_stale(self, asked: Asked, snapshot: StoredSnapshot) -> bool:
         """Whether the cached revision may be given while the source can't be asked."""

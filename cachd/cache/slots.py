@@ -63,5 +63,5 @@ class Slots:
         for entry in self._waiting:
             if entry[1]() == "interactive":
                 return entry
-        running = sum(priority() == "prefetch" for priority in self._taken)
+        running = sum(priority() != "interactive" for priority in self._taken)
         return self._waiting[0] if running < self._prefetch_limit else None

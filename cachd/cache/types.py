@@ -9,7 +9,7 @@ from cachd.cache.pins import Pins
 from cachd.model import Credentials, Manifest, Ref, SourceOptions
 
 Role = Literal["pod", "admin"]
-Priority = Literal["interactive", "prefetch"]
+Priority = Literal["interactive", "prefetch", "scrub"]
 Result = Literal["hit", "miss", "stale"]
 
 
@@ -116,6 +116,7 @@ class ModelInfo:
     is_validated: bool
     leases: int
     revisions: tuple[str, ...] = ()
+    is_corrupt: bool = False
     progress: dict[str, Any] | None = None
 
 

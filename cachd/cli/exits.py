@@ -75,6 +75,7 @@ EXIT_OF_CODE: Final[dict[str, int]] = {
     "path_unsafe": FAILURE,
     "disk_failed": FAILURE,
     "store_failed": FAILURE,
+    "model_corrupt": FAILURE,
     "root_unusable": FAILURE,
     "root_locked": FAILURE,
     "layout_unsupported": FAILURE,

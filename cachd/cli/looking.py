@@ -192,7 +192,7 @@ def terminal_width() -> int | None:
 
 def _state(model: dict[str, Any]) -> str:
     progress = model.get("progress")
-    state = str(model.get("state", "-"))
+    state = "corrupt" if model.get("corrupt") else str(model.get("state", "-"))
     if not progress:
         return state
     done, total = progress.get("bytes") or 0, progress.get("total")

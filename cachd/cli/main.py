@@ -32,6 +32,7 @@ _COMMANDS = {
     "pin": "cachd.cli.keeping:pin",
     "unpin": "cachd.cli.keeping:unpin",
     "gc": "cachd.cli.keeping:gc",
+    "verify": "cachd.cli.verifying:verify",
     "import": "cachd.cli.importing:import_model",
     "export": "cachd.cli.exporting:export_model",
 }

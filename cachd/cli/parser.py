@@ -273,6 +273,17 @@ def _keeping(commands: _Commands) -> None:
     for name, text in (("pin", "keep a model"), ("unpin", "let a model be evicted again")):
         command = commands.add(name, text)
         command.add_argument("model", metavar="KEY|URI", nargs="+")
+    verify = commands.add("verify", "read models again, against their checksums")
+    verify.add_argument("model", metavar="KEY|URI", nargs="*")
+    verify.add_argument("--all", action="store_true", help="everything that is cached")
+    verify.add_argument("--repair", action="store_true", help="fetch what is bad again")
+    verify.add_argument(
+        "--rate",
+        metavar="SIZE",
+        type=_size,
+        help="bytes per second to read at most, 0: no limit (default: the daemon's scrub.rate)",
+    )
+    verify.add_argument("--quiet", action="store_true", help="no progress")
     collect = commands.add("gc", "evict idle models down to the low watermark, or to a target")
     collect.add_argument("--dry-run", action="store_true", help="tell what would go, and why")
     collect.add_argument("--target", metavar="SIZE", type=_size, help="bytes to leave allocated")

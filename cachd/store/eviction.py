@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachd.store.index import Tally
+from cachd.store.tally import Tally
 from cachd.store.types import Holder, SpacePlan, Victim
 
 if TYPE_CHECKING:

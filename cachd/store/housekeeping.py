@@ -111,6 +111,8 @@ def usage(opened: Opened) -> Usage:
         inodes_free=context.volume.inodes_free,
         pinned=sum(row.allocated for row in pinned),
         leased=sum(row.allocated for row in index.snapshots.values() if row.leases),
+        corrupt=sum(1 for row in index.snapshots.values() if row.damage),
+        scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(_degraded(opened)),
     )
 

@@ -13,9 +13,12 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from cachd.store.tally import Tally
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from cachd.store.damage import FileDamage
     from cachd.store.types import SnapshotInfo
 
 State = Literal["ingest", "snapshot", "trash"]
@@ -29,7 +32,8 @@ class Row:
     ``planned_inodes`` are what an ingest was promised in all. ``last_used`` orders rows (ns of the
     hybrid clock), ``used_at`` measures idleness (monotonic seconds). ``holds`` counts leases and
     readers. ``is_active``: the ingest has a writer. ``is_stuck``: unlinking failed, so its bytes
-    aren't about to become free.
+    aren't about to become free. ``damage``: what is wrong with a snapshot on disk, by path;
+    ``checked_at``: when it was last read against its checksums, in seconds since the epoch.
     """
 
     key: str
@@ -51,6 +55,8 @@ class Row:
     shared: set[int] = field(default_factory=set)
     shared_bytes: int = 0
     linkable: array[int] = field(default_factory=lambda: array("Q"))
+    damage: dict[str, FileDamage] = field(default_factory=dict)
+    checked_at: float = 0.0
 
     @property
     def reserved(self) -> int:
@@ -317,6 +323,13 @@ class Index:
         row.allocated, row.inodes = allocated, inodes
         self._count(row, 1)
 
+    def remeasured(self, row: Row, allocated: int, inodes: int, linked: Mapping[int, int]) -> None:
+        """Files of ``row`` were replaced, added or taken away; it was measured so."""
+        for inode in list(row.shared - set(linked)):
+            self._release(row, inode)
+        self.measured(row, allocated, inodes)
+        row.linkable = array("Q", linked)
+
     def publish(
         self, row: Row, info: SnapshotInfo, allocated: int, inodes: int, linked: Mapping[int, int]
     ) -> None:
@@ -368,34 +381,3 @@ class Index:
         if row.is_current and row.key in self.pins:
             return "pin"
         return ""
-
-
-class Tally:
-    """Bytes and inodes that become free if a growing and shrinking set of rows goes."""
-
-    def __init__(self, index: Index) -> None:
-        self._table = index.table
-        self._counts: dict[int, int] = {}
-        self.bytes = 0
-        self.inodes = 0
-
-    def add(self, row: Row) -> None:
-        self.bytes += row.allocated - row.shared_bytes
-        self.inodes += row.inodes - len(row.shared)
-        for inode in row.shared:
-            entry = self._table[inode]
-            count = self._counts.get(inode, 0) + 1
-            self._counts[inode] = count
-            if count == len(entry.rows):
-                self.bytes += entry.bytes
-                self.inodes += 1
-
-    def remove(self, row: Row) -> None:
-        self.bytes -= row.allocated - row.shared_bytes
-        self.inodes -= row.inodes - len(row.shared)
-        for inode in row.shared:
-            entry = self._table[inode]
-            if self._counts[inode] == len(entry.rows):
-                self.bytes -= entry.bytes
-                self.inodes -= 1
-            self._counts[inode] -= 1

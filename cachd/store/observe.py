@@ -12,11 +12,18 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
+    def scrub(self, what: str, count: int) -> None:
+        """Snapshots against their checksums. ``what``: scrub_bytes, that were read; bad_blocks,
+        that were found; repaired_blocks, that were replaced by good ones."""
+
 
 class NoMetrics:
     """Counts nothing."""
 
     def evicted(self, reason: str, count: int) -> None:
+        return
+
+    def scrub(self, what: str, count: int) -> None:
         return
 
 

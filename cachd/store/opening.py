@@ -15,6 +15,7 @@ from cachd.store.fsio import Below, disk_errors, make_directory, measure
 from cachd.store.index import Row
 from cachd.store.ingest import Ingest
 from cachd.store.journal import JOURNAL_NAME, Content, Journal, make_header
+from cachd.store.salvage import salvage
 from cachd.store.sharing import find_candidates, link_candidates
 from cachd.store.types import SnapshotInfo
 from cachd.store.verify import is_intact
@@ -91,6 +92,7 @@ async def open_ingest(
             found = await _settle_row(context, row)
             await _reserve(context, room, plan, opened, row, found)
             await _lay_out(context, plan, opened, row)
+            await salvage(context, ref, plan, opened.content, opened.journal)
     except BaseException:
         await _undo(context, trash, row, cell)
         raise

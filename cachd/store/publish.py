@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cachd.errors import SizeMismatch
+from cachd.errors import DigestMismatch, OriginChanged, SizeMismatch
 from cachd.model import Manifest
 from cachd.names import check_tree, escape
 from cachd.store.fsio import (
@@ -27,6 +27,8 @@ from cachd.store.fsio import (
 )
 from cachd.store.journal import JOURNAL_NAME
 from cachd.store.manifests import MANIFEST_NAME, encode_manifest, info_of
+from cachd.store.mending import mend
+from cachd.store.reread import inode_of
 from cachd.store.sharing import link_blobs
 
 if TYPE_CHECKING:
@@ -87,6 +89,8 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
             _complete, publication, manifest, context.capabilities, context.on_step
         )
         await _clear_collision(context, trash, publication)
+        await _clear_other_content(context, trash, publication)
+        await _refuse_damaged(context, row)
         async with context.names:
             twin = context.index.snapshots.get((key, revision))
             if twin is None:
@@ -94,7 +98,10 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
                 context.index.publish(
                     row, info_of(manifest), found.allocated, found.inodes, found.linked
                 )
+                row.checked_at = context.clock.time_ns() / 1e9
                 context.on_step("renamed")
+            elif twin.damage:
+                await mend(context, twin, row, publication.path, publication.files)
             winner = twin or row
             winner.readers += 1
     try:
@@ -114,6 +121,48 @@ async def _clear_collision(context: Context, trash: Trash, publication: Publicat
     if other is not None and other.info.ref != publication.ref:
         log.warning("%s is the key of two models; the older one goes", other.key)
         await trash.discard([other])
+
+
+async def _clear_other_content(context: Context, trash: Trash, publication: Publication) -> None:
+    """A damaged snapshot is mended file by file, which only the same content can do.
+
+    Other bytes under the same strong validators are the source's fault, or the way's: they are not
+    taken. Where there is no such validator they are as good as what was there, and take its place.
+    """
+    ref, revision = publication.ref, publication.plan.revision
+    twin = context.index.snapshots.get((ref.key, revision))
+    if twin is None or not twin.damage:
+        return
+    manifest = await context.threads.run(context.manifests.get, ref.key, revision)
+    had = {file.path: (file.size, file.blocks) for file in manifest.files}
+    if had == {file.path: (file.size, file.blocks) for file in publication.files}:
+        return
+    if twin.info.is_validated:
+        raise DigestMismatch(
+            f"the source of {ref.key} gives other bytes than it once did under the same validator",
+            hint=f"if it is right now, remove what is cached: cachd rm {ref.key}; then ask again",
+        )
+    if twin.leases or twin.readers:
+        raise OriginChanged(
+            f"the source of {ref.key} has other bytes by now, and the damaged copy is in use",
+            hint="it is replaced when nobody holds it any more",
+        )
+    log.warning("the damaged %s is replaced by other content of the same revision", ref.key)
+    await trash.discard([twin])
+
+
+async def _refuse_damaged(context: Context, row: Row) -> None:
+    """A file that the ingest linked from a snapshot may have been found damaged since."""
+    table = context.index.table
+    for inode in list(row.shared):
+        for other in table[inode].rows if inode in table else ():
+            tree = context.layout.snapshot(other.key, other.revision) / "tree"
+            for path in other.damage if other.state == "snapshot" else ():
+                if await context.threads.run(inode_of, tree, path) == inode:
+                    raise DigestMismatch(
+                        f"a file that {row.key} shares with {other.key} was found damaged",
+                        hint="ask again: that file is fetched then",
+                    )
 
 
 async def _make_current(context: Context, row: Row, publication: Publication) -> None:

@@ -15,18 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.model import Ref
+from cachd.store.damage import CORRUPT_NAME, read_marker
 from cachd.store.fsio import measure, replace_file
 from cachd.store.index import Row
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.leases import read_lease
-from cachd.store.manifests import info_of, read_manifest
+from cachd.store.manifests import MANIFEST_NAME, info_of, read_manifest
 from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
 from cachd.store.types import SnapshotInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Container, Iterator, Mapping
     from pathlib import Path
 
     from cachd.model import Manifest
@@ -107,14 +108,16 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
         manifest = read_manifest(path)
         last_used = path.stat().st_mtime_ns
         held = measure(path)
-        problem = _problem(manifest, held, key, path.name)
+        damage = read_marker(path, manifest) if CORRUPT_NAME in held.files else {}
+        problem = _problem(manifest, held, key, path.name, damage)
         if not problem and JOURNAL_NAME in held.files:
             # Killed between its publication and the commit's end.
             tidy_snapshot(layout, path, manifest.files)
             held = measure(path)
+        checked_at = (path / MANIFEST_NAME).stat().st_mtime
     except (OSError, ValueError) as error:
         problem = str(error)
-        manifest, held, last_used = None, None, 0
+        manifest, held, last_used, damage, checked_at = None, None, 0, {}, 0.0
     if problem or manifest is None or held is None:
         log.error("the snapshot %s is not whole, so it goes: %s", path, problem)
         _to_trash(layout, path, key)
@@ -128,14 +131,22 @@ def _add_snapshot(found: Found, layout: Layout, manifests: Manifests, key: str, 
         allocated=held.allocated,
         inodes=held.inodes,
         last_used=last_used,
+        damage=damage,
+        checked_at=checked_at,
     )
     found.rows.append((row, held.linked))
 
 
-def _problem(manifest: Manifest, held: Measured, key: str, revision: str) -> str:
+def _problem(
+    manifest: Manifest, held: Measured, key: str, revision: str, known: Container[str]
+) -> str:
+    """Why it is no snapshot. That files are ``known`` to be damaged is no reason: they are mended
+    when somebody asks."""
     if (manifest.ref.key, manifest.revision) != (key, revision):
         return f"its manifest is of {manifest.ref.key} revision {manifest.revision}"
     for file in manifest.files:
+        if file.path in known:
+            continue
         on_disk = held.files.get("tree/" + file.path)
         if on_disk is None:
             return f"{file.path!a} is missing"

@@ -71,6 +71,8 @@ async def find_candidates(
         tree = context.layout.snapshot(row.key, row.revision) / "tree"
         for file in files:
             had = by_path.get(file.path)
+            if file.path in row.damage:
+                continue
             if had is not None and file.path not in found and _is_same(file, had, is_same):
                 found[file.path] = Candidate(_whole(had), tree / file.path, row, had.digests)
     blobs = [file for file in files if file.path not in found and _sha256(file)]
@@ -140,6 +142,8 @@ async def _among_blobs(
             continue
         manifest = await _manifest(context, row)
         for had in manifest.files if manifest is not None else ():
+            if had.path in row.damage:
+                continue
             digests = {d.value for d in had.digests if d.algorithm == "sha256"}
             if had.size == file.size and _sha256(file) in digests:
                 found[file.path] = Candidate(_whole(had, file.path), source, row, had.digests)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachd.store.background import Background
 from cachd.store.capabilities import probe
+from cachd.store.checks import Checks
 from cachd.store.context import Context
 from cachd.store.fsio import disk_errors, statvfs
 from cachd.store.guard import check_volume
@@ -66,6 +67,7 @@ class Opened:
     leases: Leases
     recency: Recency
     quarantine: Quarantine
+    checks: Checks
     lock: DaemonLock
     ingests: set[Ingest] = field(default_factory=set)
 
@@ -114,6 +116,8 @@ async def start(
         on_step("capabilities probed")
         found = await _scan(context, phase)
         quarantine = Quarantine(context)
+        checks = Checks(context, quarantine)
+        await checks.load()
         with disk_errors("looking at the quarantine", context.capabilities.mount_point):
             await quarantine.trim()
         leases = Leases(context, lease_settings)
@@ -135,6 +139,7 @@ async def start(
         leases=leases,
         recency=Recency(context),
         quarantine=quarantine,
+        checks=checks,
         lock=lock,
     )
 
@@ -186,5 +191,6 @@ async def stop(opened: Opened) -> None:
         await opened.recency.flush()
     except Exception:
         log.exception("last uses couldn't be kept")
+    opened.checks.close()
     opened.context.threads.close()
     opened.lock.release()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cachd.model import Manifest, Plan, Ref
     from cachd.settings import LeaseSettings, StoreSettings
     from cachd.store.capabilities import Capabilities
+    from cachd.store.checks import Checks
     from cachd.store.index import Index, Row
     from cachd.store.observe import Clock, OnStep, StoreMetrics
     from cachd.store.quarantine import Quarantine
@@ -105,6 +106,11 @@ class Store:
             self._phase = Phase("the store is closed")
             await stop(opened)
 
+    @property
+    def checks(self) -> Checks:
+        """Reading snapshots against their checksums."""
+        return self._opened.checks
+
     def unready(self) -> list[str]:
         """Why the store can't serve yet, in sentences; empty when it can."""
         return self._phase.reasons()
@@ -133,7 +139,13 @@ class Store:
     # --- looking up ---------------------------------------------------------------------------
 
     def current(self, ref: Ref) -> StoredSnapshot | None:
-        """What is current of just this ref: its key is only a hash. Touches nothing."""
+        """What is current of just this ref: its key is only a hash. Nothing corrupt. Touches
+        nothing."""
+        found = self.current_even_corrupt(ref)
+        return found if found is not None and not found.damage else None
+
+    def current_even_corrupt(self, ref: Ref) -> StoredSnapshot | None:
+        """The same, to say why it is not given."""
         row = self._index.current(ref.key)
         return self._show(row) if row is not None and row.info.ref == ref else None
 
@@ -341,5 +353,7 @@ def show(opened: Opened, row: Row) -> StoredSnapshot:
         allocated=row.allocated,
         last_used=row.last_used / 1e9,
         is_current=row.is_current,
+        damage=tuple(row.damage.values()),
+        checked_at=row.checked_at,
         load=lambda: manifests.get(key, revision),
     )

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachd.model import Identity, Manifest, Ref
+    from cachd.store.damage import FileDamage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +36,8 @@ class StoredSnapshot:
     ``allocated`` counts blocks that it shares with other snapshots as well. ``last_used`` in
     seconds since the epoch. ``info`` is in memory; ``manifest`` is too for what was used lately,
     and is read from disk otherwise (blocking, milliseconds; ``Store.load_manifest`` reads it in a
-    thread): a node may hold more manifests than a daemon should keep.
+    thread): a node may hold more manifests than a daemon should keep. With any ``damage`` it is
+    corrupt: never given to anybody anew. ``checked_at``: last read against its checksums.
     """
 
     key: str
@@ -46,6 +48,8 @@ class StoredSnapshot:
     allocated: int
     last_used: float
     is_current: bool
+    damage: tuple[FileDamage, ...] = ()
+    checked_at: float = 0.0
     load: Callable[[], Manifest] = field(repr=False, compare=False)
 
     @property
@@ -130,7 +134,8 @@ class Usage:
     ``allocated`` is everything that the cache holds on disk, what is being unlinked (``trash``)
     and unfinished ingests (``ingests``) included, shared blocks once. ``reserved`` is promised to
     ingests and not yet allocated. ``free`` is the volume's, for anybody. ``high_watermark`` and
-    ``low_watermark`` are bytes of ``allocated + reserved``.
+    ``low_watermark`` are bytes of ``allocated + reserved``. ``corrupt`` counts snapshots that are
+    known to be damaged; ``scrub_pass``: when everything was last read once, since the epoch.
     """
 
     quota: int
@@ -148,4 +153,6 @@ class Usage:
     inodes_free: int
     pinned: int
     leased: int
+    corrupt: int = 0
+    scrub_pass: float = 0.0
     degraded: tuple[str, ...] = ()

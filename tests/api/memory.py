@@ -326,6 +326,36 @@ class MemoryCache:
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
         return {"evicted": [], "freed": target or 0, "dry_run": dry_run}
 
+    async def verify(
+        self, key: str | None, caller: Caller, *, repair: bool, rate: int | None
+    ) -> AsyncIterator[dict[str, Any]]:
+        sums = {"snapshots": 1, "bytes": 5, "bad_blocks": 1, "corrupt": 0, "repaired_blocks": 1}
+        finding = {
+            "key": key or "0" * 16,
+            "revision": "aa",
+            "uri": "s3://bucket/m",
+            "state": "repaired" if repair else "corrupt",
+            "bytes": 5,
+            "bad_blocks": 1,
+            "repaired_blocks": int(repair),
+            "files": [
+                {
+                    "path": "w",
+                    "problem": "blocks",
+                    "blocks": [0],
+                    "ranges": [{"offset": 0, "length": 5}],
+                    "repaired": repair,
+                }
+            ],
+            "extra": [],
+            "has_strangers": False,
+            "reason": "" if repair else f"told not to, at {rate}",
+        }
+        names = {name: finding[name] for name in ("key", "revision", "uri")}
+        yield {"event": "checking", **names, "total": 5}
+        yield {"event": "checked", **finding}
+        yield {"event": "ready", "ok": repair, **sums, "findings": [finding]}
+
     def publish(self, event: str, **data: Any) -> None:
         for queue in self.followers:
             queue.put_nowait({"event": event, "time": "2026-01-01T00:00:00Z", **data})

@@ -54,7 +54,17 @@ async def status_of(session: aiohttp.ClientSession, route: Route, key: str, base
 
 def test_the_split_is_the_one_that_is_promised() -> None:
     admin = {route.name for route in ROUTES if route.is_admin}
-    assert admin == {"remove", "pin", "unpin", "gc", "events", "import_model", "metrics"}
+    assert admin == {
+        "remove",
+        "pin",
+        "unpin",
+        "gc",
+        "verify",
+        "verify_all",
+        "events",
+        "import_model",
+        "metrics",
+    }
     assert {r.name for r in ROUTES if r.is_health} == {"livez", "readyz", "metrics"}
     assert len({route.name for route in ROUTES}) == len(ROUTES)
 
@@ -299,6 +309,28 @@ async def test_plan_and_gc(rig: Rig) -> None:
     collected = await rig.call("POST", "/v1/gc", {"dry_run": True, "target": 5}, admin=True)
     assert collected.json() == {"evicted": [], "freed": 5, "dry_run": True}
     assert (await rig.call("POST", "/v1/gc", admin=True)).json()["dry_run"] is False
+
+
+async def test_verifying(rig: Rig) -> None:
+    key = rig.cache.store(URI, {"a": b"1"})
+    found = await rig.call("POST", f"/v1/models/{key}/verify", {"rate": 7}, admin=True)
+    assert (found.json()["ok"], found.json()["findings"][0]["reason"]) == (
+        False,
+        "told not to, at 7",
+    )
+    lines = await rig.call(
+        "POST",
+        "/v1/verify",
+        {"repair": True},
+        admin=True,
+        headers={"Accept": "application/x-ndjson"},
+    )
+    events = [json.loads(line) for line in lines.body.splitlines()]
+    assert [event["event"] for event in events] == ["checking", "checked", "ready"]
+    assert events[-1]["ok"]
+    assert (await rig.call("POST", "/v1/verify")).status == 403
+    wrong = await rig.call("POST", "/v1/verify", {"repair": 1}, admin=True)
+    assert (wrong.status, wrong.json()["field"]) == (400, "repair")
 
 
 async def test_a_follower_that_stops_reading_is_cut_off(

@@ -239,6 +239,7 @@ async def test_lists_show_what_the_caller_may_read(rig: Rig) -> None:
         "credentialed": False,
         "validated": True,
         "leases": 0,
+        "corrupt": False,
         "progress": None,
     }
     assert body["store"]["quota"] == 1_000_000

@@ -18,6 +18,21 @@ OLD = Model("s3://bucket/m", {"w": SHARED, "config": b"old", "d/e": b""}, number
 NEW = Model("s3://bucket/m", {"w": SHARED, "config": b"new", "x": sized(3_000_000, 6)}, number(2))
 
 
+async def at_once(_count: int) -> bool:
+    return True
+
+
+def flip(path: Path, offset: int) -> None:
+    """One bit of a published file."""
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes([byte ^ 16]))
+    path.chmod(0o444)
+
+
 async def run(root: Path, scenario: str, step: str, count: int) -> None:
     left = count
 
@@ -44,6 +59,12 @@ async def run(root: Path, scenario: str, step: str, count: int) -> None:
         if scenario == "update":
             armed = True
             await publish(store, NEW)
+        elif scenario == "repair":
+            await publish(store, NEW)
+            flip(store.get(OLD.key, OLD.revision).tree / "w", 8_500_000)
+            armed = True
+            await store.checks.inspect(OLD.key, OLD.revision, pace=at_once)
+            await publish(store, OLD)
         else:
             await publish(store, NEW)
             armed = True

@@ -3,6 +3,7 @@ an ingest that can be gone on with."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.store.dying import NEW, OLD
+from tests.store.dying import NEW, OLD, SHARED, at_once
 from tests.store.models import fill, listing, missing_parts, publish, read_back
 
 BEGIN = ["journal", "laid out"]
@@ -91,3 +92,45 @@ async def test_killed_in_a_removal(make_store: Any, tmp_path: Path, step: str, c
     for place in ("snapshots", "current", "trash", "blobs/sha256"):
         assert listing(store.root / place) == [], place
     assert read_back(await publish(store, OLD)) == OLD.content
+
+
+REPAIR = ["repair marked", "journal", "linked", "laid out", "repair copied", "manifest", "synced"]
+MEND = ["repair renamed", "repair relinked", "repair unmarked", "current"]
+
+
+@pytest.mark.parametrize(
+    ("step", "count"),
+    [*((step, 1) for step in [*REPAIR, *MEND]), ("repair marked", 2), ("repair relinked", 2)],
+)
+async def test_killed_in_a_repair(make_store: Any, tmp_path: Path, step: str, count: int) -> None:
+    """Each file is the old one or the new one, whole; nothing damaged is given meanwhile."""
+    die(tmp_path / "root", "repair", step, count)
+    bad = bytearray(SHARED)
+    bad[8_500_000] ^= 16
+    store = await make_store()
+    assert store._index.sums() == store._index.recount()
+    for snapshot in store.snapshots():
+        content = read_back(snapshot)["w"]
+        assert content in (SHARED, bytes(bad))
+    for revision in (OLD.revision, NEW.revision):
+        await store.checks.inspect(OLD.key, revision, pace=at_once)
+    for model in (OLD, NEW):
+        snapshot = store.get(model.key, model.revision)
+        assert bool(snapshot.damage) == (read_back(snapshot)["w"] != SHARED)
+        if not snapshot.damage:
+            continue
+        ingest = await store.begin(model.ref, model.plan, source="s3")
+        left = await fill(ingest, model)
+        assert [part.offset for part in left] in ([8 << 20], [])
+        await ingest.commit(model.manifest_files, metadata={})
+    for model in (OLD, NEW):
+        snapshot = store.get(model.key, model.revision)
+        assert (snapshot.damage, read_back(snapshot)) == ((), model.content)
+        assert not (snapshot.path / "corrupt.json").exists()
+    for ingest in list(store._index.ingests.values()):
+        await store._open.trash.discard([ingest])
+    await store._open.trash.wait(list(store._index.trash))
+    assert store._index.sums() == store._index.recount()
+    blobs = store.root / "blobs" / "sha256"
+    for blob in blobs.iterdir():
+        assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
