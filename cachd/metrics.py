@@ -112,6 +112,25 @@ CATALOGUE: tuple[Metric, ...] = (
         values="the code of the error that caused it, such as origin_busy, origin_stalled",
     ),
     Metric(
+        name="cachd_breaker_changes_total",
+        kind="counter",
+        help="Changes of origins' circuit breakers, by the new state.",
+        labels=("state",),
+        values="open (left alone), half_open (probed), closed (called as ever)",
+    ),
+    Metric(
+        name="cachd_origin_held_seconds_total",
+        kind="counter",
+        help="Time that origins were left alone, by cause.",
+        labels=("cause",),
+        values="busy (429, 503), unreachable (failed connections, 5xx)",
+    ),
+    Metric(
+        name="cachd_origins_held",
+        kind="gauge",
+        help="Origins that are left alone now.",
+    ),
+    Metric(
         name="cachd_probes_total",
         kind="counter",
         help="Questions to a source whether a caller may read what is cached.",
@@ -358,6 +377,18 @@ class Metrics:
 
     def retried(self, cause: str) -> None:
         self._made["cachd_retries_total"].labels(cause=self._word("cause", cause)).inc()
+
+    def breaker(self, state: str) -> None:
+        """An origin's breaker went to ``state``."""
+        self._made["cachd_breaker_changes_total"].labels(state=state).inc()
+
+    def held(self, cause: str, seconds: float) -> None:
+        """An origin was left alone for so long."""
+        self._made["cachd_origin_held_seconds_total"].labels(cause=cause).inc(seconds)
+
+    def origins_held(self, count: int) -> None:
+        """Origins that are left alone now."""
+        self._made["cachd_origins_held"].set(count)
 
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()

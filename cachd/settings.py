@@ -244,6 +244,17 @@ class FetchSettings(_Section):
     backoff_max: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait between tries, unless the origin's Retry-After says more."""
 
+    breaker_failures: Annotated[int, Field(ge=0)] = 8
+    """Failed connections and 5xx answers of one origin in a row, over all models, after which it is
+    left alone for a while: from `backoff_base` on, doubled up to `backoff_max`, so that one that
+    comes back is noticed within that. A 429 or 503 does so at once, for as long as it says. Then
+    one call probes it, and the others follow in growing numbers. 0: only 429 and 503 do."""
+
+    origin_patience: Seconds = 10.0
+    """Seconds that a new ask waits for an origin that is left alone; where that is not enough it
+    fails at once with `origin_busy` or `origin_unreachable` and a Retry-After. What can be served
+    stale is, without waiting."""
+
     connect_timeout: Annotated[float, Field(gt=0)] = 10.0
     """Seconds for DNS, connection and TLS handshake."""
 

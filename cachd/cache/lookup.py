@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
 from cachd.cache.resolve import Asked, locate, resolve
 from cachd.cache.singleflight import SingleFlight
-from cachd.errors import Forbidden, Offline, OriginBusy, OriginStalled, OriginUnreachable
+from cachd.errors import Forbidden, Offline, OriginError
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
-
-_UNREACHABLE = (OriginUnreachable, OriginBusy, OriginStalled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,12 +71,14 @@ class Lookup:
             )
         ):
             return Found(snapshot=snapshot, result="hit")
+        has_stale = snapshot is not None and self._may_have_stale(asked, snapshot)
+        patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
             plan = await self._resolving.run(
-                (ref, principal.fingerprint), lambda: resolve(asked, parts)
+                (ref, principal.fingerprint), lambda: resolve(asked, parts, patience)
             )
-        except _UNREACHABLE as error:
-            if snapshot is None or not self._may_have_stale(asked, snapshot):
+        except OriginError as error:
+            if snapshot is None or not has_stale or verdict_of(error) not in ("busy", "bad"):
                 raise
             log.warning("%s is served stale: %s", ref.key, error.message)
             return Found(snapshot=snapshot, result="stale")

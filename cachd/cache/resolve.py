@@ -37,6 +37,11 @@ class Asked:
     principal: Principal
 
     @property
+    def server(self) -> str:
+        """The origin as connections see it: what is trusted there makes no other server of it."""
+        return self.ref.origin.partition("#")[0]
+
+    @property
     def request(self) -> SourceRequest:
         return SourceRequest(
             location=self.location,
@@ -76,20 +81,23 @@ def _trust_suffix(origin: str, options: SourceOptions) -> str:
     return ""
 
 
-async def resolve(asked: Asked, parts: Parts) -> Plan:
+async def resolve(asked: Asked, parts: Parts, patience: float) -> Plan:
     """What the ref means now, seen with the principal's pass; proves that it may *read* it.
 
-    Listing is not reading, so that some files are probed as well, whoever asks.
-    Raises AccessError, NotFound, OriginError.
+    Listing is not reading, so that some files are probed as well, whoever asks. An origin that is
+    left alone is waited for, ``patience`` seconds at most. Raises AccessError, NotFound,
+    OriginError.
     """
     started = time.monotonic()
+    call = parts.mover.gates.call
     try:
-        plan = _of_principal(await parts.resolver.resolve(asked.request), asked.principal)
+        seen = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+        plan = _of_principal(seen, asked.principal)
         parts.metrics.phase("resolve", time.monotonic() - started)
         if not plan.is_read_proven and not parts.proofs.holds(
             asked.principal, asked.ref, plan.revision
         ):
-            await _probe(asked, plan, parts)
+            await call(asked.server, patience, lambda: _probe(asked, plan, parts))
     except AccessError:
         parts.metrics.probe("denied")
         parts.proofs.revoke_fingerprint(asked.principal.fingerprint, asked.ref)

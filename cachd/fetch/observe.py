@@ -26,6 +26,15 @@ class FetchMetrics(Protocol):
     def worker_died(self) -> None:
         """A worker process ended by itself, or was killed because it hung."""
 
+    def breaker(self, state: str) -> None:
+        """An origin's breaker went to ``state``: open, half_open, closed."""
+
+    def held(self, cause: str, seconds: float) -> None:
+        """An origin was left alone for so long, because it was ``busy`` or ``unreachable``."""
+
+    def origins_held(self, count: int) -> None:
+        """Origins that are left alone now."""
+
 
 class NoMetrics:
     """Tells nobody."""
@@ -41,3 +50,9 @@ class NoMetrics:
     def workers(self, count: int) -> None: ...
 
     def worker_died(self) -> None: ...
+
+    def breaker(self, state: str) -> None: ...
+
+    def held(self, cause: str, seconds: float) -> None: ...
+
+    def origins_held(self, count: int) -> None: ...

@@ -1,13 +1,14 @@
-"""What a worker is told of a job. Pure."""
+"""What a worker is told of a job, and what it tells of an archive's members. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.model import Auth
+from cachd.model import Auth, Digest, ManifestFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cachd.fetch.job import FetchJob
@@ -74,6 +75,20 @@ def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
         "connect": connect,
         "clock_offset": 0.0,
     }
+
+
+def unpacked_files(rows: Iterable[dict[str, Any]]) -> tuple[ManifestFile, ...]:
+    """The members of an archive that was unpacked."""
+    return tuple(
+        ManifestFile(
+            path=row["path"],
+            size=row["size"],
+            blocks=tuple(row["blocks"]),
+            etag=row["etag"],
+            digests=tuple(Digest(**digest) for digest in row["digests"]),
+        )
+        for row in rows
+    )
 
 
 def _within(value: float, least: float, most: float) -> float:
