@@ -119,8 +119,9 @@ def session_class(guard: EgressGuard, context: ssl.SSLContext) -> type[AIOHTTPSe
                 response,
             )
             answer._content = await _read(response)
-            if response.status in _BUSY:
+            if response.status in _BUSY and "continuation-token=" not in request.url:
                 # botocore would ask again and again; the daemon knows when others may call too.
+                # Within a long listing it may: to begin that again would cost more.
                 raise OriginBusy(
                     f"{_origin_of(request.url)} is busy ({response.status})",
                     retry_after=parse_retry_after(response.headers.get("Retry-After")),
