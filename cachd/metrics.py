@@ -92,6 +92,18 @@ CATALOGUE: tuple[Metric, ...] = (
         values="the URI scheme: s3, http, https, file, …",
     ),
     Metric(
+        name="cachd_mirror_bytes_total",
+        kind="counter",
+        help="Those of cachd_fetch_bytes_total that came from mirrors.",
+    ),
+    Metric(
+        name="cachd_mirror_uses_total",
+        kind="counter",
+        help="Asks that went on at a mirror because their origin was down.",
+        labels=("result",),
+        values="same (the mirror has the same revision), other (another: planned anew)",
+    ),
+    Metric(
         name="cachd_worker_deaths_total",
         kind="counter",
         help="Worker processes that ended by themselves, or were killed because they hung.",
@@ -367,8 +379,10 @@ class Metrics:
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 
-    def received(self, source: str, count: int) -> None:
-        """``count`` bytes came from an origin of the scheme ``source``."""
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
+        """``count`` bytes came from an origin of the scheme ``source``, or from its mirror."""
+        if is_mirror:
+            self._made["cachd_mirror_bytes_total"].inc(count)
         self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
 
     def phase(self, name: str, seconds: float) -> None:
@@ -377,6 +391,10 @@ class Metrics:
 
     def retried(self, cause: str) -> None:
         self._made["cachd_retries_total"].labels(cause=self._word("cause", cause)).inc()
+
+    def mirror_used(self, result: str) -> None:
+        """An ask went on at a mirror that has the ``same`` revision, or an ``other``."""
+        self._made["cachd_mirror_uses_total"].labels(result=result).inc()
 
     def breaker(self, state: str) -> None:
         """An origin's breaker went to ``state``."""

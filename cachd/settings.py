@@ -358,8 +358,36 @@ class EgressSettings(_Section):
     """Host names, addresses or networks never to be called."""
 
 
+class MirrorRule(_Section):
+    """One entry of `sources.mirrors`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    endpoints: tuple[str, ...] = Field(min_length=1)
+    """Endpoint URLs, tried in this order."""
+
+    identity: Literal["anonymous", "daemon", "caller"] = "anonymous"
+    """Whose pass is shown to the mirrors: nobody's; the daemon's, where it would have been shown to
+    the origin; or whatever would have been shown to the origin, a caller's credentials included."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _endpoints_are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", endpoint):
+                raise ValueError("an endpoint looks like https://mirror.example:9000")
+        return tuple(endpoint.rstrip("/") for endpoint in endpoints)
+
+
 class SourcesSettings(_Section):
     """Where models come from."""
+
+    mirrors: tuple[MirrorRule, ...] = ()
+    """Other endpoints that have the same models: a list of `match`, `endpoints` and `identity`
+    (`anonymous`, the default, `daemon` or `caller`). They are asked when the origin can't be
+    reached, is left alone, or still fails after its retries. You vouch for them: what they show is
+    the model, under the origin's key. In the environment: JSON."""
 
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()

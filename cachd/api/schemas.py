@@ -201,6 +201,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "shared_flight": _said(FLAG, "another caller's fetch brought it"),
             "validated": FLAG,
             "fetched_bytes": BYTES,
+            "mirror": _said(
+                _maybe(TEXT), "the endpoint that it was fetched from in its origin's place"
+            ),
             "timings": _said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),

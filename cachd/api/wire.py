@@ -73,6 +73,7 @@ def answer(value: Answer, request_id: str) -> dict[str, Any]:
         "shared_flight": value.is_shared_flight,
         "validated": value.is_validated,
         "fetched_bytes": value.fetched_bytes,
+        "mirror": value.mirror or None,
         "timings": value.timings,
         "lease": lease(value.lease) if value.lease else None,
         "request_id": request_id,

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.cache import listing
+from cachd.cache import listing, mirrors
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
-from cachd.cache.participant import FlightRefused, Participant
+from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
 from cachd.cache.types import Answer, Event
 from cachd.errors import DeadlineExceeded, DigestMismatch, Draining, OriginChanged, Overloaded
 
@@ -46,7 +47,8 @@ class Asking:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
         started = time.monotonic()
-        for attempt in range(_REPLANS + 1):
+        attempt = 0
+        while True:
             try:
                 async with contextlib.aclosing(self._ask_once(asked, started)) as events:
                     async for event in events:
@@ -55,8 +57,16 @@ class Asking:
                 cause = error.error if isinstance(error, FlightRefused) else error
                 if attempt == _REPLANS:
                     raise cause from None
+                attempt += 1
                 log.info("%s: %s; planning again", asked.ref.key, cause.message)
                 yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
+            except EndpointFailed as failed:
+                asked = replace(asked, avoid=asked.avoid | {failed.endpoint})
+                if not mirrors.places(asked, self._parts.settings.sources):
+                    raise failed.error from None
+                log.warning("%s: %s; going on elsewhere", asked.ref.key, failed.error.message)
+                data = {"cause": failed.error.code, "message": failed.error.message}
+                yield Event(name="retry", data=data)
             else:
                 return
 
@@ -67,6 +77,7 @@ class Asking:
         found = await self._find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
+        asked = self._at(asked, found)
         flight, _ = await self._board(found, asked)
         if not any(
             p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
@@ -88,6 +99,7 @@ class Asking:
             return
         resolve_seconds = time.monotonic() - started
         plan = found
+        asked = self._at(asked, plan)
         flight, is_shared = await self._board(plan, asked)
         participant = _participant(asked, plan)
         flight.join(participant)
@@ -124,6 +136,7 @@ class Asking:
                 timings=timings,
                 fetched_bytes=flight.fetched_bytes,
                 is_shared=is_shared,
+                mirror=flight.plan.mirror,
             )
         finally:
             flight.leave(participant)
@@ -153,6 +166,14 @@ class Asking:
                 await self._parts.pinning.check(asked.ask.pins, snapshot)
         except TimeoutError:
             raise _too_late(asked) from None
+
+    def _at(self, asked: Asked, plan: Plan) -> Asked:
+        """The ask at the endpoint that showed the plan."""
+        if plan.mirror:
+            same = any(place == (asked.ref, plan.revision) for place in self.flights)
+            same = same or self._parts.store.has_ingest(asked.ref, plan.revision)
+            self._parts.metrics.mirror_used("same" if same else "other")
+        return mirrors.place(asked, plan.mirror, self._parts.settings.sources)
 
     async def _board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
         """The flight for this revision, and whether it was under way already."""
@@ -202,6 +223,7 @@ class Asking:
         timings: dict[str, float] | None = None,
         fetched_bytes: int = 0,
         is_shared: bool = False,
+        mirror: str = "",
     ) -> Answer:
         store = self._parts.store
         store.touch(snapshot.key, snapshot.revision)
@@ -225,6 +247,7 @@ class Asking:
             is_shared_flight=is_shared,
             is_validated=snapshot.info.is_validated,
             fetched_bytes=fetched_bytes,
+            mirror=mirror,
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
         )
@@ -244,6 +267,7 @@ def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participan
         priority="prefetch" if stays else asked.ask.priority,
         stays=stays,
         pins=asked.ask.pins,
+        mirror=plan.mirror,
     )
 
 

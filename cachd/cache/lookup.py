@@ -75,7 +75,8 @@ class Lookup:
         patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
             plan = await self._resolving.run(
-                (ref, principal.fingerprint), lambda: resolve(asked, parts, patience)
+                (ref, principal.fingerprint, asked.avoid),
+                lambda: resolve(asked, parts, patience),
             )
         except OriginError as error:
             if snapshot is None or not has_stale or verdict_of(error) not in ("busy", "bad"):
@@ -85,6 +86,9 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
             return Found(snapshot=snapshot, result="hit", was_asked=True)
+        if plan.mirror and snapshot is not None and self._may_have_stale(asked, snapshot):
+            # Other validators at a mirror are no sign of a change at the origin.
+            return Found(snapshot=snapshot, result="stale")
         return plan
 
     def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:

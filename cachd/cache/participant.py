@@ -10,7 +10,7 @@ from cachd.cache.pins import Pins
 
 if TYPE_CHECKING:
     from cachd.cache.types import Priority
-    from cachd.errors import AccessError, CachdError
+    from cachd.errors import AccessError, CachdError, OriginError
     from cachd.model import Auth
     from cachd.sources.base import SourceRequest
 
@@ -24,13 +24,23 @@ class FlightRefused(Exception):
         self.error = error
 
 
+class EndpointFailed(Exception):
+    """The endpoint that a flight used is down; another may have the same."""
+
+    def __init__(self, error: OriginError, endpoint: str) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.endpoint = endpoint
+
+
 @dataclass(eq=False, kw_only=True)
 class Participant:
     """Somebody who wants the model.
 
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
-    else; ``refusal`` says why the bytes are not that.
+    else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and its
+    pass are for, "" for the origin: at another they are never used.
     """
 
     request: SourceRequest
@@ -40,6 +50,7 @@ class Participant:
     priority: Priority
     stays: bool = False
     pins: Pins = Pins()
+    mirror: str = ""
     refreshed: bool = False
     refusal: CachdError | None = None
     failed: asyncio.Future[None] = field(

@@ -68,7 +68,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A model that is there. Sizes in bytes, timings in seconds by phase."""
+    """A model that is there. Sizes in bytes, timings in seconds by phase. ``mirror``: the endpoint
+    that it was fetched from now in its origin's place, "" for none."""
 
     key: str
     revision: str
@@ -83,6 +84,7 @@ class Answer:
     fetched_bytes: int
     timings: dict[str, float]
     lease: Lease | None = None
+    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

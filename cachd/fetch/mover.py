@@ -305,7 +305,7 @@ class Mover:
 
     def received(self, job: FetchJob, count: int) -> None:
         if count > 0:
-            self._metrics.received(job.source, count)
+            self._metrics.received(job.source, count, job.is_mirror)
 
     # --- what workers say ----------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from typing import Protocol
 class FetchMetrics(Protocol):
     """``source`` is a scheme (s3, http, https), ``cause`` the code of an error: bounded labels."""
 
-    def received(self, source: str, count: int) -> None:
-        """``count`` more body bytes came from an origin, wasted ones included."""
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
+        """``count`` more body bytes came from an origin or a mirror, wasted ones included."""
 
     def retried(self, cause: str) -> None:
         """A part is tried again."""
@@ -39,7 +39,7 @@ class FetchMetrics(Protocol):
 class NoMetrics:
     """Tells nobody."""
 
-    def received(self, source: str, count: int) -> None: ...
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None: ...
 
     def retried(self, cause: str) -> None: ...
 
