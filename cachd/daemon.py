@@ -80,6 +80,7 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(resolver.stop)
         await mover.start()
         stack.push_async_callback(mover.stop)
+        cache.start()
         pods, administrators = socket_paths(settings)
         await listeners.open_sockets(pods, administrators)
         log.info(

@@ -143,6 +143,13 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Origins that are left alone now.",
     ),
     Metric(
+        name="cachd_refreshes_total",
+        kind="counter",
+        help="Looks at models by schedule (freshness.refresh), by what came of them.",
+        labels=("result",),
+        values="unchanged, changed (the new revision is prefetched), failed, skipped",
+    ),
+    Metric(
         name="cachd_probes_total",
         kind="counter",
         help="Questions to a source whether a caller may read what is cached.",
@@ -407,6 +414,10 @@ class Metrics:
     def origins_held(self, count: int) -> None:
         """Origins that are left alone now."""
         self._made["cachd_origins_held"].set(count)
+
+    def refreshed(self, result: str) -> None:
+        """A model was looked at by schedule."""
+        self._made["cachd_refreshes_total"].labels(result=result).inc()
 
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()

@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -75,6 +76,22 @@ def _parse_share(value: object) -> Share:
     except ValueError:
         raise ValueError("write bytes or a share, such as 200GiB or 80%") from None
 
+
+_UNITS_OF_TIME = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _parse_duration(value: object) -> object:
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([smhd])\s*", str(value))
+    return float(match[1]) * _UNITS_OF_TIME[match[2]] if match else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_parse_duration),
+    Field(gt=0),
+    WithJsonSchema({"type": ["string", "number"], "exclusiveMinimum": 0}),
+]
+"""Seconds, or a number with a unit: 90s, 15m, 6h, 1d."""
 
 ShareOfVolume = Annotated[Share, BeforeValidator(_parse_share)]
 Percent = Annotated[float, Field(gt=0, le=100)]
@@ -420,6 +437,16 @@ class AccessSettings(_Section):
     """Seconds that a source's yes to one caller is remembered."""
 
 
+class RefreshRule(_Section):
+    """One entry of `freshness.refresh`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    every: Duration
+    """Seconds between looks, or a number with a unit: 90s, 15m, 6h, 1d."""
+
+
 class FreshnessSettings(_Section):
     """When a moving ref is looked at again."""
 
@@ -428,6 +455,15 @@ class FreshnessSettings(_Section):
 
     serve_stale: bool = True
     """Serve the cached revision, marked stale, while the source can't be reached."""
+
+    refresh: tuple[RefreshRule, ...] = ()
+    """Models that are looked at by schedule, so that a new revision is there before anyone asks: a
+    list of `match` and `every` ("15m", "6h"); the first that matches counts. Only what needs no
+    caller's credentials; with jitter, one at a time, as a prefetch. In the environment: JSON."""
+
+    refresh_unused: Seconds = 7 * 86400.0
+    """Seconds after which a model that nobody asks for is no longer refreshed (counted anew when
+    the daemon starts); 0: always refreshed."""
 
 
 class LeaseSettings(_Section):

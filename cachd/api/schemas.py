@@ -257,10 +257,16 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 )
             ),
             "metadata": {"type": "object", "additionalProperties": TEXT},
+            "checked_ago": _said(
+                _maybe(SECONDS), "seconds since its source was last looked at; null: not yet"
+            ),
+            "refresh_in": _said(
+                _maybe(SECONDS), "seconds until it is by schedule; null: only when it is asked for"
+            ),
             "block_size": _said(BYTES, "bytes of each block but a file's last; with blocks=true"),
             "lease_list": _said(_list(ref("Lease")), "for administrators; ids are shortened"),
         },
-        required=(*_MODEL, "manifest_files", "metadata"),
+        required=(*_MODEL, "manifest_files", "metadata", "checked_ago", "refresh_in"),
     ),
     "Models": _object({"models": _list(ref("Model")), "store": ref("Usage")}),
     "Usage": _said(FREE, "bytes: allocated, reserved, quota, free, …; counts: models, leases, …"),

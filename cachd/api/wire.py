@@ -132,6 +132,8 @@ def model_details(
         **model(value),
         "manifest_files": [manifest_file(f, blocks=blocks) for f in files],
         "metadata": dict(manifest.metadata) if manifest else {},
+        "checked_ago": value.checked_ago,
+        "refresh_in": value.refresh_in,
         **({"block_size": manifest.block_size} if manifest and blocks else {}),
     }
 

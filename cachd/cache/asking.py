@@ -13,6 +13,7 @@ from cachd.cache import listing, mirrors
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
 from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
+from cachd.cache.refreshing import Refresher
 from cachd.cache.types import Answer, Event
 from cachd.errors import DeadlineExceeded, DigestMismatch, Draining, OriginChanged, Overloaded
 
@@ -42,6 +43,7 @@ class Asking:
         self._lookup = lookup
         self.flights: dict[tuple[Ref, str], Flight] = {}
         self.is_closed = False
+        self.refresher = Refresher(parts, self.prefetch)
 
     async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
@@ -78,13 +80,21 @@ class Asking:
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
         asked = self._at(asked, found)
-        flight, _ = await self._board(found, asked)
+        flight = await self._stay(asked, found)
+        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+
+    async def prefetch(self, asked: Asked, plan: Plan) -> None:
+        """Have ``plan`` fetched, to its end, with nobody waiting."""
+        await self._stay(asked, plan)
+
+    async def _stay(self, asked: Asked, plan: Plan) -> Flight:
+        flight, _ = await self._board(plan, asked)
         if not any(
             p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
             for p in flight.participants
         ):
-            flight.join(_participant(asked, found, stays=True))
-        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+            flight.join(_participant(asked, plan, stays=True))
+        return flight
 
     async def _ask_once(self, asked: Asked, started: float) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
@@ -227,6 +237,7 @@ class Asking:
     ) -> Answer:
         store = self._parts.store
         store.touch(snapshot.key, snapshot.revision)
+        self.refresher.note_use(asked.ref)
         lease = None
         if asked.ask.lease is not None:
             lease = await self.lease(snapshot.key, snapshot.revision, asked.ask.lease)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, importing, listing
@@ -32,6 +33,10 @@ class Cache:
         self._lookup = Lookup(parts, os.getuid())
         self._asking = Asking(parts, self._lookup)
         self._draining = False
+
+    def start(self) -> None:
+        """Begin what goes on by itself; ``drain`` ends it."""
+        self._asking.refresher.start()
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -141,7 +146,11 @@ class Cache:
             None,
         )
         if shown is not None:
-            info = listing.ready_row(self.parts.store, shown, seen, flight)
+            info = replace(
+                listing.ready_row(self.parts.store, shown, seen, flight),
+                checked_ago=self.parts.freshness.age(shown.ref),
+                refresh_in=self._asking.refresher.next_in(shown),
+            )
             return info, await self._to_snapshot(shown)
         if flight is not None and revision is None:
             return listing.fetching_row(flight), None
@@ -257,6 +266,7 @@ class Cache:
     async def drain(self) -> None:
         """Take no more asks; stop fetching at once and keep the journals."""
         self._draining = self._asking.is_closed = True
+        await self._asking.refresher.stop()
         flights = list(self._asking.flights.values())
         for flight in flights:
             flight.cancel(

@@ -103,7 +103,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """One key, for lists. ``last_used`` in seconds since the epoch."""
+    """One key, for lists. ``last_used`` in seconds since the epoch. ``checked_ago`` and
+    ``refresh_in``: seconds since its source was last looked at, and until it is by schedule; told
+    of one model alone.
+    """
 
     key: str
     ref: Ref
@@ -119,6 +122,8 @@ class ModelInfo:
     leases: int
     revisions: tuple[str, ...] = ()
     progress: dict[str, Any] | None = None
+    checked_ago: float | None = None
+    refresh_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
