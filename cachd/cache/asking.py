@@ -15,7 +15,16 @@ from cachd.cache.lookup import Found
 from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
 from cachd.cache.refreshing import Refresher
 from cachd.cache.types import Answer, Event
-from cachd.errors import DeadlineExceeded, DigestMismatch, Draining, OriginChanged, Overloaded
+from cachd.errors import (
+    CachdError,
+    DeadlineExceeded,
+    DigestMismatch,
+    Draining,
+    OriginChanged,
+    OriginError,
+    Overloaded,
+)
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -43,6 +52,7 @@ class Asking:
         self._lookup = lookup
         self.flights: dict[tuple[Ref, str], Flight] = {}
         self.is_closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
         self.refresher = Refresher(parts, self.prefetch)
 
     async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
@@ -79,7 +89,6 @@ class Asking:
         found = await self._find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
-        asked = self._at(asked, found)
         flight = await self._stay(asked, found)
         return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
 
@@ -88,13 +97,34 @@ class Asking:
         await self._stay(asked, plan)
 
     async def _stay(self, asked: Asked, plan: Plan) -> Flight:
-        flight, _ = await self._board(plan, asked)
+        place = self._at(asked, plan)
+        flight, _ = await self._board(plan, place)
         if not any(
-            p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
+            p.stays and p.fingerprint == place.principal.fingerprint and p.pins == asked.ask.pins
             for p in flight.participants
         ):
-            flight.join(_participant(asked, plan, stays=True))
+            flight.join(_participant(place, plan, stays=True))
+            if len(mirrors.places(asked, self._parts.settings.sources)) > 1:
+                task = asyncio.create_task(self._see_through(asked, flight), name="see-through")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
         return flight
+
+    async def _see_through(self, asked: Asked, flight: Flight) -> None:
+        """What nobody waits for goes on at a mirror, too; its flight's end ends this."""
+        await asyncio.wait({flight.done})
+        error = None if flight.done.cancelled() else flight.done.exception()
+        if not isinstance(error, OriginError) or verdict_of(error) not in ("busy", "bad"):
+            return
+        asked = replace(asked, avoid=asked.avoid | {flight.plan.mirror})
+        if not mirrors.places(asked, self._parts.settings.sources):
+            return
+        try:
+            found = await self._lookup.find(asked)
+            if not isinstance(found, Found):
+                await self._stay(asked, found)
+        except CachdError as problem:
+            log.warning("%s can't go on elsewhere: %s", asked.ref.key, problem.message)
 
     async def _ask_once(self, asked: Asked, started: float) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})

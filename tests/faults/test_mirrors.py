@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.conftest import MIB, PART, QUICK
-from tests.harness import Daemon, Reply, running
+from tests.harness import Daemon, Reply, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
 
@@ -75,6 +75,17 @@ def test_a_fetch_goes_on_at_the_mirror_and_keeps_its_parts(
         # The origin lists what the mirror gave: a hit.
         again = ask(daemon, origin).json()
         assert (again["result"], again["mirror"]) == ("hit", None)
+
+
+def test_what_nobody_waits_for_goes_on_too(tmp_path: Path, origin: Bucket, mirror: Bucket) -> None:
+    fill(origin)
+    fill(mirror)
+    origin.fault(MAIN, Fault("status", status=500), skip=2)
+    with running(tmp_path, **settings(mirror)) as daemon:
+        assert ask(daemon, origin, wait=False).status == 202
+        eventually(lambda: daemon.metric("cachd_store_snapshots") == 1)
+        assert ask(daemon, origin).json()["result"] == "hit"
+        assert origin.bytes_sent(MAIN) + mirror.bytes_sent(MAIN) == len(DATA)
 
 
 def test_an_origin_that_is_gone(tmp_path: Path, origin: Bucket, mirror: Bucket) -> None:
