@@ -75,7 +75,14 @@ class Asking:
             except EndpointFailed as failed:
                 asked = replace(asked, avoid=asked.avoid | {failed.endpoint})
                 if not mirrors.places(asked, self._parts.settings.sources):
-                    raise failed.error from None
+                    stale = self._lookup.stale(asked)
+                    if stale is None:
+                        raise failed.error from None
+                    await self._check_pins(asked, stale.snapshot, started)
+                    log.warning("%s is served stale: %s", asked.ref.key, failed.error.message)
+                    answer = await self._answer(asked, stale.snapshot, stale.result, started)
+                    yield Event(name="ready", answer=answer)
+                    return
                 log.warning("%s: %s; going on elsewhere", asked.ref.key, failed.error.message)
                 data = {"cause": failed.error.code, "message": failed.error.message}
                 yield Event(name="retry", data=data)

@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.cache.mirrors import server_of
-from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
+from cachd.cache.participant import Participant, raise_for_waiter
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
 from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
@@ -31,7 +31,6 @@ from cachd.errors import (
     OriginError,
     StoreError,
 )
-from cachd.fetch.breaker import verdict_of
 from cachd.fetch.job import FetchJob
 
 if TYPE_CHECKING:
@@ -292,7 +291,8 @@ class Flight:
         async with parts.slots.taken(self._priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
-            ingest = await parts.store.begin(self.ref, self.plan, source=_scheme(self.ref.uri))
+            scheme = self.ref.uri.partition("://")[0]
+            ingest = await parts.store.begin(self.ref, self.plan, source=scheme)
             try:
                 snapshot = await self._fetch_into(ingest)
             except OriginChanged:
@@ -389,16 +389,8 @@ class Flight:
             return None
         if participant.refusal is not None:
             raise participant.refusal
-        error = self.done.exception()
-        if isinstance(error, AccessError):
-            raise FlightRefused(error)
-        if isinstance(error, OriginError) and verdict_of(error) in ("busy", "bad"):
-            raise EndpointFailed(error, self.plan.mirror)
+        raise_for_waiter(self.done.exception(), self.plan.mirror)
         return self.done.result()
-
-
-def _scheme(uri: str) -> str:
-    return uri.partition("://")[0]
 
 
 def _allow_refresh(participant: Participant) -> None:

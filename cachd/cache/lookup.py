@@ -86,10 +86,18 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
             return Found(snapshot=snapshot, result="hit", was_asked=True)
-        if plan.mirror and snapshot is not None and self._may_have_stale(asked, snapshot):
-            # Other validators at a mirror are no sign of a change at the origin.
-            return Found(snapshot=snapshot, result="stale")
+        if plan.mirror and not parts.store.has_ingest(ref, plan.revision):
+            # Other validators at a mirror are no sign of a change at the origin; what was begun
+            # there the origin had shown itself.
+            return self.stale(asked) or plan
         return plan
+
+    def stale(self, asked: Asked) -> Found | None:
+        """What is cached, if it may be given while the source can't be had."""
+        snapshot = self._parts.store.current(asked.ref)
+        if snapshot is None or not self._may_have_stale(asked, snapshot):
+            return None
+        return Found(snapshot=snapshot, result="stale")
 
     def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:
         if snapshot is None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.pins import Pins
+from cachd.errors import AccessError, OriginError
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.types import Priority
-    from cachd.errors import AccessError, CachdError, OriginError
+    from cachd.errors import CachdError
     from cachd.model import Auth
     from cachd.sources.base import SourceRequest
 
@@ -31,6 +33,14 @@ class EndpointFailed(Exception):
         super().__init__(error.message)
         self.error = error
         self.endpoint = endpoint
+
+
+def raise_for_waiter(error: BaseException | None, endpoint: str) -> None:
+    """Raises FlightRefused or EndpointFailed where a waiter may go on after its flight's end."""
+    if isinstance(error, AccessError):
+        raise FlightRefused(error)
+    if isinstance(error, OriginError) and verdict_of(error) in ("busy", "bad"):
+        raise EndpointFailed(error, endpoint)
 
 
 @dataclass(eq=False, kw_only=True)

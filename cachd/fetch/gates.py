@@ -80,6 +80,12 @@ class Gates:
         elif breaker is not None:
             breaker.end(ticket)
 
+    def heard(self, origin: str) -> None:
+        """Bytes still come from it, by a call that was judged already."""
+        breaker = self._breakers.get(origin)
+        if breaker is not None:
+            breaker.fruitless = 0
+
     def judge(
         self, origin: str, ticket: int, error: CachdError | None, received: int = 0
     ) -> CachdError | None:
@@ -208,9 +214,13 @@ class Gates:
     def _forget_some(self) -> None:
         if len(self._breakers) <= ORIGINS_REMEMBERED:
             return
-        for origin in list(self._breakers)[: ORIGINS_REMEMBERED // 10]:
-            if self._breakers[origin].state == "closed":
-                del self._breakers[origin]
+        some = list(self._breakers)[:-1]
+        well = [origin for origin in some if self._breakers[origin].state == "closed"]
+        for origin in (well or some)[: ORIGINS_REMEMBERED // 10]:
+            del self._breakers[origin]
+            self._since.pop(origin, None)
+            if (timer := self._timers.pop(origin, None)) is not None:
+                timer.cancel()
 
     def describe(self) -> dict[str, Any]:
         """Origins that aren't called as ever, for a person who looks."""

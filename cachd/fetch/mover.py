@@ -14,7 +14,13 @@ from cachd.fetch.gates import Gates
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
-from cachd.fetch.orders import extra_patience, introduction, unpacked_files
+from cachd.fetch.orders import (
+    extra_patience,
+    introduction,
+    order_unpack,
+    setup_worker,
+    unpacked_files,
+)
 from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
 from cachd.fetch.preempt import Preemption
 from cachd.fetch.readings import Readings
@@ -189,35 +195,17 @@ class Mover:
                 lambda: tuple(file.to_manifest() for file in transfer.files)
             )
         job.progress.state = "unpacking"
-        archive = job.plan.files[0]
-        place = await _in_thread(prepare_unpack, job.tree, archive.path)
-        answer = await self.tasks.run(
-            job.id,
-            {
-                "kind": "unpack",
-                "archive": str(place),
-                "tree": str(job.tree),
-                "format": job.plan.unpack,
-                "name": archive.path,
-            },
-            None,
-        )
+        place = await _in_thread(prepare_unpack, job.tree, job.plan.files[0].path)
+        answer = await self.tasks.run(job.id, order_unpack(job, place), None)
         await _in_thread(clear_archive, job.tree)
         return unpacked_files(answer["files"])
 
     # --- work to workers -----------------------------------------------------------------------
 
     def _setup(self) -> Message:
-        settings = self._settings
-        return {
-            "threads": -(-settings.connections // self._pool.size),
-            "connect_timeout": settings.connect_timeout,
-            "stall_window": settings.stall_window,
-            "stall_floor": int(settings.stall_floor),
-            "bandwidth": self._share(),
-            "egress": self._egress.model_dump(mode="json"),
-            "archive": self._archive.model_dump(mode="json"),
-        }
+        threads = -(-self._settings.connections // self._pool.size)
+        more = {"threads": threads, "bandwidth": self._share()}
+        return more | setup_worker(self._settings, self._archive, self._egress)
 
     def _share(self) -> float | None:
         """One worker's part of the bandwidth."""
@@ -356,6 +344,7 @@ class Mover:
     def _judge(self, batch: Batch, error: CachdError | None, received: int = 0) -> None:
         """What an answer says of its origin; one that was tried in vain ends all that wait."""
         if error is None and batch.is_good:
+            self.gates.heard(batch.origin)
             return
         batch.is_good = error is None
         refusal = self.gates.judge(batch.origin, batch.ticket, error, received)

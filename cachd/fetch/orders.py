@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachd.fetch.job import FetchJob
-    from cachd.settings import FetchSettings
+    from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
 CONNECT_LEAST = 1.0
 CONNECT_MOST = 60.0
@@ -74,6 +74,30 @@ def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
         "auth": asdict(Auth()),
         "connect": connect,
         "clock_offset": 0.0,
+    }
+
+
+def setup_worker(
+    settings: FetchSettings, archive: ArchiveSettings, egress: EgressSettings
+) -> dict[str, Any]:
+    """What a worker must know of the settings."""
+    return {
+        "connect_timeout": settings.connect_timeout,
+        "stall_window": settings.stall_window,
+        "stall_floor": int(settings.stall_floor),
+        "egress": egress.model_dump(mode="json"),
+        "archive": archive.model_dump(mode="json"),
+    }
+
+
+def order_unpack(job: FetchJob, place: Path) -> dict[str, Any]:
+    """The task of unpacking the job's archive, which lies at ``place``."""
+    return {
+        "kind": "unpack",
+        "archive": str(place),
+        "tree": str(job.tree),
+        "format": job.plan.unpack,
+        "name": job.plan.files[0].path,
     }
 
 

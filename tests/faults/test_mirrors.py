@@ -126,6 +126,20 @@ def test_what_is_cached_is_stale_rather_than_another_states(
         assert not mirror.requests()
 
 
+def test_a_change_that_the_origin_showed_is_had_from_the_mirror(
+    tmp_path: Path, origin: Bucket, mirror: Bucket
+) -> None:
+    fill(origin, pattern(MIB, 3))
+    fill(mirror)
+    with running(tmp_path, **settings(mirror)) as daemon:
+        check(ask(daemon, origin).json(), pattern(MIB, 3))
+        fill(origin)
+        origin.fault(MAIN, Fault("status", status=500), skip=1)
+        answer = ask(daemon, origin).json()
+        check(answer)
+        assert (answer["result"], answer["mirror"]) == ("miss", mirror.base)
+
+
 @pytest.mark.parametrize("identity", ["anonymous", "daemon", "caller"])
 def test_a_mirror_sees_a_callers_keys_only_where_configuration_says_so(
     tmp_path: Path, origin: Bucket, mirror: Bucket, identity: str

@@ -83,6 +83,20 @@ def test_an_outage_is_answered_stale_and_said(tmp_path: Path, origin: Bucket, fa
         assert daemon.metric("cachd_lookups_total", result="stale") == 1
 
 
+def test_a_new_revision_that_cannot_be_fetched_leaves_the_old_one(
+    tmp_path: Path, origin: Bucket
+) -> None:
+    settings = {"FETCH_ATTEMPTS": "2", "FETCH_BACKOFF_BASE": "0.05"}
+    with running(tmp_path, FRESHNESS_INTERVAL="0", **settings) as daemon:
+        old = ask(daemon, origin)
+        origin.put(CONFIG, b'{"new": 1}')
+        origin.fault(CONFIG, Fault("status", status=500))
+        answer = ask(daemon, origin)
+        assert (answer["result"], answer["revision"]) == ("stale", old["revision"])
+        origin.clear_faults()
+        assert ask(daemon, origin)["result"] == "miss"
+
+
 def test_offline_never_calls_out(tmp_path: Path, origin: Bucket) -> None:
     rules = json.dumps([{"match": "*", "every": "1s"}])
     with running(tmp_path, FRESHNESS_INTERVAL="0") as daemon:
