@@ -219,7 +219,7 @@ class Flight:
                     # Some origins say of what one may not see that it isn't there.
                     refusal = error
                 else:
-                    asyncio.get_running_loop().call_later(30.0, _allow_refresh, participant)
+                    asyncio.get_running_loop().call_later(30.0, participant.allow_refresh)
                     if participant is self._user():
                         return self._use(participant)
                     # It left meanwhile: its pass is no more to be used.
@@ -391,10 +391,6 @@ class Flight:
             raise participant.refusal
         raise_for_waiter(self.done.exception(), self.plan.mirror)
         return self.done.result()
-
-
-def _allow_refresh(participant: Participant) -> None:
-    participant.refreshed = False
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

@@ -49,8 +49,8 @@ class Participant:
 
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
-    else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and its
-    pass are for, "" for the origin: at another they are never used.
+    else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and
+    its pass are for, "" for the origin: at another they are never used.
     """
 
     request: SourceRequest
@@ -66,6 +66,10 @@ class Participant:
     failed: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def allow_refresh(self) -> None:
+        """Its pass may be had anew once more."""
+        self.refreshed = False
 
     def fail(self, error: CachdError) -> None:
         """It can't have the model; the first reason stands."""

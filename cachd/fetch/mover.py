@@ -242,10 +242,8 @@ class Mover:
         if job.progress.state == "queued":
             job.progress.state = "fetching"
         self._introduce(worker, transfer)
-        now = time.monotonic()
-        batch = Batch(
-            next(self._numbers), job_id, job.origin, unit, transfer.recovery.generation, now
-        )
+        number, generation = next(self._numbers), transfer.recovery.generation
+        batch = Batch(number, job_id, job.origin, unit, generation, time.monotonic())
         batch.patience = extra_patience(job, self._settings)
         batch.ticket = self.gates.begin(job.origin)
         worker.batches[batch.number] = batch
