@@ -92,6 +92,18 @@ CATALOGUE: tuple[Metric, ...] = (
         values="the URI scheme: s3, http, https, file, …",
     ),
     Metric(
+        name="cachd_mirror_bytes_total",
+        kind="counter",
+        help="Those of cachd_fetch_bytes_total that came from mirrors.",
+    ),
+    Metric(
+        name="cachd_mirror_uses_total",
+        kind="counter",
+        help="Asks that went on at a mirror because their origin was down.",
+        labels=("result",),
+        values="same (the mirror has the same revision), other (another: planned anew)",
+    ),
+    Metric(
         name="cachd_worker_deaths_total",
         kind="counter",
         help="Worker processes that ended by themselves, or were killed because they hung.",
@@ -110,6 +122,32 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Parts tried again, by cause.",
         labels=("cause",),
         values="the code of the error that caused it, such as origin_busy, origin_stalled",
+    ),
+    Metric(
+        name="cachd_breaker_changes_total",
+        kind="counter",
+        help="Changes of origins' circuit breakers, by the new state.",
+        labels=("state",),
+        values="open (left alone), half_open (probed), closed (called as ever)",
+    ),
+    Metric(
+        name="cachd_origin_held_seconds_total",
+        kind="counter",
+        help="Time that origins were left alone, by cause.",
+        labels=("cause",),
+        values="busy (429, 503), unreachable (failed connections, 5xx)",
+    ),
+    Metric(
+        name="cachd_origins_held",
+        kind="gauge",
+        help="Origins that are left alone now.",
+    ),
+    Metric(
+        name="cachd_refreshes_total",
+        kind="counter",
+        help="Looks at models by schedule (freshness.refresh), by what came of them.",
+        labels=("result",),
+        values="unchanged, changed (the new revision is prefetched), failed, skipped",
     ),
     Metric(
         name="cachd_probes_total",
@@ -358,8 +396,10 @@ class Metrics:
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 
-    def received(self, source: str, count: int) -> None:
-        """``count`` bytes came from an origin of the scheme ``source``."""
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
+        """``count`` bytes came from an origin of the scheme ``source``, or from its mirror."""
+        if is_mirror:
+            self._made["cachd_mirror_bytes_total"].inc(count)
         self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
 
     def phase(self, name: str, seconds: float) -> None:
@@ -368,6 +408,26 @@ class Metrics:
 
     def retried(self, cause: str) -> None:
         self._made["cachd_retries_total"].labels(cause=self._word("cause", cause)).inc()
+
+    def mirror_used(self, result: str) -> None:
+        """An ask went on at a mirror that has the ``same`` revision, or an ``other``."""
+        self._made["cachd_mirror_uses_total"].labels(result=result).inc()
+
+    def breaker(self, state: str) -> None:
+        """An origin's breaker went to ``state``."""
+        self._made["cachd_breaker_changes_total"].labels(state=state).inc()
+
+    def held(self, cause: str, seconds: float) -> None:
+        """An origin was left alone for so long."""
+        self._made["cachd_origin_held_seconds_total"].labels(cause=cause).inc(seconds)
+
+    def origins_held(self, count: int) -> None:
+        """Origins that are left alone now."""
+        self._made["cachd_origins_held"].set(count)
+
+    def refreshed(self, result: str) -> None:
+        """A model was looked at by schedule."""
+        self._made["cachd_refreshes_total"].labels(result=result).inc()
 
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()

@@ -209,7 +209,8 @@ class Plan:
     credentials were used. ``is_immutable``: the ref names this revision for ever (a version id, a
     commit, a digest). ``is_validated`` False: some file has no usable validator.
     ``is_read_proven``: making the plan took reading the very files, not only a listing.
-    ``identity``: whose pass saw it. ``unpack``: the single file is an archive to be unpacked into
+    ``identity``: whose pass saw it. ``mirror``: the endpoint that showed it in its origin's place,
+    "" for the origin. ``unpack``: the single file is an archive to be unpacked into
     the tree.
     """
 
@@ -223,6 +224,7 @@ class Plan:
     is_credentialed: bool = False
     is_read_proven: bool = False
     identity: Identity = "anonymous"
+    mirror: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
 
     @property

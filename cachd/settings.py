@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    WithJsonSchema,
     field_validator,
     model_validator,
 )
@@ -75,6 +76,22 @@ def _parse_share(value: object) -> Share:
     except ValueError:
         raise ValueError("write bytes or a share, such as 200GiB or 80%") from None
 
+
+_UNITS_OF_TIME = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _parse_duration(value: object) -> object:
+    match = re.fullmatch(r"\s*(\d*\.?\d+)\s*([smhd])\s*", str(value))
+    return float(match[1]) * _UNITS_OF_TIME[match[2]] if match else value
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(_parse_duration),
+    Field(gt=0),
+    WithJsonSchema({"type": ["string", "number"], "exclusiveMinimum": 0}),
+]
+"""Seconds, or a number with a unit: 90s, 15m, 6h, 1d."""
 
 ShareOfVolume = Annotated[Share, BeforeValidator(_parse_share)]
 Percent = Annotated[float, Field(gt=0, le=100)]
@@ -249,6 +266,17 @@ class FetchSettings(_Section):
     backoff_max: Annotated[float, Field(gt=0)] = 30.0
     """Longest wait between tries, unless the origin's Retry-After says more."""
 
+    breaker_failures: Annotated[int, Field(ge=0)] = 8
+    """Failed connections and 5xx answers of one origin in a row, over all models, after which it is
+    left alone for a while: from `backoff_base` on, doubled up to `backoff_max`, so that one that
+    comes back is noticed within that. A 429 or 503 does so at once, for as long as it says. Then
+    one call probes it, and the others follow in growing numbers. 0: only 429 and 503 do."""
+
+    origin_patience: Seconds = 10.0
+    """Seconds that a new ask waits for an origin that is left alone; where that is not enough it
+    fails at once with `origin_busy` or `origin_unreachable` and a Retry-After. What can be served
+    stale is, without waiting."""
+
     connect_timeout: Annotated[float, Field(gt=0)] = 10.0
     """Seconds for DNS, connection and TLS handshake."""
 
@@ -352,8 +380,36 @@ class EgressSettings(_Section):
     """Host names, addresses or networks never to be called."""
 
 
+class MirrorRule(_Section):
+    """One entry of `sources.mirrors`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    endpoints: tuple[str, ...] = Field(min_length=1)
+    """Endpoint URLs, tried in this order."""
+
+    identity: Literal["anonymous", "daemon", "caller"] = "anonymous"
+    """Whose pass is shown to the mirrors: nobody's; the daemon's, where it would have been shown to
+    the origin; or whatever would have been shown to the origin, a caller's credentials included."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _endpoints_are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", endpoint):
+                raise ValueError("an endpoint looks like https://mirror.example:9000")
+        return tuple(endpoint.rstrip("/") for endpoint in endpoints)
+
+
 class SourcesSettings(_Section):
     """Where models come from."""
+
+    mirrors: tuple[MirrorRule, ...] = ()
+    """Other endpoints that have the same models: a list of `match`, `endpoints` and `identity`
+    (`anonymous`, the default, `daemon` or `caller`). They are asked when the origin can't be
+    reached, is left alone, or still fails after its retries. You vouch for them: what they show is
+    the model, under the origin's key. In the environment: JSON."""
 
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()
@@ -386,6 +442,16 @@ class AccessSettings(_Section):
     """Seconds that a source's yes to one caller is remembered."""
 
 
+class RefreshRule(_Section):
+    """One entry of `freshness.refresh`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    every: Duration
+    """Seconds between looks, or a number with a unit: 90s, 15m, 6h, 1d."""
+
+
 class FreshnessSettings(_Section):
     """When a moving ref is looked at again."""
 
@@ -394,6 +460,15 @@ class FreshnessSettings(_Section):
 
     serve_stale: bool = True
     """Serve the cached revision, marked stale, while the source can't be reached."""
+
+    refresh: tuple[RefreshRule, ...] = ()
+    """Models that are looked at by schedule, so that a new revision is there before anyone asks: a
+    list of `match` and `every` ("15m", "6h"); the first that matches counts. Only what needs no
+    caller's credentials; with jitter, one at a time, as a prefetch. In the environment: JSON."""
+
+    refresh_unused: Seconds = 7 * 86400.0
+    """Seconds after which a model that nobody asks for is no longer refreshed (counted anew when
+    the daemon starts); 0: always refreshed."""
 
 
 class LeaseSettings(_Section):

@@ -204,6 +204,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "shared_flight": _said(FLAG, "another caller's fetch brought it"),
             "validated": FLAG,
             "fetched_bytes": BYTES,
+            "mirror": _said(
+                _maybe(TEXT), "the endpoint that it was fetched from in its origin's place"
+            ),
             "timings": _said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
@@ -263,6 +266,12 @@ SCHEMAS: Final[dict[str, Schema]] = {
             ),
             "unverified": _said(COUNT, "files of which nobody gave a digest"),
             "model_digest": _said(_maybe(TEXT), "where every file's sha256 is known"),
+            "checked_ago": _said(
+                _maybe(SECONDS), "seconds since its source was last looked at; null: not yet"
+            ),
+            "refresh_in": _said(
+                _maybe(SECONDS), "seconds until it is by schedule; null: only when it is asked for"
+            ),
             "block_size": _said(BYTES, "bytes of each block but a file's last; with blocks=true"),
             "lease_list": _said(_list(ref("Lease")), "for administrators; ids are shortened"),
         },
@@ -273,6 +282,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "verified",
             "unverified",
             "model_digest",
+            "checked_ago",
+            "refresh_in",
         ),
     ),
     "Models": _object({"models": _list(ref("Model")), "store": ref("Usage")}),

@@ -76,6 +76,7 @@ def answer(value: Answer, request_id: str) -> dict[str, Any]:
         "shared_flight": value.is_shared_flight,
         "validated": value.is_validated,
         "fetched_bytes": value.fetched_bytes,
+        "mirror": value.mirror or None,
         "timings": value.timings,
         "lease": lease(value.lease) if value.lease else None,
         "request_id": request_id,
@@ -149,6 +150,8 @@ def model_details(
         "manifest_files": [manifest_file(f, blocks=blocks) for f in files],
         **verified(files),
         "metadata": dict(manifest.metadata) if manifest else {},
+        "checked_ago": value.checked_ago,
+        "refresh_in": value.refresh_in,
         **({"block_size": manifest.block_size} if manifest and blocks else {}),
     }
 

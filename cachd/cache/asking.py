@@ -6,14 +6,25 @@ import asyncio
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.cache import listing
+from cachd.cache import listing, mirrors
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
-from cachd.cache.participant import FlightRefused, Participant
+from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
+from cachd.cache.refreshing import Refresher
 from cachd.cache.types import Answer, Event
-from cachd.errors import DeadlineExceeded, DigestMismatch, Draining, OriginChanged, Overloaded
+from cachd.errors import (
+    CachdError,
+    DeadlineExceeded,
+    DigestMismatch,
+    Draining,
+    OriginChanged,
+    OriginError,
+    Overloaded,
+)
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -41,12 +52,15 @@ class Asking:
         self._lookup = lookup
         self.flights: dict[tuple[Ref, str], Flight] = {}
         self.is_closed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.refresher = Refresher(parts, self.prefetch)
 
     async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
         started = time.monotonic()
-        for attempt in range(_REPLANS + 1):
+        attempt = 0
+        while True:
             try:
                 async with contextlib.aclosing(self._ask_once(asked, started)) as events:
                     async for event in events:
@@ -55,8 +69,23 @@ class Asking:
                 cause = error.error if isinstance(error, FlightRefused) else error
                 if attempt == _REPLANS:
                     raise cause from None
+                attempt += 1
                 log.info("%s: %s; planning again", asked.ref.key, cause.message)
                 yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
+            except EndpointFailed as failed:
+                asked = replace(asked, avoid=asked.avoid | {failed.endpoint})
+                if not mirrors.places(asked, self._parts.settings.sources):
+                    stale = self._lookup.stale(asked)
+                    if stale is None:
+                        raise failed.error from None
+                    await self._check_pins(asked, stale.snapshot, started)
+                    log.warning("%s is served stale: %s", asked.ref.key, failed.error.message)
+                    answer = await self._answer(asked, stale.snapshot, stale.result, started)
+                    yield Event(name="ready", answer=answer)
+                    return
+                log.warning("%s: %s; going on elsewhere", asked.ref.key, failed.error.message)
+                data = {"cause": failed.error.code, "message": failed.error.message}
+                yield Event(name="retry", data=data)
             else:
                 return
 
@@ -67,13 +96,42 @@ class Asking:
         found = await self._find(asked)
         if isinstance(found, Found):
             return await self._answer(asked, found.snapshot, found.result, started)
-        flight, _ = await self.board(found, asked)
+        flight = await self._stay(asked, found)
+        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+
+    async def prefetch(self, asked: Asked, plan: Plan) -> None:
+        """Have ``plan`` fetched, to its end, with nobody waiting."""
+        await self._stay(asked, plan)
+
+    async def _stay(self, asked: Asked, plan: Plan) -> Flight:
+        place = self.at(asked, plan)
+        flight, _ = await self.board(plan, place)
         if not any(
-            p.stays and p.fingerprint == asked.principal.fingerprint and p.pins == asked.ask.pins
+            p.stays and p.fingerprint == place.principal.fingerprint and p.pins == asked.ask.pins
             for p in flight.participants
         ):
-            flight.join(_participant(asked, found, stays=True))
-        return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
+            flight.join(_participant(place, plan, stays=True))
+            if len(mirrors.places(asked, self._parts.settings.sources)) > 1:
+                task = asyncio.create_task(self._see_through(asked, flight), name="see-through")
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+        return flight
+
+    async def _see_through(self, asked: Asked, flight: Flight) -> None:
+        """What nobody waits for goes on at a mirror, too; its flight's end ends this."""
+        await asyncio.wait({flight.done})
+        error = None if flight.done.cancelled() else flight.done.exception()
+        if not isinstance(error, OriginError) or verdict_of(error) not in ("busy", "bad"):
+            return
+        asked = replace(asked, avoid=asked.avoid | {flight.plan.mirror})
+        if not mirrors.places(asked, self._parts.settings.sources):
+            return
+        try:
+            found = await self._lookup.find(asked)
+            if not isinstance(found, Found):
+                await self._stay(asked, found)
+        except CachdError as problem:
+            log.warning("%s can't go on elsewhere: %s", asked.ref.key, problem.message)
 
     async def _ask_once(self, asked: Asked, started: float) -> AsyncGenerator[Event, None]:
         yield Event(name="resolving", data={"key": asked.ref.key, "origin": asked.ref.origin})
@@ -88,6 +146,7 @@ class Asking:
             return
         resolve_seconds = time.monotonic() - started
         plan = found
+        asked = self.at(asked, plan)
         flight, is_shared = await self.board(plan, asked)
         participant = _participant(asked, plan)
         flight.join(participant)
@@ -124,6 +183,7 @@ class Asking:
                 timings=timings,
                 fetched_bytes=flight.fetched_bytes,
                 is_shared=is_shared,
+                mirror=flight.plan.mirror,
             )
         finally:
             flight.leave(participant)
@@ -153,6 +213,14 @@ class Asking:
                 await self._parts.pinning.check(asked.ask.pins, snapshot)
         except TimeoutError:
             raise _too_late(asked) from None
+
+    def at(self, asked: Asked, plan: Plan) -> Asked:
+        """The ask at the endpoint that showed the plan."""
+        if plan.mirror:
+            same = any(place == (asked.ref, plan.revision) for place in self.flights)
+            same = same or self._parts.store.has_ingest(asked.ref, plan.revision)
+            self._parts.metrics.mirror_used("same" if same else "other")
+        return mirrors.place(asked, plan.mirror, self._parts.settings.sources)
 
     async def board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
         """The flight for this revision, and whether it was under way already."""
@@ -202,9 +270,11 @@ class Asking:
         timings: dict[str, float] | None = None,
         fetched_bytes: int = 0,
         is_shared: bool = False,
+        mirror: str = "",
     ) -> Answer:
         store = self._parts.store
         store.touch(snapshot.key, snapshot.revision)
+        self.refresher.note_use(asked.ref)
         lease = None
         if asked.ask.lease is not None:
             lease = await self.lease(snapshot.key, snapshot.revision, asked.ask.lease)
@@ -225,6 +295,7 @@ class Asking:
             is_shared_flight=is_shared,
             is_validated=snapshot.info.is_validated,
             fetched_bytes=fetched_bytes,
+            mirror=mirror,
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
         )
@@ -244,6 +315,7 @@ def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participan
         priority="prefetch" if stays else asked.ask.priority,
         stays=stays,
         pins=asked.ask.pins,
+        mirror=plan.mirror,
     )
 
 

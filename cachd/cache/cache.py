@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, importing, listing
@@ -38,10 +39,12 @@ class Cache:
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self._scrub.start()
+        self._asking.refresher.start()
 
     async def close(self) -> None:
         """A second call does nothing."""
         await self._scrub.stop()
+        await self._asking.refresher.stop()
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -153,7 +156,11 @@ class Cache:
             None,
         )
         if shown is not None:
-            info = listing.ready_row(self.parts.store, shown, seen, flight)
+            info = replace(
+                listing.ready_row(self.parts.store, shown, seen, flight),
+                checked_ago=self.parts.freshness.age(shown.ref),
+                refresh_in=self._asking.refresher.next_in(shown),
+            )
             return info, await self._to_snapshot(shown)
         if flight is not None and revision is None:
             return listing.fetching_row(flight), None

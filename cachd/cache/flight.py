@@ -15,7 +15,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from cachd.cache.participant import FlightRefused, Participant
+from cachd.cache.mirrors import server_of
+from cachd.cache.participant import Participant, raise_for_waiter
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
 from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
@@ -117,10 +118,12 @@ class Flight:
     # --- who takes part ---------------------------------------------------------------------
 
     def join(self, participant: Participant) -> None:
+        has_pass = bool(self._with_pass())
         self.participants.append(participant)
-        self._last = None
-        if len(self.participants) == 1:
-            self._use(participant)
+        if participant.mirror == self.plan.mirror:
+            self._last = None
+            if not has_pass:
+                self._use(participant)
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
@@ -130,18 +133,20 @@ class Flight:
         """The participant goes away; with the last one the flight begins to linger."""
         if participant not in self.participants:
             return
-        was_used = self.participants[0] is participant
+        was_used = self._user() is participant
         self.participants.remove(participant)
         if self.done.done():
             return
         if self.participants:
             if was_used and self._is_bound:
                 self.cancel(AccessError("the caller whose signed URL was used has gone"))
+            elif was_used and (others := self._with_pass()):
+                self._use(others[0])
             elif was_used:
-                self._use(self.participants[0])
+                self._last = participant
             self._adjust_priority()
             return
-        self._last = participant
+        self._last = participant if was_used else self._last
         self._adjust_priority()
         self._linger = asyncio.get_running_loop().call_later(
             self._parts.settings.fetch.linger, self._stop_lingering
@@ -150,7 +155,12 @@ class Flight:
 
     def _user(self) -> Participant | None:
         """Whose pass is in use: the first participant's; while it lingers, the last one's."""
-        return self.participants[0] if self.participants else self._last
+        others = self._with_pass()
+        return others[0] if others else self._last
+
+    def _with_pass(self) -> list[Participant]:
+        """Those whose pass is for the endpoint that is used."""
+        return [p for p in self.participants if p.mirror == self.plan.mirror]
 
     def _use(self, participant: Participant) -> Auth:
         """The pass in use from now on. What is published remembers that one was needed."""
@@ -211,14 +221,14 @@ class Flight:
                     # Some origins say of what one may not see that it isn't there.
                     refusal = error
                 else:
-                    asyncio.get_running_loop().call_later(30.0, _allow_refresh, participant)
+                    asyncio.get_running_loop().call_later(30.0, participant.allow_refresh)
                     if participant is self._user():
                         return self._use(participant)
                     # It left meanwhile: its pass is no more to be used.
                     continue
             self._drop(participant, refusal)
-            if self.participants and not self._is_bound:
-                return self._use(self.participants[0])
+            if (others := self._with_pass()) and not self._is_bound:
+                return self._use(others[0])
             raise refusal
 
     def _drop(self, participant: Participant, error: CachdError) -> None:
@@ -283,7 +293,8 @@ class Flight:
         async with parts.slots.taken(self._priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
-            ingest = await parts.store.begin(self.ref, self.plan, source=_scheme(self.ref.uri))
+            scheme = self.ref.uri.partition("://")[0]
+            ingest = await parts.store.begin(self.ref, self.plan, source=scheme)
             try:
                 snapshot = await self._fetch_into(ingest)
             except OriginChanged:
@@ -312,8 +323,8 @@ class Flight:
 
         job = FetchJob(
             id=f"{self.ref.key}-{self.revision}",
-            # Connections are limited by server; what is trusted there makes no other server of it.
-            origin=self.ref.origin.partition("#")[0],
+            origin=server_of(self.ref, self.plan.mirror),
+            is_mirror=bool(self.plan.mirror),
             plan=self.plan,
             tree=ingest.tree,
             done=ingest.done,
@@ -371,7 +382,8 @@ class Flight:
 
     async def wait(self, participant: Participant, timeout: float) -> StoredSnapshot | None:
         """The snapshot; None if it isn't there after ``timeout`` seconds. Raises what ended the
-        flight, or what ended it for this participant alone; FlightRefused if no pass was left."""
+        flight, or what ended it for this participant alone; FlightRefused if no pass was left;
+        EndpointFailed if the endpoint is down."""
         ends: set[asyncio.Future[Any]] = {self.done, participant.failed}
         await asyncio.wait(ends, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if participant.failed.done():
@@ -380,18 +392,8 @@ class Flight:
             return None
         if participant.refusal is not None:
             raise participant.refusal
-        error = self.done.exception()
-        if isinstance(error, AccessError):
-            raise FlightRefused(error)
+        raise_for_waiter(self.done.exception(), self.plan.mirror)
         return self.done.result()
-
-
-def _scheme(uri: str) -> str:
-    return uri.partition("://")[0]
-
-
-def _allow_refresh(participant: Participant) -> None:
-    participant.refreshed = False
 
 
 def _consume(future: asyncio.Future[Any]) -> None:

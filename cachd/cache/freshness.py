@@ -29,6 +29,16 @@ class Freshness:
         while len(self._checked) > self._limit:
             del self._checked[next(iter(self._checked))]
 
+    def checked_at(self, ref: Ref) -> float | None:
+        """When the source was last heard of the ref (monotonic); None: not since the start."""
+        checked = self._checked.get(ref)
+        return None if checked is None else checked[1]
+
+    def age(self, ref: Ref) -> float | None:
+        """Seconds since then."""
+        checked = self.checked_at(ref)
+        return None if checked is None else self._clock() - checked
+
     def is_fresh(self, ref: Ref, info: SnapshotInfo, revision: str) -> bool:
         """Whether the snapshot may be given without asking the source if it moved."""
         if info.is_immutable:

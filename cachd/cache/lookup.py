@@ -9,14 +9,8 @@ from typing import TYPE_CHECKING
 from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
 from cachd.cache.resolve import Asked, locate, resolve
 from cachd.cache.singleflight import SingleFlight
-from cachd.errors import (
-    Forbidden,
-    ModelCorrupt,
-    Offline,
-    OriginBusy,
-    OriginStalled,
-    OriginUnreachable,
-)
+from cachd.errors import Forbidden, ModelCorrupt, Offline, OriginError
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -25,8 +19,6 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
-
-_UNREACHABLE = (OriginUnreachable, OriginBusy, OriginStalled)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +82,15 @@ class Lookup:
             )
         ):
             return Found(snapshot=snapshot, result="hit")
+        has_stale = snapshot is not None and self._may_have_stale(asked, snapshot)
+        patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
             plan = await self._resolving.run(
-                (ref, principal.fingerprint), lambda: resolve(asked, parts)
+                (ref, principal.fingerprint, asked.avoid),
+                lambda: resolve(asked, parts, patience),
             )
-        except _UNREACHABLE as error:
-            if snapshot is None or not self._may_have_stale(asked, snapshot):
+        except OriginError as error:
+            if snapshot is None or not has_stale or verdict_of(error) not in ("busy", "bad"):
                 self._say_if_corrupt(asked, error.message)
                 raise
             log.warning("%s is served stale: %s", ref.key, error.message)
@@ -103,7 +98,18 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
             return Found(snapshot=snapshot, result="hit", was_asked=True)
+        if plan.mirror and not parts.store.has_ingest(ref, plan.revision):
+            # Other validators at a mirror are no sign of a change at the origin; what was begun
+            # there the origin had shown itself.
+            return self.stale(asked) or plan
         return plan
+
+    def stale(self, asked: Asked) -> Found | None:
+        """What is cached, if it may be given while the source can't be had."""
+        snapshot = self._parts.store.current(asked.ref)
+        if snapshot is None or not self._may_have_stale(asked, snapshot):
+            return None
+        return Found(snapshot=snapshot, result="stale")
 
     def _find_offline(self, asked: Asked, snapshot: StoredSnapshot | None) -> Found:
         if snapshot is None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.pins import Pins
+from cachd.errors import AccessError, OriginError
+from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.types import Priority
-    from cachd.errors import AccessError, CachdError
+    from cachd.errors import CachdError
     from cachd.model import Auth
     from cachd.sources.base import SourceRequest
 
@@ -24,13 +26,31 @@ class FlightRefused(Exception):
         self.error = error
 
 
+class EndpointFailed(Exception):
+    """The endpoint that a flight used is down; another may have the same."""
+
+    def __init__(self, error: OriginError, endpoint: str) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.endpoint = endpoint
+
+
+def raise_for_waiter(error: BaseException | None, endpoint: str) -> None:
+    """Raises FlightRefused or EndpointFailed where a waiter may go on after its flight's end."""
+    if isinstance(error, AccessError):
+        raise FlightRefused(error)
+    if isinstance(error, OriginError) and verdict_of(error) in ("busy", "bad"):
+        raise EndpointFailed(error, endpoint)
+
+
 @dataclass(eq=False, kw_only=True)
 class Participant:
     """Somebody who wants the model.
 
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
-    else; ``refusal`` says why the bytes are not that.
+    else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and
+    its pass are for, "" for the origin: at another they are never used.
     """
 
     request: SourceRequest
@@ -40,11 +60,16 @@ class Participant:
     priority: Priority
     stays: bool = False
     pins: Pins = Pins()
+    mirror: str = ""
     refreshed: bool = False
     refusal: CachdError | None = None
     failed: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def allow_refresh(self) -> None:
+        """Its pass may be had anew once more."""
+        self.refreshed = False
 
     def fail(self, error: CachdError) -> None:
         """It can't have the model; the first reason stands."""

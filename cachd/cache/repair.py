@@ -59,9 +59,10 @@ async def _try(parts: Parts, asking: Asking, snapshot: StoredSnapshot) -> str:
     if asked is None:
         return "it was fetched with options of a caller: it is repaired when one asks again"
     try:
-        plan = await resolve(asked, parts)
+        plan = await resolve(asked, parts, parts.settings.fetch.origin_patience)
         if plan.revision != snapshot.revision:
             return "its source has another revision by now"
+        asked = asking.at(asked, plan)
         flight, _ = await asking.board(plan, asked)
         participant = Participant(
             request=asked.request,

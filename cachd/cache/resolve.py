@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import random
 import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import AccessError
+from cachd.cache.mirrors import places, server_of
+from cachd.errors import AccessError, OriginError
+from cachd.fetch.breaker import verdict_of
 from cachd.model import make_ref
 from cachd.sources.base import SourceRequest
 
@@ -23,18 +26,26 @@ if TYPE_CHECKING:
     from cachd.sources.base import Location
     from cachd.sources.resolver import Resolver
 
+log = logging.getLogger("cachd.cache")
+
 _PROBES = 8
 _random = random.SystemRandom()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """An ask that was understood: its ref, where it leads, and whose pass it uses."""
+    """An ask that was understood: its ref, where it leads, and whose pass it uses. ``avoid``: the
+    endpoints that failed it already, "" for the origin's own."""
 
     ask: Ask
     ref: Ref
     location: Location
     principal: Principal
+    avoid: frozenset[str] = frozenset()
+
+    @property
+    def server(self) -> str:
+        return server_of(self.ref, self.location.mirror)
 
     @property
     def request(self) -> SourceRequest:
@@ -76,20 +87,43 @@ def _trust_suffix(origin: str, options: SourceOptions) -> str:
     return ""
 
 
-async def resolve(asked: Asked, parts: Parts) -> Plan:
+async def resolve(asked: Asked, parts: Parts, patience: float) -> Plan:
+    """What the ref means now: as its origin says, or the first of its mirrors if that is down.
+
+    Raises what the origin said, if none of them can tell; see ``resolve_at``.
+    """
+    everywhere = places(asked, parts.settings.sources)
+    first: OriginError | None = None
+    for place in everywhere:
+        try:
+            return await resolve_at(place, parts, 0.0 if place is not everywhere[-1] else patience)
+        except OriginError as error:
+            if verdict_of(error) not in ("busy", "bad"):
+                raise
+            first = first or error
+            if len(everywhere) > 1:
+                log.warning("%s: %s: %s", asked.ref.key, place.server, error.message)
+    assert first is not None
+    raise first
+
+
+async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     """What the ref means now, seen with the principal's pass; proves that it may *read* it.
 
-    Listing is not reading, so that some files are probed as well, whoever asks.
-    Raises AccessError, NotFound, OriginError.
+    Listing is not reading, so that some files are probed as well, whoever asks. An origin that is
+    left alone is waited for, ``patience`` seconds at most. Raises AccessError, NotFound,
+    OriginError.
     """
     started = time.monotonic()
+    call = parts.mover.gates.call
     try:
-        plan = _of_principal(await parts.resolver.resolve(asked.request), asked.principal)
+        seen = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+        plan = replace(_of_principal(seen, asked.principal), mirror=asked.location.mirror)
         parts.metrics.phase("resolve", time.monotonic() - started)
         if not plan.is_read_proven and not parts.proofs.holds(
             asked.principal, asked.ref, plan.revision
         ):
-            await _probe(asked, plan, parts)
+            await call(asked.server, patience, lambda: _probe(asked, plan, parts))
     except AccessError:
         parts.metrics.probe("denied")
         parts.proofs.revoke_fingerprint(asked.principal.fingerprint, asked.ref)

@@ -68,7 +68,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A model that is there. Sizes in bytes, timings in seconds by phase."""
+    """A model that is there. Sizes in bytes, timings in seconds by phase. ``mirror``: the endpoint
+    that it was fetched from now in its origin's place, "" for none."""
 
     key: str
     revision: str
@@ -83,6 +84,7 @@ class Answer:
     fetched_bytes: int
     timings: dict[str, float]
     lease: Lease | None = None
+    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """One key, for lists. ``last_used`` in seconds since the epoch."""
+    """One key, for lists. ``last_used`` in seconds since the epoch. ``checked_ago`` and
+    ``refresh_in``: seconds since its source was last looked at, and until it is by schedule; told
+    of one model alone.
+    """
 
     key: str
     ref: Ref
@@ -118,6 +123,8 @@ class ModelInfo:
     revisions: tuple[str, ...] = ()
     is_corrupt: bool = False
     progress: dict[str, Any] | None = None
+    checked_ago: float | None = None
+    refresh_in: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -169,6 +169,8 @@ def model_facts(model: dict[str, Any]) -> str:
             ("verified", verified_line(model)),
             ("model digest", model.get("model_digest")),
             ("last used", render.ago(model.get("last_used"))),
+            ("checked", _seconds(model.get("checked_ago"), "{} ago")),
+            ("refreshed", _seconds(model.get("refresh_in"), "in {}")),
             ("leases", model.get("leases")),
             ("marks", marks(model)),
             *((f"metadata.{name}", value) for name, value in metadata.items()),
@@ -188,6 +190,10 @@ def verified_line(model: dict[str, Any]) -> str:
 def terminal_width() -> int | None:
     """Columns of the terminal that stdout is; None for a pipe, whose reader wants whole values."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _seconds(value: float | None, words: str) -> str:
+    return "" if value is None else words.format(render.duration(value))
 
 
 def _state(model: dict[str, Any]) -> str:

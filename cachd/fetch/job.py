@@ -31,6 +31,7 @@ class FetchJob:
     ``grow`` reserves that many more bytes (sizes that aren't known, archives), or raises NoSpace.
     ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
     called once for all parts at a time. ``on_retry`` hears of each retry: the error's code, and it.
+    ``is_mirror``: another endpoint is called in the origin's place.
     """
 
     id: str
@@ -46,6 +47,7 @@ class FetchJob:
     also: Callable[[str], Collection[str]] = lambda path: ()
     etags: bool = True
     priority: Priority = "interactive"
+    is_mirror: bool = False
     progress: Progress = field(default_factory=Progress)
     _auth: Auth | None = field(default=None, repr=False)
     _listener: Callable[[Auth], None] | None = field(default=None, repr=False)

@@ -10,10 +10,17 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachd.errors import CachdError, Cancelled, DeadlineExceeded, InternalError
+from cachd.fetch.gates import Gates
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
-from cachd.fetch.orders import extra_patience, introduction
+from cachd.fetch.orders import (
+    extra_patience,
+    introduction,
+    order_unpack,
+    setup_worker,
+    unpacked_files,
+)
 from cachd.fetch.pool import Batch, WorkerHandle, WorkerPool
 from cachd.fetch.preempt import Preemption
 from cachd.fetch.readings import Readings
@@ -22,7 +29,6 @@ from cachd.fetch.retry import RetryPolicy
 from cachd.fetch.schedule import Priority, Scheduler, Unit
 from cachd.fetch.transfer import Transfer, start_files
 from cachd.fetch.tree import clear_archive, prepare_tree, prepare_unpack
-from cachd.model import Digest, ManifestFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,7 +36,7 @@ if TYPE_CHECKING:
 
     from cachd.channel import Message
     from cachd.fetch.readings import Reading
-    from cachd.model import Auth
+    from cachd.model import Auth, ManifestFile
     from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
 T = TypeVar("T")
@@ -56,7 +62,11 @@ class Mover:
         self._metrics = metrics or NoMetrics()
         count = settings.workers or max(2, (os.cpu_count() or 2) // 2)
         count = min(count, settings.connections)
-        self._scheduler = Scheduler(settings.connections, settings.connections_per_origin)
+        self.gates = Gates(settings, self._metrics)
+        self.gates.listen(self._dispatch)
+        self._scheduler = Scheduler(
+            settings.connections, settings.connections_per_origin, self.gates.has_room
+        )
         self._policy = RetryPolicy(
             attempts=settings.attempts,
             backoff_base=settings.backoff_base,
@@ -97,6 +107,7 @@ class Mover:
         self._is_stopping = True
         self._preemption.close()
         self._readings.close()
+        self.gates.close()
         for transfer in list(self._transfers.values()):
             transfer.fail(Cancelled("cachd stops; what is in place is kept"))
         for task in list(self._grows):
@@ -175,6 +186,7 @@ class Mover:
             "connections": self._scheduler.running,
             "waiting": self._scheduler.waiting,
             "workers": self._pool.describe(),
+            "origins": self.gates.describe(),
         }
 
     async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
@@ -183,44 +195,17 @@ class Mover:
                 lambda: tuple(file.to_manifest() for file in transfer.files)
             )
         job.progress.state = "unpacking"
-        archive = job.plan.files[0]
-        place = await _in_thread(prepare_unpack, job.tree, archive.path)
-        answer = await self.tasks.run(
-            job.id,
-            {
-                "kind": "unpack",
-                "archive": str(place),
-                "tree": str(job.tree),
-                "format": job.plan.unpack,
-                "name": archive.path,
-            },
-            None,
-        )
+        place = await _in_thread(prepare_unpack, job.tree, job.plan.files[0].path)
+        answer = await self.tasks.run(job.id, order_unpack(job, place), None)
         await _in_thread(clear_archive, job.tree)
-        return tuple(
-            ManifestFile(
-                path=data["path"],
-                size=data["size"],
-                blocks=tuple(data["blocks"]),
-                etag=data["etag"],
-                digests=tuple(Digest(**d) for d in data["digests"]),
-            )
-            for data in answer["files"]
-        )
+        return unpacked_files(answer["files"])
 
     # --- work to workers -----------------------------------------------------------------------
 
     def _setup(self) -> Message:
-        settings = self._settings
-        return {
-            "threads": -(-settings.connections // self._pool.size),
-            "connect_timeout": settings.connect_timeout,
-            "stall_window": settings.stall_window,
-            "stall_floor": int(settings.stall_floor),
-            "bandwidth": self._share(),
-            "egress": self._egress.model_dump(mode="json"),
-            "archive": self._archive.model_dump(mode="json"),
-        }
+        threads = -(-self._settings.connections // self._pool.size)
+        more = {"threads": threads, "bandwidth": self._share()}
+        return more | setup_worker(self._settings, self._archive, self._egress)
 
     def _share(self) -> float | None:
         """One worker's part of the bandwidth."""
@@ -257,11 +242,10 @@ class Mover:
         if job.progress.state == "queued":
             job.progress.state = "fetching"
         self._introduce(worker, transfer)
-        now = time.monotonic()
-        batch = Batch(
-            next(self._numbers), job_id, job.origin, unit, transfer.recovery.generation, now
-        )
+        number, generation = next(self._numbers), transfer.recovery.generation
+        batch = Batch(number, job_id, job.origin, unit, generation, time.monotonic())
         batch.patience = extra_patience(job, self._settings)
+        batch.ticket = self.gates.begin(job.origin)
         worker.batches[batch.number] = batch
         parts = [transfer.describe(part) for part in unit.parts]
         worker.send({"do": "batch", "job": job_id, "batch": batch.number, "parts": parts})
@@ -307,7 +291,7 @@ class Mover:
 
     def received(self, job: FetchJob, count: int) -> None:
         if count > 0:
-            self._metrics.received(job.source, count)
+            self._metrics.received(job.source, count, job.is_mirror)
 
     # --- what workers say ----------------------------------------------------------------------
 
@@ -322,9 +306,15 @@ class Mover:
                         batch.moved = now
                     if batch is not None and transfer is not None:
                         transfer.on_progress(batch, index, received)
+                        if received:
+                            self._judge(batch, None)
             case "ended":
                 batch = worker.batches.pop(message["batch"])
                 self._scheduler.finish(batch.job, batch.origin, batch.unit)
+                for result in message["results"]:
+                    error = CachdError.from_wire(result[6]) if result[6] else None
+                    self._judge(batch, error, result[3])
+                self.gates.end(batch.origin, batch.ticket)
                 transfer = self._transfers.get(batch.job)
                 if transfer is not None and not transfer.is_over:
                     transfer.on_ended(batch, message["results"])
@@ -348,6 +338,18 @@ class Mover:
                 self._metrics.workers(len(self._pool.workers))
                 worker.send({"do": "bandwidth", "rate": self._share()})
                 self._dispatch()
+
+    def _judge(self, batch: Batch, error: CachdError | None, received: int = 0) -> None:
+        """What an answer says of its origin; one that was tried in vain ends all that wait."""
+        if error is None and batch.is_good:
+            self.gates.heard(batch.origin)
+            return
+        batch.is_good = error is None
+        refusal = self.gates.judge(batch.origin, batch.ticket, error, received)
+        if refusal is not None:
+            for transfer in self._transfers.values():
+                if transfer.job.origin == batch.origin:
+                    transfer.fail(refusal)
 
     async def _grow(self, worker: WorkerHandle, message: Message) -> None:
         transfer = self._transfers.get(message["job"])
@@ -384,6 +386,7 @@ class Mover:
         batches, worker.batches = list(worker.batches.values()), {}
         for batch in batches:
             self._scheduler.finish(batch.job, batch.origin, batch.unit)
+            self.gates.end(batch.origin, batch.ticket)
         self.tasks.note_gone(worker)
         for batch in batches:
             transfer = self._transfers.get(batch.job)

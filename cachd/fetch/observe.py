@@ -8,8 +8,8 @@ from typing import Protocol
 class FetchMetrics(Protocol):
     """``source`` is a scheme (s3, http, https), ``cause`` the code of an error: bounded labels."""
 
-    def received(self, source: str, count: int) -> None:
-        """``count`` more body bytes came from an origin, wasted ones included."""
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
+        """``count`` more body bytes came from an origin or a mirror, wasted ones included."""
 
     def retried(self, cause: str) -> None:
         """A part is tried again."""
@@ -26,11 +26,20 @@ class FetchMetrics(Protocol):
     def worker_died(self) -> None:
         """A worker process ended by itself, or was killed because it hung."""
 
+    def breaker(self, state: str) -> None:
+        """An origin's breaker went to ``state``: open, half_open, closed."""
+
+    def held(self, cause: str, seconds: float) -> None:
+        """An origin was left alone for so long, because it was ``busy`` or ``unreachable``."""
+
+    def origins_held(self, count: int) -> None:
+        """Origins that are left alone now."""
+
 
 class NoMetrics:
     """Tells nobody."""
 
-    def received(self, source: str, count: int) -> None: ...
+    def received(self, source: str, count: int, is_mirror: bool = False) -> None: ...
 
     def retried(self, cause: str) -> None: ...
 
@@ -41,3 +50,9 @@ class NoMetrics:
     def workers(self, count: int) -> None: ...
 
     def worker_died(self) -> None: ...
+
+    def breaker(self, state: str) -> None: ...
+
+    def held(self, cause: str, seconds: float) -> None: ...
+
+    def origins_held(self, count: int) -> None: ...

@@ -1,17 +1,18 @@
-"""What a worker is told of a job. Pure."""
+"""What a worker is told of a job, and what it tells of an archive's members. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.model import Auth
+from cachd.model import Auth, Digest, ManifestFile
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from cachd.fetch.job import FetchJob
-    from cachd.settings import FetchSettings
+    from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
 CONNECT_LEAST = 1.0
 CONNECT_MOST = 60.0
@@ -76,6 +77,44 @@ def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
         "connect": connect,
         "clock_offset": 0.0,
     }
+
+
+def setup_worker(
+    settings: FetchSettings, archive: ArchiveSettings, egress: EgressSettings
+) -> dict[str, Any]:
+    """What a worker must know of the settings."""
+    return {
+        "connect_timeout": settings.connect_timeout,
+        "stall_window": settings.stall_window,
+        "stall_floor": int(settings.stall_floor),
+        "egress": egress.model_dump(mode="json"),
+        "archive": archive.model_dump(mode="json"),
+    }
+
+
+def order_unpack(job: FetchJob, place: Path) -> dict[str, Any]:
+    """The task of unpacking the job's archive, which lies at ``place``."""
+    return {
+        "kind": "unpack",
+        "archive": str(place),
+        "tree": str(job.tree),
+        "format": job.plan.unpack,
+        "name": job.plan.files[0].path,
+    }
+
+
+def unpacked_files(rows: Iterable[dict[str, Any]]) -> tuple[ManifestFile, ...]:
+    """The members of an archive that was unpacked."""
+    return tuple(
+        ManifestFile(
+            path=row["path"],
+            size=row["size"],
+            blocks=tuple(row["blocks"]),
+            etag=row["etag"],
+            digests=tuple(Digest(**digest) for digest in row["digests"]),
+        )
+        for row in rows
+    )
 
 
 def _within(value: float, least: float, most: float) -> float:

@@ -34,7 +34,8 @@ class Batch:
     """A unit that a worker has. ``moved`` is when it last received a byte (monotonic).
 
     ``patience``: seconds that it may be silent beyond what the settings allow. ``is_given_up``: the
-    worker was told to end it for another model.
+    worker was told to end it for another model. ``ticket`` is its leave to call the origin;
+    ``is_good``: the origin was last heard to be well by it.
     """
 
     number: int
@@ -47,6 +48,8 @@ class Batch:
     is_growing: bool = False
     patience: float = 0.0
     is_given_up: bool = False
+    ticket: int = 0
+    is_good: bool = False
 
 
 class WorkerHandle:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cachd.fetch.plan import Part
 
@@ -98,13 +98,20 @@ def reserve_of(limit: int) -> int:
 class Scheduler:
     """Waiting units of all models, handed out one at a time.
 
-    ``limit`` and ``limit_per_origin`` are running units, which is connections in use.
+    ``limit`` and ``limit_per_origin`` are running units, which is connections in use. ``has_room``
+    says whether an origin may be called at all just now.
     """
 
-    def __init__(self, limit: int, limit_per_origin: int) -> None:
+    def __init__(
+        self,
+        limit: int,
+        limit_per_origin: int,
+        has_room: Callable[[str], bool] = lambda origin: True,
+    ) -> None:
         self._limit = limit
         self._share = limit - reserve_of(limit)
         self._limit_per_origin = limit_per_origin
+        self._has_room = has_room
         self._lanes: dict[str, _Lane] = {}
         self._running = 0
         self._by_origin: dict[str, int] = {}
@@ -149,6 +156,8 @@ class Scheduler:
         for job, lane in self._lanes.items():
             if not lane.is_waiting or self._is_full(lane.origin):
                 continue
+            if not self._has_room(lane.origin):
+                continue
             if lane.running and self._held_by(lane.priority) >= self._share:
                 continue
             rank = (_RANK[lane.priority], lane.running, lane.served)
@@ -180,6 +189,8 @@ class Scheduler:
         found = []
         for lane in self._lanes.values():
             if lane.priority != "interactive" or lane.running or not lane.is_waiting:
+                continue
+            if not self._has_room(lane.origin):
                 continue
             is_full = self._is_full(lane.origin)
             if not is_full and self._running < self._limit:

@@ -28,7 +28,8 @@ class Location:
     scheme and effective endpoint, such as ``s3+https://minio.example:9000`` or ``https://host``.
     ``is_default_origin``: what the daemon would use if the caller said nothing.
     ``options`` are the caller's with what the URI's query said merged in. ``secret_query`` is what
-    the URI's query held of credentials, and ``uri`` doesn't.
+    the URI's query held of credentials, and ``uri`` doesn't. ``mirror``: the endpoint to call in
+    the origin's place; what is named, and its revision, stay the same.
     """
 
     scheme: str
@@ -37,6 +38,7 @@ class Location:
     is_default_origin: bool
     options: SourceOptions
     secret_query: str = field(default="", repr=False)
+    mirror: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

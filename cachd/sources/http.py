@@ -102,7 +102,8 @@ class HttpSource:
             unpack=kind,
             is_validated=validator.is_usable,
             is_read_proven=True,
-            is_credentialed=answer.was_credentialed or bool(request.credentials.query),
+            is_credentialed=answer.was_credentialed
+            or (request.identity == "caller" and bool(request.credentials.query)),
         )
 
     async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
@@ -120,9 +121,12 @@ class HttpSource:
 
 
 def _url(request: SourceRequest) -> str:
-    """The URL to call: with the caller's signature, where it sent one."""
+    """The URL to call: at the mirror, with the caller's signature, where there is one."""
     secret = request.credentials.query if request.identity == "caller" else ""
-    return join_secret(request.location.uri, secret)
+    uri = request.location.uri
+    if request.location.mirror:
+        uri = request.location.mirror + uri.removeprefix(origin_of(uri))
+    return join_secret(uri, secret)
 
 
 async def _connect(request: SourceRequest, context: SourceContext) -> Connect:

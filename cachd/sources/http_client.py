@@ -28,7 +28,14 @@ from cachd.errors import (
     OriginUnreachable,
 )
 from cachd.sources.egress import guarded_resolver
-from cachd.sources.http_rules import authority, canonical_url, origin_of, shown, split_url
+from cachd.sources.http_rules import (
+    authority,
+    canonical_url,
+    origin_of,
+    parse_retry_after,
+    shown,
+    split_url,
+)
 from cachd.sources.trust import CONNECT_TIMEOUT, READ_TIMEOUT, tls_context
 
 if TYPE_CHECKING:
@@ -128,7 +135,8 @@ class HttpClient:
     async def head(self, method: str, url: str, **headers: str) -> HttpAnswer:
         """The head of the answer after redirects; a body is not read. Any status but a redirect.
 
-        5xx and failed connections are tried again. Raises EgressForbidden, OriginError.
+        5xx and failed connections are tried again; one that is busy (503) is not, for the daemon
+        knows when others may call it too. Raises EgressForbidden, OriginError.
         """
         attempt = 0
         while True:
@@ -139,7 +147,7 @@ class HttpClient:
                 if not error.retryable or attempt >= self._attempts:
                     raise
             else:
-                if answer.status < 500 or attempt >= self._attempts:
+                if answer.status < 500 or answer.status == 503 or attempt >= self._attempts:
                     return answer
             await asyncio.sleep(random.uniform(0.1, 0.2 * 2**attempt))
 
@@ -264,8 +272,8 @@ def check_status(answer: HttpAnswer) -> None:
     if status in {404, 410}:
         raise NotFound(f"{where} was not found ({status})", hint="check the URL")
     if status in {429, 503}:
-        after = answer.headers.get("Retry-After", "")
         raise OriginBusy(
-            f"{where} is busy ({status})", retry_after=float(after) if after.isdigit() else None
+            f"{where} is busy ({status})",
+            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
         )
-    raise OriginError(f"{where} answered {status}")
+    raise OriginError(f"{where} answered {status}", status=status)

@@ -184,3 +184,9 @@ def check_content_type(url: str, kind: ArchiveKind, content_type: str, *, strict
 
 def _clip(text: str) -> str:
     return repr(text[:80]) if text else ""
+
+
+def parse_retry_after(text: str | None) -> float | None:
+    """Seconds, where the header is a number; a date would need a clock that is right."""
+    text = (text or "").strip()
+    return float(text) if text.isascii() and text.isdigit() else None

@@ -66,7 +66,7 @@ class S3Client:
 
 
 def endpoint_of(request: SourceRequest) -> str:
-    return endpoint_of_origin(request.location.origin)
+    return request.location.mirror or endpoint_of_origin(request.location.origin)
 
 
 def failed(error: BaseException, request: SourceRequest) -> Exception:

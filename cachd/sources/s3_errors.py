@@ -128,6 +128,7 @@ def _from_answer(
     return OriginError(
         f"{endpoint} answered {status or 'with an error'}" + (f" ({code})" if code else ""),
         hint="look at the object store's own log",
+        status=status,
     )
 
 

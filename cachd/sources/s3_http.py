@@ -23,8 +23,9 @@ from botocore.exceptions import (
 from botocore.httpsession import ProxyConfiguration
 from yarl import URL
 
-from cachd.errors import OriginError
+from cachd.errors import OriginBusy, OriginError
 from cachd.sources.egress import guarded_resolver
+from cachd.sources.http_rules import parse_retry_after
 from cachd.sources.s3_errors import tls_failed
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cachd.sources.egress import EgressGuard
 
 MAX_BODY = 64 * 1024 * 1024
+_BUSY = {429, 503}
 
 
 def session_class(guard: EgressGuard, context: ssl.SSLContext) -> type[AIOHTTPSession]:
@@ -117,6 +119,13 @@ def session_class(guard: EgressGuard, context: ssl.SSLContext) -> type[AIOHTTPSe
                 response,
             )
             answer._content = await _read(response)
+            if response.status in _BUSY and "continuation-token=" not in request.url:
+                # botocore would ask again and again; the daemon knows when others may call too.
+                # Within a long listing it may: to begin that again would cost more.
+                raise OriginBusy(
+                    f"{_origin_of(request.url)} is busy ({response.status})",
+                    retry_after=parse_retry_after(response.headers.get("Retry-After")),
+                )
             return answer
 
     return GuardedSession

@@ -234,6 +234,11 @@ class Store:
         opened.ingests.add(ingest)
         return ingest
 
+    def has_ingest(self, ref: Ref, revision: str) -> bool:
+        """Whether something of this revision is on its way, or was left to be resumed."""
+        row = self._index.ingests.get((ref.key, revision))
+        return row is not None and row.info.ref == ref
+
     # --- space --------------------------------------------------------------------------------
 
     def plan_space(self, needed: int, inodes: int = 0) -> SpacePlan:

@@ -38,6 +38,7 @@ async def test_a_hit_is_answered_with_everything_the_contract_names(rig: Rig) ->
         "shared_flight": False,
         "validated": True,
         "fetched_bytes": 0,
+        "mirror": None,
         "timings": {"resolve": 0.001, "fetch": 0.002},
         "lease": {
             "key": key,

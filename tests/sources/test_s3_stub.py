@@ -234,7 +234,8 @@ async def test_time_limits_and_attempts() -> None:
         enough.set()
 
 
-async def test_busy_at_first() -> None:
+async def test_busy_is_said_at_once() -> None:
+    """The daemon's breaker holds everybody off; botocore's own tries would go around it."""
     tries = 0
 
     async def respond(request: web.BaseRequest) -> web.Response:
@@ -245,6 +246,9 @@ async def test_busy_at_first() -> None:
         return refusal(503, "SlowDown") if tries == 1 else listing({"m/x": 1})
 
     async with serve(respond) as origin:
+        with pytest.raises(OriginBusy):
+            await resolve("s3://bucket/m", endpoint=origin.url)
+        assert tries == 1
         assert paths(await resolve("s3://bucket/m", endpoint=origin.url)) == {"x": 1}
 
 

@@ -1,0 +1,67 @@
+"""Other endpoints that have an origin's models, by configuration. Pure.
+
+The administrator vouches for a mirror: what it shows is the model, under the origin's key. Nobody's
+pass goes there unless its rule says so, and no caller's idea of whom to trust.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
+
+from cachd.cache.access import ANONYMOUS, DAEMON
+
+if TYPE_CHECKING:
+    from cachd.cache.access import Principal
+    from cachd.cache.resolve import Asked
+    from cachd.model import Ref
+    from cachd.settings import MirrorRule, SourcesSettings
+
+_WITH_MIRRORS = ("s3", "http", "https")
+
+
+def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
+    """The ask at its origin, and then at each mirror, in order; without those to be avoided."""
+    found = {"": asked}
+    if asked.location.scheme in _WITH_MIRRORS:
+        for rule in settings.mirrors:
+            if matches(rule.match, asked.ref):
+                for endpoint in rule.endpoints:
+                    found.setdefault(endpoint, _at(asked, endpoint, rule))
+    return [place for endpoint, place in found.items() if endpoint not in asked.avoid]
+
+
+def place(asked: Asked, endpoint: str, settings: SourcesSettings) -> Asked:
+    """The ask at one of its places, "" for the origin; ``asked`` if it has no such mirror."""
+    everywhere = places(replace(asked, avoid=frozenset()), settings)
+    return next((one for one in everywhere if one.location.mirror == endpoint), asked)
+
+
+def matches(pattern: str, ref: Ref) -> bool:
+    """Whether ``pattern`` means the ref: by its URI, or by its origin's endpoint."""
+    endpoint = ref.origin.partition("#")[0].removeprefix("s3+").removeprefix("virtual+")
+    return fnmatchcase(ref.uri, pattern) or fnmatchcase(endpoint, pattern)
+
+
+def server_of(ref: Ref, mirror: str) -> str:
+    """The server that is called, as connections and breakers know it: what is trusted there makes
+    no other server of it."""
+    if mirror:
+        return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
+    return ref.origin.partition("#")[0]
+
+
+def _at(asked: Asked, endpoint: str, rule: MirrorRule) -> Asked:
+    options = replace(asked.location.options, verify=None, ca_pem=None, accelerate=None)
+    return replace(
+        asked,
+        location=replace(asked.location, mirror=endpoint, options=options),
+        principal=_principal(asked.principal, rule),
+    )
+
+
+def _principal(own: Principal, rule: MirrorRule) -> Principal:
+    if rule.identity == "caller" or (rule.identity == "daemon" and own is DAEMON):
+        return own
+    return ANONYMOUS
