@@ -255,6 +255,21 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Space of what is being unlinked.",
         gauge="trash",
     ),
+    Metric(
+        name="cachd_disk_errors_total",
+        kind="counter",
+        help="Calls that failed on the cache's volume.",
+        labels=("errno",),
+        values="enospc, edquot, eio, erofs, other",
+    ),
+    Metric(
+        name="cachd_store_degraded",
+        kind="gauge",
+        help="1 while something is wrong with the store or its volume.",
+        labels=("reason",),
+        values="read_only, io_error (nothing can be fetched); disk_full, below_floor, "
+        "eviction_paused (what was evicted is still held open), trash_stuck",
+    ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
     Metric(
@@ -367,6 +382,13 @@ class Metrics:
         word = self._word("reason", reason)
         self._made["cachd_evictions_total"].labels(reason=word).inc()
         self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
+
+    def disk_failed(self, kind: str) -> None:
+        """A call failed on the volume, with an errno of the class ``kind``."""
+        self._made["cachd_disk_errors_total"].labels(errno=kind).inc()
+
+    def degraded(self, reason: str, is_so: bool) -> None:
+        self._made["cachd_store_degraded"].labels(reason=reason).set(int(is_so))
 
     def workers(self, count: int) -> None:
         self._made["cachd_workers"].set(count)

@@ -9,7 +9,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cachd.errors import CachdError, Cancelled, DeadlineExceeded, InternalError
+from cachd.errors import CachdError, Cancelled, DeadlineExceeded, DiskFull, InternalError
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
@@ -179,23 +179,12 @@ class Mover:
 
     async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
         if not job.plan.unpack:
-            return await asyncio.to_thread(
-                lambda: tuple(file.to_manifest() for file in transfer.files)
-            )
+            files = transfer.files
+            return await asyncio.to_thread(lambda: tuple(file.to_manifest() for file in files))
         job.progress.state = "unpacking"
-        archive = job.plan.files[0]
-        place = await _in_thread(prepare_unpack, job.tree, archive.path)
-        answer = await self.tasks.run(
-            job.id,
-            {
-                "kind": "unpack",
-                "archive": str(place),
-                "tree": str(job.tree),
-                "format": job.plan.unpack,
-                "name": archive.path,
-            },
-            None,
-        )
+        while isinstance(answer := await self._unpack(job), DiskFull):
+            # The archive is in place: only the unpacking is done again.
+            await job.make_room(answer)
         await _in_thread(clear_archive, job.tree)
         return tuple(
             ManifestFile(
@@ -207,6 +196,20 @@ class Mover:
             )
             for data in answer["files"]
         )
+
+    async def _unpack(self, job: FetchJob) -> Message | DiskFull:
+        archive = job.plan.files[0]
+        order = {
+            "kind": "unpack",
+            "archive": str(await _in_thread(prepare_unpack, job.tree, archive.path)),
+            "tree": str(job.tree),
+            "format": job.plan.unpack,
+            "name": archive.path,
+        }
+        try:
+            return await self.tasks.run(job.id, order, None)
+        except DiskFull as error:
+            return error
 
     # --- work to workers -----------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cachd.store.index import Tally
+from cachd.store.tally import Tally
 from cachd.store.types import Holder, SpacePlan, Victim
 
 if TYPE_CHECKING:
@@ -150,6 +150,13 @@ def down_to(index: Index, target: int, without: Sequence[Row] = ()) -> Decision:
         return Decision(True, (), short, 0, False)
     rows = [row for row in _candidates(index) if row not in without]
     return _choose(index, rows, short, "requested")
+
+
+def by_force(index: Index, target: int, without: Row | None) -> tuple[tuple[Row, str, int], ...]:
+    """Victims for about ``target`` bytes, for a volume that refuses bytes whatever it says that it
+    has; fewer if there are no more."""
+    rows = [row for row in _candidates(index) if row is not without]
+    return _choose(index, rows, Shortage(quota=0, volume=target, inodes=0), "volume").rows
 
 
 def superseded(index: Index, idle_since: float) -> list[Row]:

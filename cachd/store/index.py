@@ -13,6 +13,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from cachd.store.tally import Tally
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
@@ -29,7 +31,7 @@ class Row:
     ``planned_inodes`` are what an ingest was promised in all. ``last_used`` orders rows (ns of the
     hybrid clock), ``used_at`` measures idleness (monotonic seconds). ``holds`` counts leases and
     readers. ``is_active``: the ingest has a writer. ``is_stuck``: unlinking failed, so its bytes
-    aren't about to become free.
+    aren't about to become free. ``is_doubtful``: a sync failed, so its journal isn't trusted.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Row:
     is_current: bool = False
     is_active: bool = False
     is_stuck: bool = False
+    is_doubtful: bool = False
     place: str = ""
     shared: set[int] = field(default_factory=set)
     shared_bytes: int = 0
@@ -368,34 +371,3 @@ class Index:
         if row.is_current and row.key in self.pins:
             return "pin"
         return ""
-
-
-class Tally:
-    """Bytes and inodes that become free if a growing and shrinking set of rows goes."""
-
-    def __init__(self, index: Index) -> None:
-        self._table = index.table
-        self._counts: dict[int, int] = {}
-        self.bytes = 0
-        self.inodes = 0
-
-    def add(self, row: Row) -> None:
-        self.bytes += row.allocated - row.shared_bytes
-        self.inodes += row.inodes - len(row.shared)
-        for inode in row.shared:
-            entry = self._table[inode]
-            count = self._counts.get(inode, 0) + 1
-            self._counts[inode] = count
-            if count == len(entry.rows):
-                self.bytes += entry.bytes
-                self.inodes += 1
-
-    def remove(self, row: Row) -> None:
-        self.bytes -= row.allocated - row.shared_bytes
-        self.inodes -= row.inodes - len(row.shared)
-        for inode in row.shared:
-            entry = self._table[inode]
-            if self._counts[inode] == len(entry.rows):
-                self.bytes -= entry.bytes
-                self.inodes -= 1
-            self._counts[inode] -= 1

@@ -12,8 +12,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import InternalError
-from cachd.store.fsio import disk_errors, measure
+from cachd.errors import DiskError, InternalError, StoreError
+from cachd.store.fsio import measure
 from cachd.store.publish import Publication, publish
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ class Ingest:
         self._appending = asyncio.Lock()
         self._ending = asyncio.Lock()
         self._is_over = False
+        self._is_in_doubt = False
         self.path: Path = context.layout.ingest(ref.key, plan.revision)
         self.tree: Path = self.path / "tree"
         self.done: Mapping[str, list[PartDone]] = done
@@ -163,6 +164,10 @@ class Ingest:
             )
             try:
                 row = await publish(self._context, self._trash, self._row, publication)
+            except (DiskError, StoreError):
+                # Whatever the errno: what a sync couldn't write, the kernel may have dropped.
+                self._is_in_doubt = self._is_in_doubt or publication.is_syncing
+                raise
             finally:
                 # Once renamed it is no ingest any more, whether or not the rest went well.
                 if self._row.state != "ingest":
@@ -178,8 +183,15 @@ class Ingest:
             )
             return snapshot
 
-    async def suspend(self) -> None:
-        """Let go, but keep what is here for a resume: the reservation beyond it is given back."""
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a sync failed: what is journalled is compared with the disk before it counts."""
+        return self._is_in_doubt
+
+    async def suspend(self, *, in_doubt: bool = False) -> None:
+        """Let go, but keep what is here for a resume: the reservation beyond it is given back.
+        ``in_doubt``: a write failed, and with it perhaps earlier ones that nobody was told of."""
+        self._is_in_doubt = self._is_in_doubt or in_doubt
         await asyncio.shield(self._context.background.own(self._suspend(), "suspend"))
 
     async def _suspend(self) -> None:
@@ -187,6 +199,12 @@ class Ingest:
             if self._is_over:
                 return
             context, row = self._context, self._row
+            if self._is_in_doubt:
+                row.is_doubtful = True
+                try:
+                    await context.threads.run(self._journal.doubt)
+                except OSError as error:
+                    log.warning("%s is in doubt, and only memory knows: %s", self.path, error)
             try:
                 found = await context.threads.run(measure, self.path)
                 context.index.measured(row, found.allocated, found.inodes)
@@ -206,8 +224,12 @@ class Ingest:
         async with self._ending:
             if self._is_over:
                 return
-            await self._trash.discard([self._row])
-            await self._close()
+            try:
+                await self._trash.discard([self._row])
+            except (DiskError, StoreError) as error:
+                log.error("%s can't be removed: %s", self.path, error)
+            finally:
+                await self._close()
 
     async def _close(self) -> None:
         self._is_over = True
@@ -221,7 +243,7 @@ class Ingest:
             raise InternalError(f"{self!r} has ended already")
 
     def _disk_errors(self, doing: str) -> AbstractContextManager[None]:
-        return disk_errors(f"{doing} of {self._ref.key}", self._context.capabilities.mount_point)
+        return self._context.disk_errors(f"{doing} of {self._ref.key}")
 
 
 def _close_files(journal: Journal, directory_fd: int) -> None:

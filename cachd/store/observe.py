@@ -12,11 +12,23 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
+    def disk_failed(self, kind: str) -> None:
+        """A call failed on the disk: enospc, edquot, eio, erofs, other."""
+
+    def degraded(self, reason: str, is_so: bool) -> None:
+        """Whether the store lacks something, for each of ``health.REASONS``."""
+
 
 class NoMetrics:
     """Counts nothing."""
 
     def evicted(self, reason: str, count: int) -> None:
+        return
+
+    def disk_failed(self, kind: str) -> None:
+        return
+
+    def degraded(self, reason: str, is_so: bool) -> None:
         return
 
 
