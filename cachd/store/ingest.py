@@ -12,7 +12,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import DiskError, InternalError, StoreError
+from cachd.errors import DiskError, InternalError, NoSpace, StoreError
 from cachd.store.fsio import measure
 from cachd.store.publish import Publication, publish
 
@@ -90,6 +90,9 @@ class Ingest:
         """Whether the tree is what an archive held."""
         return bool(self._plan.unpack)
 
+    def is_of(self, row: Row | None) -> bool:
+        return self._row is row
+
     async def record(self, parts: Sequence[PartDone]) -> None:
         """Append finished parts to the journal. Raises DiskFull, DiskError."""
         self._check_open()
@@ -119,7 +122,12 @@ class Ingest:
     async def grow(self, more: int) -> None:
         """Reserve ``more`` bytes, evicting if need be. Raises NoSpace, TooLarge."""
         self._check_open()
-        await self._room.reserve(self._row, more, 0)
+        try:
+            await self._room.reserve(self._row, more, 0)
+        except NoSpace:
+            # What was written since the last look counts as promised still, and as taken too.
+            await self.measure()
+            await self._room.reserve(self._row, more, 0)
 
     def _marked_plan(self) -> Plan:
         """The plan as the bytes were really had."""

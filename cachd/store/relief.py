@@ -50,6 +50,10 @@ class Relief:
             raise room.describe(error)
         async with self._lock:
             row = context.index.ingests.get(self._identity)
+            for ingest in list(self._opened.ingests):
+                if ingest.is_of(row):
+                    with context.disk_errors("measuring an ingest"):
+                        await ingest.measure()
             is_begun = row is not None and row.is_active
             needed = row.reserved if row is not None and is_begun else self._size
             await room.look()
