@@ -1,9 +1,9 @@
 """Making room: reservations, eviction rounds, and the check that an eviction really frees.
 
 Unlinking frees nothing while somebody holds the file open or has another link to it. So a round for
-the volume's sake lets go of one model at a time and compares what should have become free with what
-has; where the two part, the round ends and none follows for a while. Rounds for the quota's sake
-count what our own accounting says.
+the volume's sake lets go of one model at a time; unless it is sure that nobody holds its files,
+what should have become free is compared with what has, and where the two part the round ends and
+none follows for a while. Rounds for the quota's sake count what our own accounting says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.errors import DiskError, DiskFull, NoSpace, TooLarge
 from cachd.store import eviction
 from cachd.store.eviction import Decision, Limits
+from cachd.store.holding import is_nobodys
 from cachd.store.linux import syncfs
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Room:
         self._context = context
         self._trash = trash
         self._paused_until = float("-inf")
+        self._one_by_one = asyncio.Lock()
 
     # --- pure answers -------------------------------------------------------------------------
 
@@ -251,7 +253,18 @@ class Room:
         """One step of a round; whether the round may go on."""
         if not decision.shortage.is_volume_short:
             return await self.evict(decision.rows), True
-        row, reason, size = decision.rows[0]
+        async with self._one_by_one:
+            return await self._evict_and_look(*decision.rows[0])
+
+    async def _evict_and_look(self, row: Row, reason: str, size: int) -> tuple[list[Victim], bool]:
+        if self.is_paused or row.state == "trash" or self._context.index.is_protected(row):
+            # Another round was quicker; the next step decides by what is so now.
+            return [], not self.is_paused
+        if row.state == "snapshot":
+            path = self._context.layout.snapshot(row.key, row.revision)
+            if await self._context.threads.run(is_nobodys, path / "tree"):
+                # What becomes free may be another's at once: looking at the volume proves nothing.
+                return await self.evict(((row, reason, size),)), True
         before = (await self._context.refresh_volume()).free
         written = self._context.index.written
         victims = await self.evict(((row, reason, size),))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
     """A daemon whose root is on a volume; ended before the volume goes."""
     made: list[Daemon] = []
 
-    def start(where: Volume | Path, **settings: str) -> Daemon:
+    def start(
+        where: Volume | Path,
+        *,
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+        **settings: str,
+    ) -> Daemon:
         root = where.root if isinstance(where, Volume) else where
         chosen = {
             "STORE_QUOTA": "100%",
@@ -55,7 +61,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Daemon]]:
             "STORE_ROOT": str(root),
             **settings,
         }
-        daemon = Daemon(tmp_path / f"daemon-{len(made)}", settings=chosen)
+        daemon = Daemon(
+            tmp_path / f"daemon-{len(made)}",
+            settings=chosen,
+            environ=dict(environ or {}),
+            prefix=list(prefix),
+        )
         daemon.root = root
         made.append(daemon)
         return daemon.start()

@@ -53,13 +53,13 @@ class Volume:
         return f"{os.major(number)}:{os.minor(number)}"
 
     def fill(self, leave: int = 0, name: str = "neighbour") -> Path:
-        """Another writer takes all but ``leave`` bytes."""
+        """Another writer takes all but ``leave`` bytes of what is free now."""
         path = self.path / name
         chunk = b"n" * 65536
-        with path.open("ab") as file, contextlib.suppress(OSError):
-            while self.free > leave:
-                file.write(chunk[: max(1, min(len(chunk), self.free - leave))])
-                file.flush()
+        left = self.free - leave if leave else 1 << 60
+        with path.open("ab", buffering=0) as file, contextlib.suppress(OSError):
+            while left > 0:
+                left -= file.write(chunk[: min(len(chunk), left)])
         return path
 
     def remount(self, options: str) -> None:
