@@ -132,20 +132,10 @@ CATALOGUE: tuple[Metric, ...] = (
         labels=("reason",),
         values="as cachd_evictions_total",
     ),
+    Metric(name="cachd_workers", kind="gauge", help="Worker processes that are running."),
+    Metric(name="cachd_connections", kind="gauge", help="Connections to origins that are in use."),
     Metric(
-        name="cachd_workers",
-        kind="gauge",
-        help="Worker processes that are running.",
-    ),
-    Metric(
-        name="cachd_connections",
-        kind="gauge",
-        help="Connections to origins that are in use.",
-    ),
-    Metric(
-        name="cachd_parts_waiting",
-        kind="gauge",
-        help="Ranges that no connection has taken yet.",
+        name="cachd_parts_waiting", kind="gauge", help="Ranges that no connection has taken yet."
     ),
     Metric(
         name="cachd_flights_in_flight",
