@@ -173,20 +173,10 @@ CATALOGUE: tuple[Metric, ...] = (
     Metric(name="cachd_scrub_bytes_total", kind="counter", help="Bytes read against checksums."),
     Metric(name="cachd_bad_blocks_total", kind="counter", help="Blocks found bad on disk."),
     Metric(name="cachd_repaired_blocks_total", kind="counter", help="Bad blocks made good."),
+    Metric(name="cachd_workers", kind="gauge", help="Worker processes that are running."),
+    Metric(name="cachd_connections", kind="gauge", help="Connections to origins that are in use."),
     Metric(
-        name="cachd_workers",
-        kind="gauge",
-        help="Worker processes that are running.",
-    ),
-    Metric(
-        name="cachd_connections",
-        kind="gauge",
-        help="Connections to origins that are in use.",
-    ),
-    Metric(
-        name="cachd_parts_waiting",
-        kind="gauge",
-        help="Ranges that no connection has taken yet.",
+        name="cachd_parts_waiting", kind="gauge", help="Ranges that no connection has taken yet."
     ),
     Metric(
         name="cachd_flights_in_flight",
@@ -302,6 +292,21 @@ CATALOGUE: tuple[Metric, ...] = (
         kind="gauge",
         help="When the last pass of the scrub over everything ended; 0: none yet.",
         gauge="scrub_pass",
+    ),
+    Metric(
+        name="cachd_disk_errors_total",
+        kind="counter",
+        help="Calls that failed on the cache's volume.",
+        labels=("errno",),
+        values="enospc, edquot, eio, erofs, other",
+    ),
+    Metric(
+        name="cachd_store_degraded",
+        kind="gauge",
+        help="1 while something is wrong with the store or its volume.",
+        labels=("reason",),
+        values="read_only, io_error (nothing can be fetched); disk_full, below_floor, "
+        "eviction_paused (what was evicted is still held open), trash_stuck",
     ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
@@ -441,6 +446,13 @@ class Metrics:
     def scrub(self, what: str, count: int) -> None:
         """``what``: scrub_bytes, bad_blocks or repaired_blocks."""
         self._made[f"cachd_{what}_total"].inc(count)
+
+    def disk_failed(self, kind: str) -> None:
+        """A call failed on the volume, with an errno of the class ``kind``."""
+        self._made["cachd_disk_errors_total"].labels(errno=kind).inc()
+
+    def degraded(self, reason: str, is_so: bool) -> None:
+        self._made["cachd_store_degraded"].labels(reason=reason).set(int(is_so))
 
     def workers(self, count: int) -> None:
         self._made["cachd_workers"].set(count)

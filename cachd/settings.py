@@ -94,6 +94,7 @@ Duration = Annotated[
 """Seconds, or a number with a unit: 90s, 15m, 6h, 1d."""
 
 ShareOfVolume = Annotated[Share, BeforeValidator(_parse_share)]
+ShareOfInodes = Annotated[Share, BeforeValidator(_parse_share)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -102,6 +103,44 @@ class _Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True
     )
+
+
+class KubeletSettings(_Section):
+    """kubelet's own eviction thresholds, so that cachd lets idle models go before kubelet evicts
+    pods, whoever fills the volume. What must stay free is the largest of these with the margin, and
+    of `store.free_floor` and `store.inode_floor`. None: not watched; the chart sets kubelet's
+    defaults. Give what `evictionHard` of your nodes says."""
+
+    nodefs_available: ShareOfVolume | None = None
+    """kubelet's `nodefs.available` (its default: 10%): bytes or a share. None: no threshold."""
+
+    imagefs_available: ShareOfVolume | None = None
+    """kubelet's `imagefs.available` (its default: 15%). Which of the two holds for the cache's
+    volume isn't known, so the larger one counts. None: no threshold."""
+
+    nodefs_inodes_free: ShareOfInodes | None = None
+    """kubelet's `nodefs.inodesFree` (its default: 5%): a number or a share. None: no threshold."""
+
+    margin: ShareOfVolume = Share("3%")
+    """What stays free above kubelet's threshold: it looks every 10 s, and evicting takes time."""
+
+    inodes_margin: ShareOfInodes = Share("1%")
+    """The same for inodes."""
+
+    def floor(self, volume_bytes: int) -> int:
+        """Bytes that must stay free; 0: no threshold."""
+        thresholds = [
+            share.resolve(volume_bytes)
+            for share in (self.nodefs_available, self.imagefs_available)
+            if share is not None
+        ]
+        return max(thresholds) + self.margin.resolve(volume_bytes) if thresholds else 0
+
+    def inode_floor(self, inodes: int) -> int:
+        """Inodes that must stay free; 0: no threshold."""
+        if self.nodefs_inodes_free is None:
+            return 0
+        return self.nodefs_inodes_free.resolve(inodes) + self.inodes_margin.resolve(inodes)
 
 
 class StoreSettings(_Section):
@@ -131,7 +170,10 @@ class StoreSettings(_Section):
     room may evict an idle model at once."""
 
     watch_interval: Annotated[float, Field(gt=0)] = 10.0
-    """Seconds between looks at the volume, which others write to as well."""
+    """Seconds between looks at the volume, which others write to as well. The nearer its free space
+    is to the floor the sooner comes the next look, so that a quick writer is noticed."""
+
+    kubelet_eviction: KubeletSettings = KubeletSettings()
 
     partial_ttl: Seconds = 86400.0
     """Seconds that an unfinished ingest is kept for resuming."""

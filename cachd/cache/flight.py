@@ -17,19 +17,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.cache.mirrors import server_of
 from cachd.cache.participant import Participant, raise_for_waiter
+from cachd.cache.patience import in_ingest, with_relief
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
 from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
     AccessError,
     CachdError,
     Cancelled,
-    ContentError,
     DeadlineExceeded,
     InternalError,
     NotFound,
-    OriginChanged,
     OriginError,
-    StoreError,
 )
 from cachd.fetch.job import FetchJob
 
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from cachd.cache.types import Priority
     from cachd.model import Auth, Identity, PartDone, Plan, Ref
     from cachd.store.ingest import Ingest
+    from cachd.store.relief import Relief
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.flight")
@@ -293,27 +292,17 @@ class Flight:
         async with parts.slots.taken(self._priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
-            scheme = self.ref.uri.partition("://")[0]
-            ingest = await parts.store.begin(self.ref, self.plan, source=scheme)
-            try:
-                snapshot = await self._fetch_into(ingest)
-            except OriginChanged:
-                # The old state can't be completed any more: the source has moved on.
-                await asyncio.shield(ingest.abort())
-                raise
-            except BaseException as error:
-                # Bytes that are wrong would be resumed from for ever.
-                is_spoilt = isinstance(error, (ContentError, StoreError))
-                await asyncio.shield(ingest.abort() if is_spoilt else ingest.suspend())
-                raise
-            return snapshot
+            return await in_ingest(parts.store, self.ref, self.plan, self._fetch_into)
 
-    async def _fetch_into(self, ingest: Ingest) -> StoredSnapshot:
+    async def _fetch_into(self, ingest: Ingest, relief: Relief) -> StoredSnapshot:
         parts = self._parts
 
-        async def journal(done: Sequence[PartDone]) -> None:
+        async def write_down(done: Sequence[PartDone]) -> None:
             await self._mark(ingest)
             await ingest.record(done)
+
+        async def journal(done: Sequence[PartDone]) -> None:
+            await with_relief(relief, lambda: write_down(done))
 
         # Called from a worker's reader, which has another request's id in its context.
         context = contextvars.copy_context()
@@ -334,6 +323,7 @@ class Flight:
             priority=self._priority(),
             on_parts=journal,
             grow=grow,
+            make_room=relief,
             refresh_auth=self._refresh_auth,
             on_retry=self._note_retry,
         )
@@ -364,9 +354,13 @@ class Flight:
         )
         await self._mark(ingest)
         published = time.monotonic()
-        snapshot = await uninterrupted(
-            ingest.commit(files, metadata=archive_notes(self.plan, result)),
-            f"commit {self.ref.key}",
+        snapshot = await with_relief(
+            relief,
+            lambda: uninterrupted(
+                ingest.commit(files, metadata=archive_notes(self.plan, result)),
+                f"commit {self.ref.key}",
+            ),
+            unless=lambda: ingest.is_in_doubt,
         )
         self.timings["publish"] = time.monotonic() - published
         return snapshot

@@ -11,13 +11,18 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from cachd.errors import CachdError
+    from cachd.errors import CachdError, DiskFull
     from cachd.fetch.schedule import Priority
     from cachd.model import Auth, ManifestFile, PartDone, Plan
 
 
 async def _grow_nothing(count: int) -> None:
     """Where every size is known, nobody asks."""
+
+
+async def _give_up(error: DiskFull) -> None:
+    """Where nothing can be let go."""
+    raise error
 
 
 @dataclass(eq=False, kw_only=True)
@@ -30,8 +35,9 @@ class FetchJob:
     ``on_parts`` journals parts that are in place; awaited in batches, one at a time.
     ``grow`` reserves that many more bytes (sizes that aren't known, archives), or raises NoSpace.
     ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
-    called once for all parts at a time. ``on_retry`` hears of each retry: the error's code, and it.
-    ``is_mirror``: another endpoint is called in the origin's place.
+    called once for all parts at a time. ``make_room`` lets go of something so that what the disk
+    had no room for can be tried again, or raises. ``on_retry`` hears of each retry: the error's
+    code, and it. ``is_mirror``: another endpoint is called in the origin's place.
     """
 
     id: str
@@ -41,6 +47,7 @@ class FetchJob:
     on_parts: Callable[[Sequence[PartDone]], Awaitable[None]]
     refresh_auth: Callable[[], Awaitable[Auth]]
     grow: Callable[[int], Awaitable[None]] = _grow_nothing
+    make_room: Callable[[DiskFull], Awaitable[None]] = _give_up
     on_retry: Callable[[str, CachdError], None] = lambda cause, error: None
     done: Mapping[str, Sequence[PartDone]] = field(default_factory=dict)
     linked: Collection[str] = ()

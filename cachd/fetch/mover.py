@@ -9,13 +9,14 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cachd.errors import CachdError, Cancelled, DeadlineExceeded, InternalError
+from cachd.errors import CachdError, Cancelled, DeadlineExceeded, DiskFull, InternalError
 from cachd.fetch.gates import Gates
 from cachd.fetch.job import FetchJob, FetchResult
 from cachd.fetch.localtasks import LocalTasks
 from cachd.fetch.observe import FetchMetrics, NoMetrics
 from cachd.fetch.orders import (
     extra_patience,
+    grant,
     introduction,
     order_unpack,
     setup_worker,
@@ -67,11 +68,7 @@ class Mover:
         self._scheduler = Scheduler(
             settings.connections, settings.connections_per_origin, self.gates.has_room
         )
-        self._policy = RetryPolicy(
-            attempts=settings.attempts,
-            backoff_base=settings.backoff_base,
-            backoff_max=settings.backoff_max,
-        )
+        self._policy = RetryPolicy.of(settings)
         self._pool = WorkerPool(
             size=count,
             capacity=-(-settings.connections // count),
@@ -191,14 +188,21 @@ class Mover:
 
     async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
         if not job.plan.unpack:
-            return await asyncio.to_thread(
-                lambda: tuple(file.to_manifest() for file in transfer.files)
-            )
+            files = transfer.files
+            return await asyncio.to_thread(lambda: tuple(file.to_manifest() for file in files))
         job.progress.state = "unpacking"
-        place = await _in_thread(prepare_unpack, job.tree, job.plan.files[0].path)
-        answer = await self.tasks.run(job.id, order_unpack(job, place), None)
+        while isinstance(answer := await self._unpack(job), DiskFull):
+            # The archive is in place: only the unpacking is done again.
+            await job.make_room(answer)
         await _in_thread(clear_archive, job.tree)
         return unpacked_files(answer["files"])
+
+    async def _unpack(self, job: FetchJob) -> Message | DiskFull:
+        place = await _in_thread(prepare_unpack, job.tree, job.plan.files[0].path)
+        try:
+            return await self.tasks.run(job.id, order_unpack(job, place), None)
+        except DiskFull as error:
+            return error
 
     # --- work to workers -----------------------------------------------------------------------
 
@@ -369,14 +373,7 @@ class Mover:
             for batch in mine:
                 batch.is_growing = False
                 batch.moved = time.monotonic()
-        worker.send(
-            {
-                "do": "grant",
-                "job": message["job"],
-                "number": message["number"],
-                "error": error.to_wire() if error else None,
-            }
-        )
+        worker.send(grant(message, error))
 
     def _on_gone(self, worker: WorkerHandle) -> None:
         """A worker ended, by itself or at our word: its work is done again elsewhere."""

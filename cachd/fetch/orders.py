@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from cachd.errors import CachdError
     from cachd.fetch.job import FetchJob
     from cachd.settings import ArchiveSettings, EgressSettings, FetchSettings
 
@@ -90,6 +91,12 @@ def setup_worker(
         "egress": egress.model_dump(mode="json"),
         "archive": archive.model_dump(mode="json"),
     }
+
+
+def grant(asked: dict[str, Any], error: CachdError | None) -> dict[str, Any]:
+    """The answer to a worker that asked for more bytes."""
+    wire = error.to_wire() if error else None
+    return {"do": "grant", "job": asked["job"], "number": asked["number"], "error": wire}
 
 
 def order_unpack(job: FetchJob, place: Path) -> dict[str, Any]:

@@ -32,12 +32,14 @@ _sync_file_range = _load_sync_file_range()
 
 def disk_error(error: OSError, path: str) -> CachdError:
     """The error for a failed write or open of ``path``."""
+    name = errno.errorcode.get(error.errno or 0, "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return DiskFull(
             f"the disk is full while {path} is written ({error.strerror})",
             hint="free space on the volume, or lower store.quota",
+            errno=name,
         )
-    return DiskError(f"{path} can't be written: {error.strerror}", errno=error.errno)
+    return DiskError(f"{path} can't be written: {error.strerror}", errno=name)
 
 
 @contextlib.contextmanager

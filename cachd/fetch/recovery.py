@@ -6,7 +6,7 @@ import asyncio
 import random
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import Cancelled
+from cachd.errors import Cancelled, DiskFull
 from cachd.fetch.plan import Part
 from cachd.fetch.retry import RetryPolicy, decide
 from cachd.fetch.schedule import make_units
@@ -51,6 +51,8 @@ class Recovery:
         self._parked: list[Part] = []
         self._refresh: asyncio.Task[None] | None = None
         self._refreshes = 0
+        self._starved: list[Part] = []
+        self._waits_for_room = False
         self.generation = 0
 
     def close(self) -> None:
@@ -76,6 +78,10 @@ class Recovery:
         attempts = 1 if advanced else self._attempts.get(key, 0) + 1
         part = _rest(part, advanced)
         self._attempts[(part.file, part.offset)] = attempts
+        if isinstance(error, DiskFull):
+            self._job.on_retry(error.code, error)
+            self._ask_for_room(part, error)
+            return
         decision = decide(error, attempts=attempts, policy=self._policy, random=random.random)
         if decision.action == "fail":
             self._fail(error)
@@ -114,6 +120,22 @@ class Recovery:
                 self._fail(error)
                 return
             self._refresh = self._spawn(self._get_auth(), "refresh")
+
+    def _ask_for_room(self, part: Part, error: DiskFull) -> None:
+        """The others go on meanwhile, and nothing that is in place is fetched again."""
+        self._starved.append(part)
+        if not self._waits_for_room:
+            self._waits_for_room = True
+            self._retried(error.code)
+            self._spawn(self._get_room(error), "room")
+
+    async def _get_room(self, error: DiskFull) -> None:
+        try:
+            await self._job.make_room(error)
+        finally:
+            self._waits_for_room = False
+        parts, self._starved = self._starved, []
+        self._push(make_units(parts))
 
     async def _get_auth(self) -> None:
         try:

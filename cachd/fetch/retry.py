@@ -21,6 +21,8 @@ from cachd.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cachd.settings import FetchSettings
+
 RETRY_AFTER_MAX = 600.0
 """Seconds; an origin that asks for more is not waited for any longer than this."""
 
@@ -32,6 +34,14 @@ class RetryPolicy:
     attempts: int
     backoff_base: float
     backoff_max: float
+
+    @staticmethod
+    def of(settings: FetchSettings) -> RetryPolicy:
+        return RetryPolicy(
+            attempts=settings.attempts,
+            backoff_base=settings.backoff_base,
+            backoff_max=settings.backoff_max,
+        )
 
 
 @dataclass(frozen=True, slots=True)

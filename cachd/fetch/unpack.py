@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Literal
 
-from cachd.errors import DiskError
+from cachd.fetch.place import disk_error
 from cachd.fetch.unpack_stream import Stream
 from cachd.fetch.unpack_tar import unpack_tar
 from cachd.fetch.unpack_tree import Tree, UnpackLimits
@@ -57,4 +57,4 @@ def unpack_archive(
                     unpack_tar(Stream(file, name, target.count_inflated), target, name)
                 return target.finish()
     except OSError as error:
-        raise DiskError(f"can't unpack {name}: {error.strerror or error}") from error
+        raise disk_error(error, name) from error

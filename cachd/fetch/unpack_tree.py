@@ -360,9 +360,10 @@ class Tree:
         )
 
     def _failed(self, error: OSError) -> DiskError:
+        name = errno.errorcode.get(error.errno or 0, "")
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            return DiskFull(f"the disk is full while unpacking {self._archive_name}")
-        return DiskError(f"can't unpack {self._archive_name}: {error.strerror}")
+            return DiskFull(f"the disk is full while unpacking {self._archive_name}", errno=name)
+        return DiskError(f"can't unpack {self._archive_name}: {error.strerror}", errno=name)
 
 
 def _without_dot(name: str) -> str:

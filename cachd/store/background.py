@@ -7,6 +7,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cachd.errors import DiskError, StoreError
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
@@ -32,6 +34,9 @@ class Background:
                 await asyncio.sleep(interval())
                 try:
                     await round_()
+                except (DiskError, StoreError) as error:
+                    # The disk's fault, which is told elsewhere; a traceback says nothing more.
+                    log.warning("the store's %s failed; it is tried again: %s", name, error)
                 except Exception:
                     log.exception("the store's %s failed; it is tried again", name)
 

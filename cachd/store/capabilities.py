@@ -27,7 +27,8 @@ _SYNCFS_KERNEL = (5, 8)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capabilities:
     """``syncfs``: one call makes a whole tree durable and tells of errors. ``sync``: how a commit
-    becomes durable. ``fallocate`` is False on tmpfs on purpose: there it zeroes memory."""
+    becomes durable. ``fallocate`` is False on tmpfs on purpose: there it zeroes memory. ``device``
+    is "major:minor" of the volume."""
 
     filesystem: str
     mount_point: str
@@ -38,6 +39,7 @@ class Capabilities:
     syncfs: bool
     case_sensitive: bool
     sync: SyncMethod
+    device: str = ""
 
     def lacks(self) -> tuple[str, ...]:
         """What a person should know about, as sentences."""
@@ -74,6 +76,7 @@ def probe(root: Path) -> Capabilities:
             syncfs=sound,
             case_sensitive=_tells_case(scratch),
             sync="none" if is_memory else "syncfs" if sound else "fsync",
+            device=mount.device if mount else "",
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

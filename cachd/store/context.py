@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.store.fsio import statvfs
+from cachd.errors import DiskError, StoreError
+from cachd.store.fsio import disk_errors, statvfs
+from cachd.store.health import Health
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cachd.settings import StoreSettings
     from cachd.store.background import Background
     from cachd.store.capabilities import Capabilities
@@ -23,7 +28,8 @@ if TYPE_CHECKING:
 @dataclass(kw_only=True)
 class Context:
     """``names`` is held while a directory is renamed together with its row in the index, so that
-    both change as one. It is the only lock; nothing is awaited under it but threads."""
+    both change as one. It is the only lock; nothing is awaited under it but threads. ``syncing``
+    are the threads of commits: a disk that takes its time over a sync holds nobody else up."""
 
     layout: Layout
     settings: StoreSettings
@@ -32,14 +38,34 @@ class Context:
     index: Index
     manifests: Manifests
     threads: Threads
+    syncing: Threads
     background: Background
     metrics: StoreMetrics
     on_step: OnStep
     boot_id: str
     volume: Volume
     names: asyncio.Lock = field(default_factory=asyncio.Lock)
+    health: Health = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.health = Health(self)
 
     async def refresh_volume(self) -> Volume:
         """Look at the volume now. Raises OSError."""
         self.volume = await self.threads.run(statvfs, self.layout.root)
         return self.volume
+
+    @contextmanager
+    def disk_errors(self, doing: str) -> Iterator[None]:
+        """Turn OSError into an error that says what was being done on which volume, and note it."""
+        capabilities, volume = self.capabilities, self.volume
+        try:
+            with disk_errors(doing, capabilities.mount_point):
+                yield
+        except (DiskError, StoreError) as error:
+            if isinstance(error, DiskError):
+                error.detail.setdefault("device", capabilities.device)
+                error.detail.setdefault("free", volume.free)
+                error.detail.setdefault("free_inodes", volume.inodes_free)
+            self.health.note(error)
+            raise

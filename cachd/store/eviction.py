@@ -152,6 +152,13 @@ def down_to(index: Index, target: int, without: Sequence[Row] = ()) -> Decision:
     return _choose(index, rows, short, "requested")
 
 
+def by_force(index: Index, target: int, without: Row | None) -> tuple[tuple[Row, str, int], ...]:
+    """Victims for about ``target`` bytes, for a volume that refuses bytes whatever it says that it
+    has; fewer if there are no more."""
+    rows = [row for row in _candidates(index) if row is not without]
+    return _choose(index, rows, Shortage(quota=0, volume=target, inodes=0), "volume").rows
+
+
 def superseded(index: Index, idle_since: float) -> list[Row]:
     """Revisions that are no longer current and that nobody has used after ``idle_since``."""
     return [

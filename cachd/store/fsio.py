@@ -9,7 +9,7 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.errors import DiskError, DiskFull, PathUnsafe, StoreError
 from cachd.names import escape
@@ -23,6 +23,21 @@ SyncMethod = Literal["none", "syncfs", "fsync"]
 SECTOR = 512
 """Bytes per unit of ``st_blocks`` on Linux, whatever the file system's block size is."""
 _FSYNC_THREADS = 16
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_SICK = frozenset(
+    {
+        errno.EIO,
+        errno.EROFS,
+        errno.EUCLEAN,  # XFS and ext4: their own structures are damaged
+        errno.EBADMSG,
+        errno.ENXIO,
+        errno.ENODEV,
+        errno.ESTALE,  # the rest: a network or FUSE file system that went away
+        errno.ENOTCONN,
+        errno.ETIMEDOUT,
+        errno.EREMOTEIO,
+    }
+)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,6 +51,7 @@ class Volume:
     inodes: int
     inodes_free: int
     block: int
+    is_read_only: bool = False
 
 
 def statvfs(path: Path) -> Volume:
@@ -47,6 +63,7 @@ def statvfs(path: Path) -> Volume:
         inodes=found.f_files,
         inodes_free=found.f_favail,
         block=found.f_frsize or 4096,
+        is_read_only=bool(found.f_flag & os.ST_RDONLY),
     )
 
 
@@ -60,22 +77,28 @@ def disk_errors(doing: str, mount_point: str) -> Iterator[None]:
 
 
 def to_disk_error(error: OSError, doing: str, mount_point: str) -> StoreError | DiskError:
-    """DiskFull for ENOSPC and EDQUOT, DiskError for EIO and EROFS, else StoreError."""
+    """DiskFull for ENOSPC and EDQUOT, DiskError for what a sick volume says, else StoreError.
+
+    ``errno`` in the detail is its name."""
     reason = error.strerror or str(error)
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    facts: dict[str, Any] = {"errno": errno.errorcode.get(error.errno or 0, "")}
+    if error.errno in _FULL:
+        what = "is full" if error.errno == errno.ENOSPC else "has reached a quota"
         return DiskFull(
-            f"the volume mounted at {mount_point} is full, while {doing}",
+            f"the volume mounted at {mount_point} {what}, while {doing}",
             hint="free space or inodes there, or lower store.quota or raise store.free_floor",
             mount_point=mount_point,
+            **facts,
         )
-    if error.errno in (errno.EIO, errno.EROFS):
+    if error.errno in _SICK:
         return DiskError(
             f"the volume mounted at {mount_point} failed, while {doing}: {reason}",
             hint="see the kernel's log; the disk may be broken or mounted read-only",
             mount_point=mount_point,
+            **facts,
         )
     name = f" ({error.filename})" if error.filename else ""
-    return StoreError(f"{doing} failed: {reason}{name}", errno=error.errno)
+    return StoreError(f"{doing} failed: {reason}{name}", **facts)
 
 
 def make_directory(path: Path, mode: int) -> None:

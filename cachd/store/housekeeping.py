@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import InUse
 from cachd.store import eviction
+from cachd.store.health import REASONS
 from cachd.store.room import show_size
 from cachd.store.types import GcReport, Usage
 
@@ -117,7 +118,22 @@ def usage(opened: Opened) -> Usage:
     )
 
 
+def tell(opened: Opened) -> None:
+    """Set the gauge of what is wrong now."""
+    found = set(opened.context.health.faults())
+    limits = opened.room.limits()
+    if limits.free < limits.floor or limits.free_inodes < limits.inode_floor:
+        found.add("below_floor")
+    if opened.room.is_paused:
+        found.add("eviction_paused")
+    if any(row.is_stuck for row in opened.context.index.trash):
+        found.add("trash_stuck")
+    for reason in REASONS:
+        opened.context.metrics.degraded(reason, reason in found)
+
+
 def _degraded(opened: Opened) -> Iterator[str]:
+    yield from opened.context.health.faults().values()
     yield from opened.context.capabilities.lacks()
     yield from opened.room.complaints()
     stuck = sum(row.allocated for row in opened.context.index.trash if row.is_stuck)

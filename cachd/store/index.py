@@ -34,6 +34,7 @@ class Row:
     readers. ``is_active``: the ingest has a writer. ``is_stuck``: unlinking failed, so its bytes
     aren't about to become free. ``damage``: what is wrong with a snapshot on disk, by path;
     ``checked_at``: when it was last read against its checksums, in seconds since the epoch.
+    ``is_doubtful``: a sync failed, so its journal isn't trusted.
     """
 
     key: str
@@ -51,6 +52,7 @@ class Row:
     is_current: bool = False
     is_active: bool = False
     is_stuck: bool = False
+    is_doubtful: bool = False
     place: str = ""
     shared: set[int] = field(default_factory=set)
     shared_bytes: int = 0

@@ -12,8 +12,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import InternalError
-from cachd.store.fsio import disk_errors, measure
+from cachd.errors import DiskError, InternalError, NoSpace, StoreError
+from cachd.store.fsio import measure
 from cachd.store.publish import Publication, publish
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Ingest:
         self._appending = asyncio.Lock()
         self._ending = asyncio.Lock()
         self._is_over = False
+        self._is_in_doubt = False
         self.path: Path = context.layout.ingest(ref.key, plan.revision)
         self.tree: Path = self.path / "tree"
         self.done: Mapping[str, list[PartDone]] = done
@@ -90,6 +91,9 @@ class Ingest:
     def is_archive(self) -> bool:
         """Whether the tree is what an archive held."""
         return bool(self._plan.unpack)
+
+    def is_of(self, row: Row | None) -> bool:
+        return self._row is row
 
     async def record(self, parts: Sequence[PartDone]) -> None:
         """Append finished parts to the journal. Raises DiskFull, DiskError."""
@@ -120,7 +124,12 @@ class Ingest:
     async def grow(self, more: int) -> None:
         """Reserve ``more`` bytes, evicting if need be. Raises NoSpace, TooLarge."""
         self._check_open()
-        await self._room.reserve(self._row, more, 0)
+        try:
+            await self._room.reserve(self._row, more, 0)
+        except NoSpace:
+            # What was written since the last look counts as promised still, and as taken too.
+            await self.measure()
+            await self._room.reserve(self._row, more, 0)
 
     def _marked_plan(self) -> Plan:
         """The plan as the bytes were really had."""
@@ -165,6 +174,10 @@ class Ingest:
             )
             try:
                 row = await publish(self._context, self._trash, self._row, publication)
+            except (DiskError, StoreError):
+                # Whatever the errno: what a sync couldn't write, the kernel may have dropped.
+                self._is_in_doubt = self._is_in_doubt or publication.is_syncing
+                raise
             finally:
                 # Once renamed it is no ingest any more, whether or not the rest went well.
                 if self._row.state != "ingest":
@@ -187,8 +200,15 @@ class Ingest:
         more = tuple(digest for digest in had if digest.algorithm not in names)
         return replace(file, digests=file.digests + more) if more else file
 
-    async def suspend(self) -> None:
-        """Let go, but keep what is here for a resume: the reservation beyond it is given back."""
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a sync failed: what is journalled is compared with the disk before it counts."""
+        return self._is_in_doubt
+
+    async def suspend(self, *, in_doubt: bool = False) -> None:
+        """Let go, but keep what is here for a resume: the reservation beyond it is given back.
+        ``in_doubt``: a write failed, and with it perhaps earlier ones that nobody was told of."""
+        self._is_in_doubt = self._is_in_doubt or in_doubt
         await asyncio.shield(self._context.background.own(self._suspend(), "suspend"))
 
     async def _suspend(self) -> None:
@@ -196,6 +216,12 @@ class Ingest:
             if self._is_over:
                 return
             context, row = self._context, self._row
+            if self._is_in_doubt:
+                row.is_doubtful = True
+                try:
+                    await context.threads.run(self._journal.doubt)
+                except OSError as error:
+                    log.warning("%s is in doubt, and only memory knows: %s", self.path, error)
             try:
                 found = await context.threads.run(measure, self.path)
                 context.index.measured(row, found.allocated, found.inodes)
@@ -215,8 +241,12 @@ class Ingest:
         async with self._ending:
             if self._is_over:
                 return
-            await self._trash.discard([self._row])
-            await self._close()
+            try:
+                await self._trash.discard([self._row])
+            except (DiskError, StoreError) as error:
+                log.error("%s can't be removed: %s", self.path, error)
+            finally:
+                await self._close()
 
     async def _close(self) -> None:
         self._is_over = True
@@ -230,7 +260,7 @@ class Ingest:
             raise InternalError(f"{self!r} has ended already")
 
     def _disk_errors(self, doing: str) -> AbstractContextManager[None]:
-        return disk_errors(f"{doing} of {self._ref.key}", self._context.capabilities.mount_point)
+        return self._context.disk_errors(f"{doing} of {self._ref.key}")
 
 
 def _close_files(journal: Journal, directory_fd: int) -> None:

@@ -1,15 +1,16 @@
 """The journal of an ingest: a header, then one JSON line for each finished part or linked file.
 
 It is appended without fsync. Within one boot the page cache survives a killed process, so the
-journal is trusted; after another boot only parts whose blocks match their checksums count. A torn
-line (a kill in mid-write) counts for nothing.
+journal is trusted; after another boot only parts whose blocks match their checksums count. The same
+holds once a write or a sync failed (a line ``doubt``): the kernel may have dropped what it couldn't
+write, and says so once. A torn line (a kill in mid-write) counts for nothing.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.errors import InUse
@@ -163,6 +164,9 @@ def parse(data: bytes) -> Content | None:
             continue
         try:
             entry = parse_object(line)
+            if "doubt" in entry:
+                content.header = replace(header, boot_id="")
+                continue
             if "credentialed_by" in entry:
                 # A mark that can't be read still says that some pass was needed.
                 mark = entry["credentialed_by"]
@@ -261,6 +265,15 @@ class Journal:
     def mark(self, identity: Identity) -> None:
         """Say that bytes from now on need that pass. Raises OSError; then nothing was added."""
         self._add(_encode_mark(identity))
+
+    def doubt(self) -> None:
+        """From now on no line counts whose bytes weren't compared with what is on the disk. If not
+        even that can be written, the journal is emptied. Raises OSError."""
+        try:
+            self._add(_encode({"doubt": True}))
+        except OSError:
+            os.ftruncate(self._fd, 0)
+            self._length = 0
 
     def append(self, parts: Sequence[PartDone], *, linked: bool = False) -> None:
         """Add lines. Raises OSError; then nothing was added."""

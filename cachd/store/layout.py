@@ -16,6 +16,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import fcntl
 import json
 import logging
 import os
@@ -41,6 +43,7 @@ log = logging.getLogger("cachd.store")
 LAYOUT_VERSION = 1
 _LAYOUT_FILE = "layout.json"
 _HEX = re.compile(r"[0-9a-f]{1,128}")
+_LOCK_FILE = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _HARMLESS = frozenset({"lost+found", ".volume-id", "daemon.lock", f"{_LAYOUT_FILE}.tmp"})
 _PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "trash")
 _SHOWN = ("snapshots", "current", "blobs", "blobs/sha256", "views")
@@ -226,14 +229,18 @@ class DaemonLock:
 
     def _try(self) -> bool:
         try:
-            fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            # A file held open for writing for life would keep the volume from being remounted
+            # read-only.
+            fd = os.open(self._path, os.O_RDONLY | _LOCK_FILE, 0o644)
+            if not _can_lock_read_only(fd):
+                os.close(fd)
+                fd = os.open(self._path, os.O_RDWR | _LOCK_FILE, 0o644)
         except OSError as error:
             raise _unusable(self._path.parent, error) from error
         if not lock_descriptor(fd):
             os.close(fd)
             return False
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()} on {os.uname().nodename}\n".encode(), 0)
+        self._path.write_bytes(f"{os.getpid()} on {os.uname().nodename}\n".encode())
         self._fd = fd
         return True
 
@@ -249,6 +256,15 @@ class DaemonLock:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def _can_lock_read_only(fd: int) -> bool:
+    """NFS makes byte-range locks of flock(2), and those want a descriptor for writing."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno != errno.EBADF
+    return True
 
 
 def lock_descriptor(fd: int) -> bool:

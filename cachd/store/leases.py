@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import InvalidError, LeaseUnknown, TooManyLeases
 from cachd.store.decode import are_texts, check, parse_object
-from cachd.store.fsio import disk_errors, remove_file, replace_file
+from cachd.store.fsio import remove_file, replace_file
 from cachd.store.types import StoredLease
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class Leases:
             ttl=lease.ttl,
             boot_id=context.boot_id,
         )
-        with disk_errors("writing a lease", context.capabilities.mount_point):
+        with context.disk_errors("writing a lease"):
             await context.threads.run(
                 replace_file, context.layout.leases, lease.handle, file.encode(), mode=0o600
             )
@@ -196,7 +196,7 @@ class Leases:
     async def _unlink(self, handles: Iterable[str]) -> None:
         context = self._context
         for handle in handles:
-            with disk_errors("removing a lease", context.capabilities.mount_point):
+            with context.disk_errors("removing a lease"):
                 await context.threads.run(remove_file, context.layout.leases / handle)
             context.on_step("lease removed")
 

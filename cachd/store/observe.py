@@ -16,6 +16,12 @@ class StoreMetrics(Protocol):
         """Snapshots against their checksums. ``what``: scrub_bytes, that were read; bad_blocks,
         that were found; repaired_blocks, that were replaced by good ones."""
 
+    def disk_failed(self, kind: str) -> None:
+        """A call failed on the disk: enospc, edquot, eio, erofs, other."""
+
+    def degraded(self, reason: str, is_so: bool) -> None:
+        """Whether the store lacks something, for each of ``health.REASONS``."""
+
 
 class NoMetrics:
     """Counts nothing."""
@@ -24,6 +30,12 @@ class NoMetrics:
         return
 
     def scrub(self, what: str, count: int) -> None:
+        return
+
+    def disk_failed(self, kind: str) -> None:
+        return
+
+    def degraded(self, reason: str, is_so: bool) -> None:
         return
 
 

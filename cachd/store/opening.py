@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachd.errors import InUse, PathUnsafe
+from cachd.errors import DiskError, InUse, PathUnsafe, StoreError
 from cachd.model import BLOCK_SIZE
 from cachd.names import check_tree, escape
-from cachd.store.fsio import Below, disk_errors, make_directory, measure
+from cachd.store.fsio import Below, make_directory, measure
 from cachd.store.index import Row
 from cachd.store.ingest import Ingest
 from cachd.store.journal import JOURNAL_NAME, Content, Journal, make_header
@@ -77,7 +78,7 @@ async def open_ingest(
     row = _claim(context, ref, plan, source)
     cell: list[Opened] = []
     try:
-        with disk_errors(f"beginning {ref.key}", context.capabilities.mount_point):
+        with context.disk_errors(f"beginning {ref.key}"):
             async with context.names:
                 try:
                     await context.threads.run(_open, context, header, cell)
@@ -87,7 +88,7 @@ async def open_ingest(
                         trash.expect(row)
                         row = _claim(context, ref, plan, source)
             opened = cell[0]
-            await _verify_other_boot(context, opened, header)
+            await _verify_doubtful(context, opened, header, row)
             await _share(context, ref, plan, opened, row)
             found = await _settle_row(context, row)
             await _reserve(context, room, plan, opened, row, found)
@@ -213,16 +214,19 @@ def _drop_missing(tree: Path, content: Content) -> None:
             content.parts.pop(path, None)
 
 
-async def _verify_other_boot(context: Context, opened: Opened, header: Header) -> None:
-    """After a reboot only parts whose blocks are on disk as journalled count."""
+async def _verify_doubtful(context: Context, opened: Opened, header: Header, row: Row) -> None:
+    """After a reboot, or a sync that failed, only parts whose blocks are on the disk as journalled
+    count."""
     content = opened.content
-    if content.header.boot_id == header.boot_id and header.boot_id:
+    if content.header.boot_id == header.boot_id and header.boot_id and not row.is_doubtful:
         return
     # The link may not have reached the disk though its line did; linking again is cheap.
     content.linked.clear()
     tree = _files_of(context.layout.ingest(header.ref.key, header.revision), header.unpack)
     for path, parts in list(content.parts.items()):
-        kept = [part for part in parts if await context.threads.run(_is_on_disk, tree, part)]
+        kept = []
+        if await context.syncing.run(_drop_cache, tree, path):
+            kept = [p for p in parts if await context.threads.run(_is_on_disk, tree, p)]
         if kept:
             content.parts[path] = kept
         else:
@@ -235,7 +239,26 @@ async def _verify_other_boot(context: Context, opened: Opened, header: Header) -
         list(content.linked.values()),
         content.credentialed_by,
     )
+    row.is_doubtful = False
     context.on_step("verified")
+
+
+def _drop_cache(tree: Path, path: str) -> bool:
+    """Have the file read from the disk: pages that couldn't be written are clean afterwards, and
+    would tell of bytes that only memory has. False if it can't be written still."""
+    with Below(tree) as below:
+        try:
+            fd = below.open(path, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            os.fdatasync(fd)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            return False
+        finally:
+            os.close(fd)
+    return True
 
 
 def _is_on_disk(tree: Path, part: PartDone) -> bool:
@@ -351,7 +374,8 @@ async def _undo(context: Context, trash: Trash, row: Row, cell: list[Opened]) ->
     cell[0].journal.close()
     os.close(cell[0].directory_fd)
     if cell[0].is_new:
-        await trash.discard([row])
+        with suppress(DiskError, StoreError):
+            await trash.discard([row])
     else:
         context.index.settle(row)
         context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())

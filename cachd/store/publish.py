@@ -17,7 +17,6 @@ from cachd.model import Manifest
 from cachd.names import check_tree, escape
 from cachd.store.fsio import (
     SECTOR,
-    disk_errors,
     fsync_directory,
     make_directory,
     measure,
@@ -47,9 +46,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachd.store")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Publication:
-    """``directory_fd`` was opened at ``path`` before the first write."""
+    """``directory_fd`` was opened at ``path`` before the first write. ``is_syncing``: the sync has
+    begun and hasn't succeeded."""
 
     ref: Ref
     plan: Plan
@@ -58,6 +58,7 @@ class Publication:
     metadata: dict[str, str]
     path: Path
     directory_fd: int
+    is_syncing: bool = False
 
     def manifest(self, boot_id: str) -> Manifest:
         return Manifest(
@@ -83,9 +84,8 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
         is_case_sensitive=context.capabilities.case_sensitive,
     )
     manifest = publication.manifest(context.boot_id)
-    mount_point = context.capabilities.mount_point
-    with disk_errors(f"committing {key}", mount_point):
-        found = await context.threads.run(
+    with context.disk_errors(f"committing {key}"):
+        found = await context.syncing.run(
             _complete, publication, manifest, context.capabilities, context.on_step
         )
         await _clear_collision(context, trash, publication)
@@ -166,7 +166,7 @@ async def _refuse_damaged(context: Context, row: Row) -> None:
 
 
 async def _make_current(context: Context, row: Row, publication: Publication) -> None:
-    with disk_errors(f"publishing {row.key}", context.capabilities.mount_point):
+    with context.disk_errors(f"publishing {row.key}"):
         async with context.names:
             await context.threads.run(
                 set_current, context.layout, row.key, row.revision, context.on_step
@@ -214,7 +214,9 @@ def _complete(
     _write_manifest(path, encode_manifest(manifest))
     path.chmod(0o755)
     on_step("manifest")
+    publication.is_syncing = True
     sync_tree(path, capabilities.sync, publication.directory_fd)
+    publication.is_syncing = False
     on_step("synced")
     return measure(path)
 
@@ -256,12 +258,10 @@ def _rename(layout: Layout, publication: Publication) -> None:
 
 
 def set_current(layout: Layout, key: str, revision: str, on_step: OnStep) -> None:
-    """Make the rename durable, then say that ``revision`` is current. Blocking; raises OSError."""
-    try:
-        fsync_directory(layout.snapshot(key, revision).parent)
-        fsync_directory(layout.ingests)
-    except OSError as error:
-        log.error("the rename of %s may not be durable yet: %s", key, error)
+    """Make the rename durable, then say that ``revision`` is current. Blocking; raises OSError:
+    what isn't durable doesn't become current, and is found when it is asked for again."""
+    fsync_directory(layout.snapshot(key, revision).parent)
+    fsync_directory(layout.ingests)
     on_step("parents")
     replace_file(layout.currents, key, revision.encode() + b"\n", mode=0o644)
     on_step("current")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cachd.store.fsio import disk_errors, touch_times
+from cachd.errors import DiskError, StoreError
+from cachd.store.fsio import touch_times
 
 if TYPE_CHECKING:
     from cachd.store.context import Context
@@ -36,5 +37,9 @@ class Recency:
             if row.state == "snapshot"
         ]
         if changes:
-            with disk_errors("keeping last uses", self._context.capabilities.mount_point):
-                await self._context.threads.run(touch_times, changes)
+            try:
+                with self._context.disk_errors("keeping last uses"):
+                    await self._context.threads.run(touch_times, changes)
+            except (DiskError, StoreError):
+                self._dirty |= rows
+                raise

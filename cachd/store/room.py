@@ -1,9 +1,9 @@
 """Making room: reservations, eviction rounds, and the check that an eviction really frees.
 
 Unlinking frees nothing while somebody holds the file open or has another link to it. So a round for
-the volume's sake lets go of one model at a time and compares what should have become free with what
-has; where the two part, the round ends and none follows for a while. Rounds for the quota's sake
-count what our own accounting says.
+the volume's sake lets go of one model at a time; unless it is sure that nobody holds its files,
+what should have become free is compared with what has, and where the two part the round ends and
+none follows for a while. Rounds for the quota's sake count what our own accounting says.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import os
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import NoSpace, TooLarge
+from cachd.errors import DiskError, DiskFull, NoSpace, TooLarge
 from cachd.store import eviction
 from cachd.store.eviction import Decision, Limits
-from cachd.store.fsio import disk_errors
+from cachd.store.holding import is_nobodys
 from cachd.store.linux import syncfs
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ BACK_OFF = 600.0
 _SETTLE = 3.0
 """Seconds that a file system may take to show what was freed (XFS and btrfs do it later)."""
 _SETTLE_POLL = 0.1
+_FASTEST = 2 * 1024**3
+"""Bytes per second that another writer may take from the volume: a quick NVMe disk."""
+_SHORTEST_LOOK = 0.5
 _NOISE = 1024 * 1024
 """Bytes below which others' writes hide what was freed."""
 
@@ -44,6 +47,7 @@ class Room:
         self._context = context
         self._trash = trash
         self._paused_until = float("-inf")
+        self._one_by_one = asyncio.Lock()
 
     # --- pure answers -------------------------------------------------------------------------
 
@@ -55,13 +59,17 @@ class Room:
     def limits(self) -> Limits:
         """From the settings and the last look at the volume."""
         settings, volume = self._context.settings, self._context.volume
+        kubelet = settings.kubelet_eviction
         return Limits(
             quota=settings.quota.resolve(volume.size),
             volume_size=volume.size,
             free=volume.free,
-            floor=settings.free_floor.resolve(volume.size),
+            floor=max(settings.free_floor.resolve(volume.size), kubelet.floor(volume.size)),
             free_inodes=volume.inodes_free,
-            inode_floor=int(volume.inodes * settings.inode_floor / 100),
+            inode_floor=max(
+                int(volume.inodes * settings.inode_floor / 100),
+                kubelet.inode_floor(volume.inodes),
+            ),
             has_inodes=volume.inodes > 0,
             may_evict_for_volume=not self.is_paused,
         )
@@ -76,8 +84,13 @@ class Room:
             )
         if limits.free < limits.floor:
             yield (
-                f"the volume has {show_size(limits.free)} free, less than store.free_floor leaves "
-                f"to others ({show_size(limits.floor)})"
+                f"the volume has {show_size(limits.free)} free, less than store.free_floor or "
+                f"store.kubelet_eviction leaves to others ({show_size(limits.floor)})"
+            )
+        if limits.has_inodes and limits.free_inodes < limits.inode_floor:
+            yield (
+                f"the volume has {limits.free_inodes} inodes free, less than {limits.inode_floor} "
+                "that are left to others"
             )
 
     def watermarks(self) -> tuple[int, int]:
@@ -106,29 +119,43 @@ class Room:
         index = self._context.index
         if needed <= 0 and inodes <= 0:
             return
-        await self._look()
+        await self.look()
         limits = self.limits()
         decision = eviction.make_room(index, limits, needed=needed, inodes=inodes, for_row=row)
         if not decision.fits or needed > limits.ceiling:
             raise self._refusal(row, decision, limits, needed, inodes)
         index.reserve(row, needed, inodes)
         try:
-            await self._settle(row, needed, inodes)
+            await self.settle(row, needed, inodes)
         except BaseException:
             index.reserve(row, -needed, -inodes)
             raise
 
-    async def _look(self) -> None:
-        with disk_errors("looking at the volume", self._context.capabilities.mount_point):
+    async def look(self) -> None:
+        """At the volume, now. Raises DiskError."""
+        with self._context.disk_errors("looking at the volume"):
             await self._context.refresh_volume()
 
-    async def _settle(self, row: Row, needed: int, inodes: int) -> None:
-        """Evict and wait until everything promised has its room. Each turn lets go of a row or
-        waits for one that is being unlinked, so it ends."""
-        index = self._context.index
+    def is_short(self, needed: int) -> bool:
+        """Whether the last look at the volume shows less than what is promised and ``needed``."""
+        return eviction.shortage(self._context.index, self.limits(), needed).is_volume_short
+
+    async def sync(self) -> None:
+        """Some file systems count what was unlinked as free only then."""
+        if self._context.capabilities.syncfs:
+            with self._context.disk_errors("syncing the volume"):
+                await self._context.syncing.run(_sync_volume, str(self._context.layout.root))
+
+    async def settle(
+        self, row: Row | None, needed: int, inodes: int = 0, *, promised: bool = True
+    ) -> None:
+        """Evict and wait until everything promised has its room (``needed`` is a part of it, unless
+        it is not ``promised``). Each turn lets go of a row or waits for one that is being unlinked,
+        so it ends. Raises NoSpace, TooLarge, DiskError."""
+        index, more = self._context.index, 0 if promised else needed
         while True:
             limits = self.limits()
-            decision = eviction.make_room(index, limits, for_row=row)
+            decision = eviction.make_room(index, limits, needed=more, for_row=row)
             if not decision.fits:
                 raise self._refusal(row, decision, limits, needed, inodes)
             if decision.rows:
@@ -137,22 +164,46 @@ class Room:
                 return
             elif not await self._trash.wait_for_any():
                 await asyncio.sleep(_SETTLE_POLL)
-            await self._look()
+            await self.look()
+
+    def describe(self, error: DiskError, needed: int = 0, row: Row | None = None) -> DiskError:
+        """``error`` with what an operator needs to know: which volume, what is missing, what is
+        free, who holds the rest."""
+        context, limits = self._context, self.limits()
+        facts: dict[str, Any] = {**self._volume(), "free": limits.free}
+        if isinstance(error, DiskFull):
+            decision = eviction.make_room(context.index, limits, needed=limits.volume_size)
+            plan = eviction.explain(context.index, limits, decision, needed, 0, for_row=row)
+            facts |= {
+                "needed": needed,
+                "free_inodes": limits.free_inodes,
+                "quota": limits.quota,
+                "held_by": [asdict(holder) for holder in plan.held_by],
+            }
+        for name, value in facts.items():
+            error.detail.setdefault(name, value)
+        return error
+
+    def _volume(self) -> dict[str, str]:
+        capabilities = self._context.capabilities
+        return {"mount_point": capabilities.mount_point, "device": capabilities.device}
 
     def _refusal(
-        self, row: Row, decision: Decision, limits: Limits, needed: int, inodes: int
+        self, row: Row | None, decision: Decision, limits: Limits, needed: int, inodes: int
     ) -> NoSpace:
         plan = eviction.explain(self._context.index, limits, decision, needed, inodes, for_row=row)
         facts: dict[str, Any] = {
+            **self._volume(),
             "needed": needed,
             "inodes": inodes,
             "free": limits.free,
+            "free_inodes": limits.free_inodes,
             "quota": limits.quota,
             "shortfall": plan.shortfall,
             "held_by": [asdict(holder) for holder in plan.held_by],
         }
         if plan.is_never:
-            whole = needed + max(row.planned, row.allocated)
+            whole = needed + (max(row.planned, row.allocated) if row is not None else 0)
             return TooLarge(
                 f"the model needs {show_size(whole)}, and the cache may never hold more than "
                 f"{show_size(plan.ceiling)}",
@@ -178,9 +229,12 @@ class Room:
     # --- rounds -------------------------------------------------------------------------------
 
     async def evict(self, rows: tuple[tuple[Row, str, int], ...]) -> list[Victim]:
-        """Let go of ``rows``, each with its reason and bytes, and wait until they are unlinked."""
+        """Let go of ``rows``, each with its reason and bytes, and wait until they are unlinked.
+
+        Raises DiskError if that can't be done; then they are still here."""
         victims = [eviction.to_victim(*item) for item in rows]
         now = self._context.clock.monotonic()
+        await self._trash.discard([row for row, _, _ in rows])
         for (row, reason, size), victim in zip(rows, victims, strict=True):
             log.info(
                 "evicted %s revision %s: %d bytes, reason %s, idle %.0f s",
@@ -192,7 +246,6 @@ class Room:
                 extra={"key": victim.key, "bytes": size, "reason": reason},
             )
             self._context.metrics.evicted(reason, size)
-        await self._trash.discard([row for row, _, _ in rows])
         await self._trash.wait([row for row, _, _ in rows])
         return victims
 
@@ -200,7 +253,18 @@ class Room:
         """One step of a round; whether the round may go on."""
         if not decision.shortage.is_volume_short:
             return await self.evict(decision.rows), True
-        row, reason, size = decision.rows[0]
+        async with self._one_by_one:
+            return await self._evict_and_look(*decision.rows[0])
+
+    async def _evict_and_look(self, row: Row, reason: str, size: int) -> tuple[list[Victim], bool]:
+        if self.is_paused or row.state == "trash" or self._context.index.is_protected(row):
+            # Another round was quicker; the next step decides by what is so now.
+            return [], not self.is_paused
+        if row.state == "snapshot":
+            path = self._context.layout.snapshot(row.key, row.revision)
+            if await self._context.threads.run(is_nobodys, path / "tree"):
+                # What becomes free may be another's at once: looking at the volume proves nothing.
+                return await self.evict(((row, reason, size),)), True
         before = (await self._context.refresh_volume()).free
         written = self._context.index.written
         victims = await self.evict(((row, reason, size),))
@@ -233,13 +297,20 @@ class Room:
                 is_synced = True
             await asyncio.sleep(_SETTLE_POLL)
 
+    def next_look(self) -> float:
+        """Seconds until the volume is looked at again: before a quick writer could come from where
+        the free space is now to the floor, but never in less than half a second."""
+        limits = self.limits()
+        soon = max(_SHORTEST_LOOK, (limits.free - limits.floor) / _FASTEST)
+        return min(self._context.settings.watch_interval, soon)
+
     async def keep_below(self) -> list[Victim]:
         """A background round: above the high watermark down to the low one, and back to the
         free-space floor. Models used within ``min_idle`` stay."""
         context = self._context
         high, low = self.watermarks()
         gone: list[Victim] = []
-        may_go_on = True
+        may_go_on = context.health.may_write
         while may_go_on:
             await context.refresh_volume()
             decision = eviction.in_background(

@@ -85,6 +85,7 @@ async def start(
     """Make ``root`` ours, take its lock, scan it. Cancellable; whatever fails undoes what was
     begun. The repeated work of the background is the caller's to add."""
     threads = Threads(_THREADS, "cachd-store")
+    syncing = Threads(_THREADS, "cachd-sync")
     lock = DaemonLock(root, threads)
     trash: Trash | None = None
     try:
@@ -107,6 +108,7 @@ async def start(
                 index=Index(),
                 manifests=Manifests(layout),
                 threads=threads,
+                syncing=syncing,
                 background=Background(),
                 metrics=metrics,
                 on_step=on_step,
@@ -129,6 +131,7 @@ async def start(
         if trash is not None:
             await trash.stop()
         threads.close()
+        syncing.close()
         lock.release()
         raise
     phase.sentence, phase.scan = "", None
@@ -193,4 +196,5 @@ async def stop(opened: Opened) -> None:
         log.exception("last uses couldn't be kept")
     opened.checks.close()
     opened.context.threads.close()
+    opened.context.syncing.close()
     opened.lock.release()

@@ -11,14 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cachd.errors import ModelUnknown, NotReady
+from cachd.errors import DiskError, ModelUnknown, NotReady, StoreError
 from cachd.store import housekeeping
-from cachd.store.fsio import disk_errors, remove_file, replace_file
+from cachd.store.fsio import remove_file, replace_file
 from cachd.store.ingest import Ingest
 from cachd.store.layout import Layout
 from cachd.store.observe import NoMetrics, SystemClock, ignore_step
 from cachd.store.opening import open_ingest
 from cachd.store.recency import FLUSH_INTERVAL
+from cachd.store.relief import Relief
 from cachd.store.startup import Opened, Phase, start, stop
 from cachd.store.types import GcReport, SpacePlan, StoredLease, StoredSnapshot, Usage
 
@@ -86,7 +87,7 @@ class Store:
         self._open = opened
         repeat = opened.context.background.repeat
         interval = self._settings.watch_interval
-        repeat("volume watch", lambda: interval, self.watch)
+        repeat("volume watch", opened.room.next_look, self.watch)
         repeat("lease expiry", lambda: _LEASE_INTERVAL, self.expire_leases)
         repeat("keeping of last uses", lambda: FLUSH_INTERVAL, opened.recency.flush)
         repeat("tidying", lambda: min(_TIDY_INTERVAL, interval), self.tidy)
@@ -112,8 +113,10 @@ class Store:
         return self._opened.checks
 
     def unready(self) -> list[str]:
-        """Why the store can't serve yet, in sentences; empty when it can."""
-        return self._phase.reasons()
+        """Why the store can't serve yet, or can't be written, in sentences; empty when it can."""
+        if self._open is None:
+            return self._phase.reasons()
+        return self._open.context.health.unready()
 
     @property
     def _opened(self) -> Opened:
@@ -239,6 +242,11 @@ class Store:
         row = self._index.ingests.get((ref.key, revision))
         return row is not None and row.info.ref == ref
 
+    def relief(self, ref: Ref, plan: Plan) -> Relief:
+        """To be called with each DiskError that the ingest of ``plan`` meets: it returns once there
+        is room to go on, or raises what an operator can use."""
+        return Relief(self._opened, ref, plan)
+
     # --- space --------------------------------------------------------------------------------
 
     def plan_space(self, needed: int, inodes: int = 0) -> SpacePlan:
@@ -275,17 +283,23 @@ class Store:
     async def pin(self, key: str) -> None:
         """Never evict the key's current revision. Raises ModelUnknown, DiskError."""
         self._require(key, None)
+        was_pinned = key in self._index.pins
         self._index.pins.add(key)
-        with disk_errors("writing a pin", self.capabilities.mount_point):
-            await self._opened.context.threads.run(
-                replace_file, self.layout.pins, key, b"", mode=0o600
-            )
+        try:
+            with self._opened.context.disk_errors("writing a pin"):
+                await self._opened.context.threads.run(
+                    replace_file, self.layout.pins, key, b"", mode=0o600
+                )
+        except (DiskError, StoreError):
+            if not was_pinned:
+                self._index.pins.discard(key)
+            raise
         self._on_step("pin written")
 
     async def unpin(self, key: str) -> None:
         """An unpinned key stays as it is."""
         if key in self._index.pins:
-            with disk_errors("removing a pin", self.capabilities.mount_point):
+            with self._opened.context.disk_errors("removing a pin"):
                 await self._opened.context.threads.run(remove_file, self.layout.pin(key))
             self._on_step("pin removed")
             self._index.pins.discard(key)
@@ -331,10 +345,15 @@ class Store:
     async def watch(self) -> None:
         """Look at the volume, and evict in the background what watermarks and floor ask for."""
         opened = self._opened
+        await opened.context.health.look()
         for ingest in list(opened.ingests):
             with suppress(OSError):
                 await ingest.measure()
-        await opened.room.keep_below()
+        try:
+            if opened.context.health.may_write:
+                await opened.room.keep_below()
+        finally:
+            housekeeping.tell(opened)
 
     async def expire_leases(self) -> None:
         await self._opened.leases.expire()

@@ -1,4 +1,4 @@
-"""What becomes free when rows go together. Pure."""
+"""What becomes free when rows go together: blocks that they share with a survivor don't."""
 
 from __future__ import annotations
 

@@ -8,9 +8,11 @@ import os
 import secrets
 import shutil
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachd.errors import DiskError, StoreError
 from cachd.store.fsio import measure
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
@@ -18,10 +20,11 @@ from cachd.store.manifests import MANIFEST_NAME, read_manifest
 from cachd.store.observe import ignore_step
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable
 
     from cachd.store.context import Context
-    from cachd.store.index import Row
+    from cachd.store.index import Row, State
     from cachd.store.layout import Layout
     from cachd.store.observe import OnStep
 
@@ -61,36 +64,48 @@ class Trash:
     async def discard(self, rows: Iterable[Row]) -> None:
         """Take ``rows`` out of sight. Whatever becomes of the caller, rows and names change as one.
 
-        They are condemned before the first await, so that nobody else counts on them.
+        They are condemned before the first await, so that nobody else counts on them. Raises
+        DiskError if one can't be renamed (a volume that is read-only): it is as before then.
         """
         context = self._context
         moves = []
         for row in rows:
             source = _place_of(row, context.layout)
             place = f"{row.key}-{row.revision}-{secrets.token_hex(8)}"
-            is_current = row.is_current
+            was = _Was(row, source, row.state, row.is_current, row.linkable)
             if row.state == "snapshot":
                 context.manifests.forget(row.key, row.revision)
             context.index.condemn(row, place)
             context.on_step("condemned")
-            moves.append((row, source, is_current))
+            moves.append(was)
         if moves:
             await asyncio.shield(context.background.own(self._move(moves), "discard"))
 
-    async def _move(self, moves: list[tuple[Row, Path, bool]]) -> None:
+    async def _move(self, moves: list[_Was]) -> None:
         context = self._context
+        failed: DiskError | StoreError | None = None
         async with context.names:
-            for row, source, is_current in moves:
+            for was in moves:
+                row = was.row
                 try:
-                    await context.threads.run(
-                        _move_away, context.layout, source, row.place, row.key, is_current
-                    )
-                except OSError as error:
-                    row.is_stuck = True
-                    log.error("%s can't be removed: %s", source, error)
+                    with context.disk_errors(f"removing {row.key}"):
+                        await context.threads.run(
+                            _move_away,
+                            context.layout,
+                            was.source,
+                            row.place,
+                            row.key,
+                            was.is_current,
+                        )
+                except (DiskError, StoreError) as error:
+                    log.error("%s can't be removed: %s", was.source, error)
+                    _restore(context, was)
+                    failed = error
                 else:
                     context.on_step("trashed")
                     self.expect(row)
+        if failed is not None:
+            raise failed
 
     async def _work(self) -> None:
         context = self._context
@@ -131,6 +146,37 @@ class Trash:
             if row.is_stuck and (self._context.layout.trash / row.place).exists():
                 row.is_stuck = False
                 self.expect(row)
+
+
+@dataclass(frozen=True, slots=True)
+class _Was:
+    """A row before it was condemned."""
+
+    row: Row
+    source: Path
+    state: State
+    is_current: bool
+    linkable: array[int]
+
+
+def _restore(context: Context, was: _Was) -> None:
+    """The row is still where it was: find it again, unless another took its name meanwhile."""
+    index, row = context.index, was.row
+    names = index.snapshots if was.state == "snapshot" else index.ingests
+    if was.state == "trash" or (row.key, row.revision) in names:
+        row.is_stuck = True
+        return
+    shared = [
+        (inode, index.table[inode].bytes, index.table[inode].rows - {row}) for inode in row.shared
+    ]
+    index.discard(row)
+    row.state, row.place = was.state, ""
+    index.add(row, {})
+    row.linkable = was.linkable
+    for inode, size, others in shared:
+        index.share(row, inode, size, others)
+    if was.is_current and index.current(row.key) is None:
+        index.set_current(row)
 
 
 def _place_of(row: Row, layout: Layout) -> Path:

@@ -19,6 +19,7 @@ from cachd.errors import NotReady
 from cachd.fetch.observe import FetchMetrics
 from cachd.metrics import CATALOGUE, Metrics
 from cachd.store.observe import StoreMetrics
+from tests.servers.require import missing
 
 if TYPE_CHECKING:
     from tests.api.conftest import Rig
@@ -171,7 +172,7 @@ async def test_openmetrics_is_given_to_who_wants_it(rig: Rig) -> None:
 def promtool() -> str:
     found = shutil.which("promtool")
     if found is None and os.environ.get("CI") != "true":
-        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+        missing("promtool (Debian: prometheus)")
     assert found is not None, "promtool is not installed, and CI=true wants it"
     return found
 

@@ -20,6 +20,7 @@ from cachd.cli.staging import Staging
 from cachd.cli.workers import run_all
 from cachd.errors import Cancelled, DestinationUnusable, NoSpace, PathUnsafe, SizeMismatch
 from tests.cli.fake_daemon import FakeDaemon
+from tests.servers.require import missing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,7 +42,7 @@ def xfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if os.getuid() != 0:
         pytest.skip("mounting a loop device needs root")
     if not shutil.which("mkfs.xfs"):
-        pytest.skip("mkfs.xfs isn't installed")
+        missing("mkfs.xfs (Debian: xfsprogs)")
     base = tmp_path_factory.mktemp("xfs")
     image, point = base / "image", base / "mnt"
     point.mkdir()

@@ -120,7 +120,9 @@ def test_configuration_arrives_unchanged_and_is_valid(tmp_path: Path) -> None:
     objects = render(values=values)
     text = objects["ConfigMap"]["data"]["config.yaml"]
     expected = yaml.safe_load((CHART / "values.yaml").read_text())["config"]
-    expected |= yaml.safe_load(values.read_text())["config"]
+    for section, chosen in yaml.safe_load(values.read_text())["config"].items():
+        both = isinstance(chosen, dict) and section in expected
+        expected[section] = {**expected[section], **chosen} if both else chosen
     assert json.loads(text) == expected
     file = tmp_path / "config.yaml"
     file.write_text(text)
@@ -128,6 +130,8 @@ def test_configuration_arrives_unchanged_and_is_valid(tmp_path: Path) -> None:
     environ = {item["name"]: item["value"] for item in container["env"]}
     settings = load_settings(file, environ)
     assert settings.access.share_identity
+    # With the chart kubelet's thresholds are heeded, and without it they aren't known.
+    assert settings.store.kubelet_eviction.floor(100) == 18
     assert str(settings.store.root) == "/var/cache/cachd"
     assert str(settings.listen.admin_socket) == "/run/cachd-admin/admin.sock"
 

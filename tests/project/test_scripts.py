@@ -65,7 +65,7 @@ def test_make_venv_says_that_there_is_no_such_python(tmp_path: Path) -> None:
 
 
 def test_missing_programs_are_named_with_what_they_prove(tmp_path: Path) -> None:
-    for tool in ("curl", "nginx", "promtool", "mkfs.xfs"):
+    for tool in ("curl", "nginx", "promtool", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4", "faketime"):
         (tmp_path / tool).write_text("#!/bin/sh\n")
         (tmp_path / tool).chmod(0o755)
     (tmp_path / "dirname").symlink_to("/usr/bin/dirname")
@@ -80,7 +80,7 @@ def test_missing_programs_are_named_with_what_they_prove(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     named = [line for line in done.stdout.splitlines() if line.startswith("no ")]
-    assert [line.split(":")[0] for line in named] == ["no strace"]
+    assert [line.split(":")[0] for line in named] == ["no strace", "no fusermount3"]
     assert "scripts/install-test-packages" in done.stdout
 
 

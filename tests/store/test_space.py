@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 import pytest
 
 from cachd.errors import DiskFull, InUse, ModelUnknown, NoSpace, TooLarge
+from cachd.store.observe import NoMetrics
 from cachd.store.store import Store
 from tests.store.models import (
     MIB,
@@ -33,7 +34,7 @@ def model(name: str, revision: int = 1, size: int = SIZE) -> Model:
     return Model(f"s3://bucket/{name}", {"m": sized(size, seed)}, number(revision))
 
 
-class Counter:
+class Counter(NoMetrics):
     def __init__(self) -> None:
         self.seen: list[tuple[str, int]] = []
 
