@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urljoin
 
@@ -89,30 +89,12 @@ class Reader:
             self._work.release(exchange.transport)
         self._give_back(exchange)
 
-    def ask_facts(self, wanted: Wanted) -> Facts | None:
-        """What HEAD says of the whole file; None if the origin doesn't like the question."""
-        head = self._ask_head(wanted)
-        return None if head is None else read_facts(head, is_whole=True, has_body=False)
-
-    def ask_part(self, wanted: Wanted, number: int) -> int | None:
-        """The size of a part as the object was uploaded (S3's ``partNumber``); None if the origin
-        doesn't tell."""
-        mark = "&" if "?" in wanted.url else "?"
-        head = self._ask_head(replace(wanted, url=f"{wanted.url}{mark}partNumber={number}"))
-        length = None if head is None else head.get("content-length")
-        return int(length) if length and length.isascii() and length.isdigit() else None
-
-    def _ask_head(self, wanted: Wanted) -> Head | None:
-        try:
-            exchange = self._request("HEAD", wanted)
-        except (CachdError, OSError):
-            return None
+    def head(self, wanted: Wanted) -> Head:
+        """The head of the answer to HEAD. Raises CachdError, OSError."""
+        exchange = self._request("HEAD", wanted)
         self._work.release(exchange.transport)
         self._give_back(exchange)
-        try:
-            check_validators(wanted, exchange.head)
-        except CachdError:
-            return None
+        check_validators(wanted, exchange.head)
         return exchange.head
 
     # --- the request ---------------------------------------------------------------------------

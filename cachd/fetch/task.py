@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.errors import CachdError, Cancelled, InternalError
 from cachd.fetch.answer import make_wanted
+from cachd.fetch.questions import ask_facts, ask_part
 from cachd.fetch.readback import digest_file
 
 if TYPE_CHECKING:
@@ -118,14 +119,14 @@ class LocalTask:
         return digest_file(self._job.tree, path, size, algorithms, lambda _: size, self._cancelled)
 
     def _facts(self) -> dict[str, Any]:
-        facts = self._make_reader(self._job).ask_facts(self._wanted())
+        facts = ask_facts(self._make_reader(self._job), self._wanted())
         return {"facts": facts.to_wire() if facts else None}
 
     def _parts(self) -> dict[str, Any]:
         """The sizes of the first ``count`` parts of the object; none if one isn't told."""
         reader, wanted, sizes = self._make_reader(self._job), self._wanted(), []
         for number in range(1, self._message["count"] + 1):
-            size = None if self._cancelled() else reader.ask_part(wanted, number)
+            size = None if self._cancelled() else ask_part(reader, wanted, number)
             if size is None:
                 return {"sizes": []}
             sizes.append(size)

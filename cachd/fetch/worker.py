@@ -24,6 +24,7 @@ from cachd.fetch.connect import Connector
 from cachd.fetch.head import HEAD_MOST
 from cachd.fetch.place import open_place
 from cachd.fetch.proxy import ProxyRules
+from cachd.fetch.questions import ask_facts
 from cachd.fetch.rate import TokenBucket
 from cachd.fetch.readback import digest_file
 from cachd.fetch.reader import Outcome, Reader
@@ -269,7 +270,7 @@ class Worker:
         is_stream = length is None
         reader = Reader(work, buffer)
         wanted = make_wanted(part, is_s3=work.job.is_s3)
-        facts = reader.ask_facts(wanted) if part["ask"] else None
+        facts = ask_facts(reader, wanted) if part["ask"] else None
         with open_place(work.job.tree, part["path"], truncate=is_stream and size is None) as fd:
             if wanted.url.startswith("file://"):
                 # The source's module imports asyncio, which most workers never need.

@@ -262,6 +262,19 @@ async def test_what_the_journal_completes_is_still_verified(
     assert origin.bytes_sent() == sent
 
 
+async def test_a_question_that_finds_the_origin_busy_is_asked_again(
+    rig: Rig, origin: FaultOrigin
+) -> None:
+    value = digest_of(DATA, "crc64nvme")
+    file = planned(origin, "m.bin", DATA)
+    origin.put("/m.bin", DATA, etag=file.validator.etag).headers["x-amz-checksum-crc64nvme"] = b64(
+        value
+    )
+    origin.busy_heads = 2
+    result = await rig.fetch(plan_of(file), origin=S3)
+    assert result.files[0].digests == (Digest(algorithm="crc64nvme", value=value),)
+
+
 async def test_linked_files_are_not_asked_for(rig: Rig, origin: FaultOrigin) -> None:
     data = pattern(1000)
     file = planned(origin, "m.bin", data)

@@ -92,7 +92,7 @@ class Seen:
 
 
 class FaultOrigin:
-    """``context`` makes it https. ``rate`` caps each connection in bytes per second."""
+    """``context`` makes it https. ``busy_heads``: how many HEADs are yet refused."""
 
     def __init__(self, context: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         self._context = context
@@ -106,6 +106,7 @@ class FaultOrigin:
         self.open_now = 0
         self.open_most = 0
         self.hold: threading.Event | None = None
+        self.busy_heads = 0
         self._closing = threading.Event()
         self._connections: set[socket.socket] = set()
         self._listener = socket.create_server((host, 0), backlog=256)
@@ -285,6 +286,10 @@ class FaultOrigin:
             data = s3_error("PreconditionFailed")
             self._send_head(connection, 412, {}, len(data))
             connection.sendall(data)
+            return True
+        if method == "HEAD" and self.busy_heads:
+            self.busy_heads -= 1
+            self._send_head(connection, 503, {}, 0)
             return True
         number = target.rpartition("partNumber=")[2]
         if method == "HEAD" and body.parts and number.isdigit():

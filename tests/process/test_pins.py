@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, UnixConnection, running
+from tests.harness import Daemon, UnixConnection, eventually, running
 from tests.process.origin import CountingOrigin
 from tests.process.test_pull import pull
 from tests.servers.s3 import S3Server
@@ -147,6 +147,19 @@ def test_two_wrong_pins_publish_nothing(daemon: Daemon, origin: CountingOrigin) 
     assert origin.sent["/m.bin"] == len(body)
 
 
+def test_what_was_only_asked_for_with_a_wrong_pin_is_not_published(
+    daemon: Daemon, origin: CountingOrigin
+) -> None:
+    origin.bodies["/m.bin"] = os.urandom(MIB)
+    uri = f"{origin.url}/m.bin"
+    assert daemon.ask(uri, wait=False, digests={"m.bin": WRONG}).status == 202
+    eventually(lambda: stories(daemon) != [])
+    assert snapshots(daemon) == []
+    assert "the request pins" in daemon.log()
+    assert daemon.ask(uri).status == 200
+    assert daemon.ask(uri, wait=False, digests={"m.bin": WRONG}).status == 422
+
+
 def test_a_pin_newer_than_the_cached_revision_asks_the_source(
     tmp_path: Path, origin: CountingOrigin
 ) -> None:
@@ -208,6 +221,14 @@ def test_the_command_line_pins(daemon: Daemon, origin: CountingOrigin, tmp_path:
         shell=True, cwd=target, capture_output=True, text=True, check=True,
     ).stdout.split()[0]  # fmt: skip
     assert pull(daemon, uri, "--model-digest", f"sha256:{model}").returncode == 0
+    for option, value in (
+        ("--digest", "m.bin"),
+        ("--digest", "m.bin=md5:0"),
+        ("--model-digest", "0"),
+    ):
+        assert pull(daemon, uri, option, value).returncode == 2
+    twice = ("--digest", f"m.bin={WRONG}", "--digest", f"m.bin={sha256(body)}")
+    assert pull(daemon, uri, *twice).returncode == 2
     done = pull(daemon, uri, "--model-digest", WRONG)
     assert done.returncode == 1
     assert f"the model digest is sha256:{model}" in done.stderr
