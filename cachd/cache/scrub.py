@@ -212,7 +212,12 @@ class Scrub:
             self._looks.discard(work)
         if work.cancelled():
             raise Draining("the daemon is shutting down", hint="verify again when it is back")
-        found = work.result()
+        try:
+            found = work.result()
+        except CachdError as error:
+            # One that can't be read is a finding; the others are still to be looked at.
+            yield {"event": "checked", **names, **_unreadable(error)}
+            return
         if found is None:
             return
         self._tell(key, revision, found)
@@ -238,6 +243,19 @@ class Scrub:
             "has_strangers": found.has_strangers,
             "reason": reason,
         }
+
+
+def _unreadable(error: CachdError) -> dict[str, Any]:
+    return {
+        "state": "corrupt",
+        "bytes": 0,
+        "bad_blocks": 0,
+        "repaired_blocks": 0,
+        "files": [],
+        "extra": [],
+        "has_strangers": False,
+        "reason": f"{error.message}; {error.hint}" if error.hint else error.message,
+    }
 
 
 def _describe(item: FileDamage, size: int, is_left: bool) -> dict[str, Any]:
