@@ -14,7 +14,7 @@ from cachd.errors import CachdError, Draining, ModelUnknown
 from cachd.store.damage import merge_blocks
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
 
     from cachd.cache.asking import Asking
     from cachd.cache.parts import Parts
@@ -27,6 +27,9 @@ log = logging.getLogger("cachd.cache")
 _POLL = 10.0
 _SLICE = 0.2
 """Seconds after which a waiting scrub looks whether somebody fetches."""
+_LOOK = 1024**3
+"""Bytes after which the scrub marks what it has found and notes where it is: what an end of the
+daemon may make it read again."""
 _REPORT = 0.5
 _RETRY_FIRST, _RETRY_LAST = 60.0, 3600.0
 """Seconds between tries to repair what couldn't be."""
@@ -84,7 +87,7 @@ class Scrub:
             start = progress.at if (progress.key, progress.revision) == due else ("", 0)
             try:
                 found = await checks.inspect(
-                    key, revision, pace=lambda count: self._pace(budget, count), start=start
+                    key, revision, pace=self._pace_of_a_look(budget), start=start
                 )
             except CachdError as error:
                 log.error("%s can't be scrubbed: %s", key, error.message)
@@ -98,15 +101,22 @@ class Scrub:
                 self._tell(key, revision, found)
                 if settings.repair and is_over:
                     await self._repair(key, revision, found)
-            if not is_over:
-                return
 
-    async def _pace(self, budget: Budget, count: int) -> bool:
-        delay = budget.take(count, time.monotonic())
-        while delay > 0 and self._is_idle():
-            await asyncio.sleep(min(delay, _SLICE))
-            delay -= _SLICE
-        return self._is_idle()
+    def _pace_of_a_look(self, budget: Budget) -> Callable[[int], Awaitable[bool]]:
+        left = _LOOK
+
+        async def pace(count: int) -> bool:
+            nonlocal left
+            if left <= 0:
+                return False
+            left -= count
+            delay = budget.take(count, time.monotonic())
+            while delay > 0 and self._is_idle():
+                await asyncio.sleep(min(delay, _SLICE))
+                delay -= _SLICE
+            return self._is_idle()
+
+        return pace
 
     async def _retry(self) -> None:
         """Try again to repair what is corrupt, less and less often."""
@@ -212,7 +222,12 @@ class Scrub:
             self._looks.discard(work)
         if work.cancelled():
             raise Draining("the daemon is shutting down", hint="verify again when it is back")
-        found = work.result()
+        try:
+            found = work.result()
+        except CachdError as error:
+            # One that can't be read is a finding; the others are still to be looked at.
+            yield {"event": "checked", **names, **_unreadable(error)}
+            return
         if found is None:
             return
         self._tell(key, revision, found)
@@ -238,6 +253,19 @@ class Scrub:
             "has_strangers": found.has_strangers,
             "reason": reason,
         }
+
+
+def _unreadable(error: CachdError) -> dict[str, Any]:
+    return {
+        "state": "corrupt",
+        "bytes": 0,
+        "bad_blocks": 0,
+        "repaired_blocks": 0,
+        "files": [],
+        "extra": [],
+        "has_strangers": False,
+        "reason": f"{error.message}; {error.hint}" if error.hint else error.message,
+    }
 
 
 def _describe(item: FileDamage, size: int, is_left: bool) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.errors import CachdError
+from cachd.errors import CachdError, StoreError
 from cachd.store.damage import FileDamage, block_ranges, merge
 from cachd.store.fsio import disk_errors, measure, replace_file
-from cachd.store.manifests import MANIFEST_NAME
+from cachd.store.manifests import MANIFEST_NAME, read_manifest
 from cachd.store.mending import set_damage
 from cachd.store.quarantine import Story
 from cachd.store.reread import Reread, inode_of
@@ -26,7 +26,7 @@ from cachd.store.threads import Threads
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from cachd.model import ManifestFile
+    from cachd.model import Manifest, ManifestFile
     from cachd.store.context import Context
     from cachd.store.index import Row
     from cachd.store.quarantine import Quarantine
@@ -195,9 +195,7 @@ class Checks:
     ) -> Inspection:
         found = Inspection()
         try:
-            manifest = await self._context.threads.run(
-                self._context.manifests.get, row.key, row.revision
-            )
+            manifest = await self._threads.run(self._read_manifest, row)
             for file in manifest.files:
                 if file.path < start[0]:
                     continue
@@ -211,6 +209,16 @@ class Checks:
             if self._is_there(row):
                 raise
         return found
+
+    def _read_manifest(self, row: Row) -> Manifest:
+        """From the disk, whatever is in memory."""
+        try:
+            return read_manifest(self._context.layout.snapshot(row.key, row.revision))
+        except (OSError, ValueError) as error:
+            raise StoreError(
+                f"the manifest of {row.key} revision {row.revision} can't be read: {error}",
+                hint=f"remove the model, and ask for it again: cachd rm {row.key}",
+            ) from error
 
     async def _look_at(
         self,

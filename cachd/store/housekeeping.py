@@ -136,6 +136,9 @@ def _degraded(opened: Opened) -> Iterator[str]:
     yield from opened.context.health.faults().values()
     yield from opened.context.capabilities.lacks()
     yield from opened.room.complaints()
+    corrupt = sum(1 for row in opened.context.index.snapshots.values() if row.damage)
+    if corrupt:
+        yield f"{corrupt} snapshots are corrupt and given to nobody: cachd verify --all says where"
     stuck = sum(row.allocated for row in opened.context.index.trash if row.is_stuck)
     if stuck:
         yield f"{show_size(stuck)} in the trash can't be unlinked; see the log"

@@ -168,7 +168,8 @@ def _replace_files(
         ]
         for place in [*places, *blobs]:
             now = _stat(place)
-            if old is None or now is None or now.st_ino != old:
+            # A kill in an earlier repair may have left a blob of the old file that nobody holds.
+            if now is None or (place not in blobs and now.st_ino != old):
                 continue
             temporary.unlink(missing_ok=True)
             os.link(target, temporary, follow_symlinks=False)

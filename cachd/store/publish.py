@@ -101,7 +101,11 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
                 row.checked_at = context.clock.time_ns() / 1e9
                 context.on_step("renamed")
             elif twin.damage:
-                await mend(context, twin, row, publication.path, publication.files)
+                twin.readers += 1
+                try:
+                    await mend(context, twin, row, publication.path, publication.files)
+                finally:
+                    twin.readers -= 1
             winner = twin or row
             winner.readers += 1
     try:

@@ -13,6 +13,7 @@ from cachd.cache import scrub as module
 from cachd.cache.events import EventBus
 from cachd.cache.scrub import Scrub
 from cachd.settings import LeaseSettings, Settings, StoreSettings
+from cachd.store.checks import Checks
 from cachd.store.store import Store
 from tests.store.dying import flip
 from tests.store.models import Model, number, publish, sized
@@ -73,8 +74,14 @@ async def world(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock.monotonic))
     fakes = {name: getattr(asyncio, name) for name in ("create_task", "wait")}
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=clock.sleep, **fakes))
+    began = max(row.checked_at for row in store._index.snapshots.values())
     yield SimpleNamespace(
-        scrub=Scrub(parts, asking), store=store, clock=clock, asking=asking, metrics=metrics
+        began=began,
+        scrub=Scrub(parts, asking),
+        store=store,
+        clock=clock,
+        asking=asking,
+        metrics=metrics,
     )
     await store.close()
 
@@ -113,6 +120,30 @@ async def test_a_fetch_stops_it_at_once_and_it_goes_on_where_it_was(world: Any) 
     # What was read before the fetch is not read again: the first three come to the whole.
     assert WHOLE - 1 <= world.metrics.bytes <= WHOLE + BLOCK
     assert world.store.usage().scrub_pass > 0
+
+
+async def test_an_end_of_the_daemon_loses_one_look_at_most(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK", 2 * BLOCK)
+    task = asyncio.create_task(world.scrub._round(1e-9))
+
+    def stop() -> None:
+        if world.metrics.bytes >= WHOLE - BLOCK:
+            task.cancel()
+
+    world.clock.on_sleep = stop
+    await asyncio.wait({task})
+    assert task.cancelled()
+    read = world.metrics.bytes
+    checks = Checks(world.store._open.context, world.store.quarantine)
+    await checks.load()
+    checks.close()
+    begun = [m for m in MODELS if m.key == checks.progress.key]
+    assert checks.progress.at == ("b", 0)
+    done = sum(world.store.get(m.key).checked_at > world.began for m in MODELS)
+    assert read - (done * (3 * BLOCK + 5) + 2 * BLOCK) <= 2 * BLOCK
+    assert begun
 
 
 async def test_a_verification_goes_before_it(world: Any) -> None:

@@ -32,10 +32,10 @@ _EXPECTED = re.compile(
     r"layout\.json|daemon\.lock|lost\+found"
     r"|(blobs|blobs/sha256|current|ingest|quarantine|snapshots|state|state/leases|state/pins"
     r"|trash|views)"
-    r"|snapshots/[0-9a-f]+(/[0-9a-f]+(/(manifest\.json|tree(/.*)?))?)?"
+    r"|snapshots/[0-9a-f]+(/[0-9a-f]+(/(manifest\.json|corrupt\.json|tree(/.*)?))?)?"
     r"|ingest/[0-9a-f]+-[0-9a-f]+(/(journal|tree(/.*)?|manifest\.json))?"
     r"|current/[0-9a-f]+|blobs/sha256/[0-9a-f]{64}"
-    r"|state/leases/[0-9a-f]{64}|state/pins/[0-9a-f]+"
+    r"|state/scrub\.json|state/leases/[0-9a-f]{64}|state/pins/[0-9a-f]+"
     r"|trash/.*|quarantine/.*"
 )
 

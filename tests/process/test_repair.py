@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, call, eventually
+from tests.harness import Daemon, UnixConnection, call, eventually
 from tests.origins.fault import Fault, FaultOrigin, pattern
 from tests.servers.s3 import S3Server
 
@@ -350,6 +350,39 @@ def test_an_archives_member_is_replaced_alone(node: Daemon, source: FaultOrigin,
     assert path.read_bytes() == pattern(BLOCK + 7, 3)
     assert other.stat().st_ino == inode
     assert_accounts(node)
+
+
+def test_an_import_repairs_as_well(node: Daemon, source: FaultOrigin):
+    """Where there is no network: what was exported before has the good bytes."""
+    answer = pull(node, source)
+    path = Path(answer["path"], "m.bin")
+    tar = call(node.socket, "GET", f"/v1/models/{answer['key']}/archive.tar").body
+    damage(path, 3 * BLOCK)
+    source.close()
+    assert not verify(node, answer["key"], repair=True)["ok"]
+    connection = UnixConnection(node.admin_socket)
+    connection.request("POST", f"/v1/import?uri={source.url('/m.bin')}", tar)
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert path.read_bytes() == MODEL
+    assert verify(node, answer["key"])["ok"]
+    assert_accounts(node)
+
+
+def test_an_unreadable_manifest_is_a_finding_among_others(node: Daemon, source: FaultOrigin):
+    source.put("/other.bin", b"small", Content_Type="application/octet-stream")
+    other = node.ask(source.url("/other.bin")).json()
+    first = pull(node, source)
+    damage(Path(first["path"], "m.bin"), 0)
+    manifest = Path(other["path"]).parent / "manifest.json"
+    manifest.chmod(0o644)
+    with manifest.open("r+b") as file:
+        file.write(b"#")
+    found = verify(node)
+    assert (found["ok"], found["snapshots"]) == (False, 2)
+    reasons = {finding["key"]: finding["reason"] for finding in found["findings"]}
+    assert set(reasons) == {first["key"], other["key"]}
+    assert "manifest" in reasons[other["key"]]
 
 
 def test_the_background_finds_and_repairs(daemons: Callable[..., Daemon], source: FaultOrigin):
