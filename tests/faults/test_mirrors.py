@@ -83,7 +83,12 @@ def test_what_nobody_waits_for_goes_on_too(tmp_path: Path, origin: Bucket, mirro
     origin.fault(MAIN, Fault("status", status=500), skip=2)
     with running(tmp_path, **settings(mirror)) as daemon:
         assert ask(daemon, origin, wait=False).status == 202
-        eventually(lambda: daemon.metric("cachd_store_snapshots") == 1)
+        eventually(
+            lambda: (
+                daemon.metric("cachd_store_snapshots") == 1
+                and daemon.metric("cachd_flights_in_flight") == 0
+            )
+        )
         assert ask(daemon, origin).json()["result"] == "hit"
         assert origin.bytes_sent(MAIN) + mirror.bytes_sent(MAIN) == len(DATA)
 
