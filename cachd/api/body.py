@@ -67,10 +67,21 @@ def parse_json(data: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         problem = "the body is no JSON that can be read"
     else:
-        if isinstance(value, dict):
+        if not isinstance(value, dict):
+            problem = "the body must be a JSON object"
+        elif b"\\u" in data and not _is_encodable(value):
+            problem = "a text of the body holds half of a surrogate pair, which is no character"
+        else:
             return value
-        problem = "the body must be a JSON object"
     raise InvalidError(problem, hint="GET /openapi.json describes what this route takes")
+
+
+def _is_encodable(value: Any) -> bool:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from cachd.model import Validator
 if TYPE_CHECKING:
     from cachd.fetch.head import Head
 
-_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+_RANGE = re.compile(r"^bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)$", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.http_client import HttpAnswer, HttpClient
 
+_DIGITS = 19
+"""Of a number of bytes: what 63 bits hold."""
 _NO_ANSWER_TO_HEAD = {400, 403, 405, 406, 500, 501, 502}
 
 
@@ -179,7 +181,8 @@ def _is_plain(answer: HttpAnswer) -> bool:
 
 
 def _number(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    is_number = text is not None and text.isascii() and text.isdigit() and len(text) <= _DIGITS
+    return int(text) if text is not None and is_number else None
 
 
 def _total(content_range: str | None) -> int | None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from cachd.errors import AccessError, ContentError, NotFound
+from cachd.errors import AccessError, ContentError, NotFound, OriginError
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree
 from cachd.sources.archives import unpack_of
@@ -25,9 +25,12 @@ from cachd.sources.s3_errors import no_model, status_of
 from cachd.sources.s3_location import object_url
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cachd.sources.s3_client import S3Client
+
+_MOST = 1 << 62
+"""Bytes of one file: more than any file system holds."""
 
 
 async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
@@ -134,7 +137,7 @@ async def _list(
     pages = client.api.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     async for page in pages:
         for item in page.get("Contents", ()):
-            key, size = item["Key"], int(item["Size"])
+            key, size = _entry(item, client.endpoint)
             if not key.startswith(prefix):
                 raise ContentError(f"{client.endpoint} lists a key outside the asked prefix")
             path = key[len(prefix) :]
@@ -143,6 +146,17 @@ async def _list(
             census.count(path)
             found[path] = _planned(client, key=key, path=path, size=size, etag=item.get("ETag"))
     return list(found.values())
+
+
+def _entry(item: Mapping[str, Any], endpoint: str) -> tuple[str, int]:
+    """Key and size. Raises OriginError where the listing has none, or nonsense."""
+    key, size = item.get("Key"), item.get("Size")
+    if not isinstance(key, str) or not isinstance(size, int) or not 0 <= size <= _MOST:
+        raise OriginError(
+            f"{endpoint} lists an object without a usable key or size",
+            hint="is this an S3 endpoint, and its port?",
+        )
+    return key, size
 
 
 def _planned(

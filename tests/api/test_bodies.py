@@ -133,6 +133,7 @@ async def test_the_field_at_fault_is_named_and_nothing_leaks(
         b'{"a":' * 100_000,
         b'{"timeout": ' + b"9" * 5000 + b"}",
         b'{"uri": "s3://b/m", "timeout": 1e400}',
+        b'{"uri": "s3://b/m", "allow": ["\\udc80"]}',
         b"uri=" + SECRET.encode(),
         b'{"credentials": {"token": "' + SECRET.encode() + b'" "x"}}',
     ],

@@ -134,3 +134,50 @@ async def test_killed_in_a_repair(make_store: Any, tmp_path: Path, step: str, co
     blobs = store.root / "blobs" / "sha256"
     for blob in blobs.iterdir():
         assert hashlib.sha256(blob.read_bytes()).hexdigest() == blob.name
+
+
+async def test_whose_pass_was_needed_is_known_after_two_boots(
+    make_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Private bytes that were resumed after a reboot, and again after a kill, stay private."""
+    store = await make_store()
+    ingest = await store.begin(OLD.ref, OLD.plan, source="s3")
+    await ingest.mark_credentialed("caller")
+    await fill(ingest, OLD)
+    await ingest.suspend()
+    await store.close()
+    for boot in ("second", "third"):
+        monkeypatch.setattr("cachd.store.startup.boot_id", lambda boot=boot: boot)
+        store = await make_store()
+        ingest = await store.begin(OLD.ref, OLD.plan, source="s3")
+        await ingest.suspend()
+        await store.close()
+    store = await make_store()
+    ingest = await store.begin(OLD.ref, OLD.plan, source="s3")
+    snapshot = await ingest.commit(OLD.manifest_files)
+    assert snapshot.info.is_credentialed
+    assert snapshot.info.identity == "caller"
+
+
+async def test_a_blob_goes_with_the_ingest_that_took_it_over_by_etag(make_store: Any) -> None:
+    """No source claimed a digest, so only the inode leads from the ingest to the blob."""
+    store = await make_store()
+    await publish(store, OLD)
+    ingest = await store.begin(NEW.ref, NEW.plan, source="s3")
+    assert "w" in ingest.linked
+    await ingest.suspend()
+    row = store._index.snapshots[OLD.key, OLD.revision]
+    await store._open.room.evict(((row, "requested", 0),))
+    assert len(listing(store.root / "blobs" / "sha256")) == 1
+    await store.remove(NEW.key)
+    assert listing(store.root / "blobs" / "sha256") == []
+    assert store.usage().allocated == 0
+
+
+async def test_what_is_held_is_right_without_the_journal(make_store: Any) -> None:
+    """The journal goes with the commit; what it took isn't counted any more."""
+    store = await make_store()
+    await publish(store, OLD)
+    said = store.usage().allocated
+    await store.close()
+    assert (await make_store()).usage().allocated == said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ async def test_a_store_opens_whatever_is_damaged(
         if kind == "lock" and name == "directory":
             continue
         root = tmp_path / f"{kind}-{name.replace(' ', '-')}"
-        shutil.copytree(template, root, copy_function=shutil.copy2)
+        subprocess.run(["cp", "-a", template, root], check=True)  # keeps hard links
         found = sorted(root.glob(KINDS[kind]))
         assert found, kind
         for path in found:
@@ -86,6 +87,8 @@ async def test_a_store_opens_whatever_is_damaged(
             assert 0 < lease.expires_in <= 7 * 86400, name
         await store._open.trash.wait(list(store._index.trash))
         assert not list((root / "trash").iterdir()), name
+        blobs = [path for path in root.glob("blobs/sha256/*") if path.is_file()]
+        assert not [path for path in blobs if path.stat().st_nlink == 1], name
         assert store._index.sums() == store._index.recount(), name
         await store.quarantine.entries()
         ingest = await store.begin(B.ref, B.plan, source="s3")

@@ -1,0 +1,1 @@
+"""Bytes from elsewhere that nobody would send on purpose."""
