@@ -33,13 +33,16 @@ def ask(daemon: Daemon, origin: Bucket, **more: Any) -> dict[str, Any]:
     return reply
 
 
-def test_the_source_is_asked_once_an_interval_and_cheaply(tmp_path: Path, origin: Bucket) -> None:
+def test_the_source_is_asked_once_an_interval(tmp_path: Path, origin: Bucket) -> None:
     with running(tmp_path) as daemon:
         assert ask(daemon, origin)["result"] == "miss"
         calls = len(origin.seen)
         assert [ask(daemon, origin)["result"] for _ in range(5)] == ["hit"] * 5
         assert len(origin.seen) == calls
-    with running(tmp_path / "b", FRESHNESS_INTERVAL="0") as daemon:
+
+
+def test_the_source_is_asked_cheaply(tmp_path: Path, origin: Bucket) -> None:
+    with running(tmp_path, FRESHNESS_INTERVAL="0") as daemon:
         ask(daemon, origin)
         gets, lists = origin.requests(), origin.lists
         assert [ask(daemon, origin)["result"] for _ in range(5)] == ["hit"] * 5
