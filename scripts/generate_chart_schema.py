@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydantic_core import core_schema
 
 FILE = Path(__file__).parent.parent / "charts" / "cachd" / "values.schema.json"
-# A number with a unit as settings.py reads it, or a percentage.
+# A number with a unit as cachd.settings reads it, or a percentage.
 _UNIT = r"[kKmMgGtTpPeE]([iI]?([bB]([iI][tT])?)?)?|[bB]([iI][tT])?"
 SIZE_OR_SHARE = rf"^\s*(\d*\.?\d+\s*({_UNIT})?|(100(\.0*)?|\d{{1,2}}(\.\d*)?|\.\d+)\s*%)\s*$"
 TYPES_OF_SIZES = {"type": ["string", "integer"], "pattern": SIZE_OR_SHARE, "minimum": 0}

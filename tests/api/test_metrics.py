@@ -15,9 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cachd import __version__
 from cachd.api.routes import ROUTES
+from cachd.catalogue import CATALOGUE
 from cachd.errors import NotReady
 from cachd.fetch.observe import FetchMetrics
-from cachd.metrics import CATALOGUE, Metrics
+from cachd.metrics import Metrics
 from cachd.store.observe import StoreMetrics
 from tests.servers.require import missing
 

@@ -1,0 +1,300 @@
+"""Everything that Prometheus sees, declared once: names carry units, labels have a closed set of
+values (never a URI or a key). ``docs/metrics.md`` is generated from it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5, 10, 60, 300, 1800)
+PHASE_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 30, 120, 600, 1800)
+
+
+OTHER = "other"
+"""The label value for what nobody foresaw, so that the number of series stays bounded."""
+
+PHASES = frozenset({"resolve", "probe", "queue", "fetch", "verify", "publish", "total"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One row of the catalogue.
+
+    ``gauge`` is the name in ``usage()`` that a gauge of the store is read from at scrape.
+    ``values`` lists what its labels can be, in words.
+    """
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+    values: str = ""
+    buckets: tuple[float, ...] = ()
+    gauge: str = ""
+
+
+CATALOGUE: tuple[Metric, ...] = (
+    Metric(
+        name="cachd_requests_total",
+        kind="counter",
+        help="API requests answered.",
+        labels=("endpoint", "code"),
+        values="endpoint: a route of the API; code: the HTTP status, 499 if the caller went away",
+    ),
+    Metric(
+        name="cachd_request_seconds",
+        kind="histogram",
+        help="Time from a request's head to the end of its answer.",
+        labels=("endpoint",),
+        values="endpoint: a route of the API",
+        buckets=REQUEST_BUCKETS,
+    ),
+    Metric(
+        name="cachd_connections_refused_total",
+        kind="counter",
+        help="Connections to the pods' socket that were closed at once: there were too many.",
+        labels=("reason",),
+        values="all (listen.max_connections), uid (three quarters of it for one uid)",
+    ),
+    Metric(
+        name="cachd_lookups_total",
+        kind="counter",
+        help="Models asked for, by what the cache had.",
+        labels=("result",),
+        values="hit, miss, stale",
+    ),
+    Metric(
+        name="cachd_fetch_bytes_total",
+        kind="counter",
+        help="Bytes received from origins, wasted ones included.",
+        labels=("source",),
+        values="the URI scheme: s3, http, https, file, …",
+    ),
+    Metric(
+        name="cachd_mirror_bytes_total",
+        kind="counter",
+        help="Those of cachd_fetch_bytes_total that came from mirrors.",
+    ),
+    Metric(
+        name="cachd_mirror_uses_total",
+        kind="counter",
+        help="Asks that went on at a mirror because their origin was down.",
+        labels=("result",),
+        values="same (the mirror has the same revision), other (another: planned anew)",
+    ),
+    Metric(
+        name="cachd_worker_deaths_total",
+        kind="counter",
+        help="Worker processes that ended by themselves, or were killed because they hung.",
+    ),
+    Metric(
+        name="cachd_phase_seconds",
+        kind="histogram",
+        help="Time spent in each phase of an ask.",
+        labels=("phase",),
+        values=", ".join(sorted(PHASES)) + ", other",
+        buckets=PHASE_BUCKETS,
+    ),
+    Metric(
+        name="cachd_retries_total",
+        kind="counter",
+        help="Parts tried again, by cause.",
+        labels=("cause",),
+        values="the code of the error that caused it, such as origin_busy, origin_stalled",
+    ),
+    Metric(
+        name="cachd_breaker_changes_total",
+        kind="counter",
+        help="Changes of origins' circuit breakers, by the new state.",
+        labels=("state",),
+        values="open (left alone), half_open (probed), closed (called as ever)",
+    ),
+    Metric(
+        name="cachd_origin_held_seconds_total",
+        kind="counter",
+        help="Time that origins were left alone, by cause.",
+        labels=("cause",),
+        values="busy (429, 503), unreachable (failed connections, 5xx)",
+    ),
+    Metric(
+        name="cachd_origins_held",
+        kind="gauge",
+        help="Origins that are left alone now.",
+    ),
+    Metric(
+        name="cachd_refreshes_total",
+        kind="counter",
+        help="Looks at models by schedule (freshness.refresh), by what came of them.",
+        labels=("result",),
+        values="unchanged, changed (the new revision is prefetched), failed, skipped",
+    ),
+    Metric(
+        name="cachd_probes_total",
+        kind="counter",
+        help="Questions to a source whether a caller may read what is cached.",
+        labels=("result",),
+        values="allowed, denied, failed, remembered",
+    ),
+    Metric(
+        name="cachd_evictions_total",
+        kind="counter",
+        help="Snapshots let go, by reason.",
+        labels=("reason",),
+        values="superseded, quota, watermark, volume, expired, requested",
+    ),
+    Metric(
+        name="cachd_evicted_bytes_total",
+        kind="counter",
+        help="Bytes freed by snapshots let go, by reason.",
+        labels=("reason",),
+        values="as cachd_evictions_total",
+    ),
+    Metric(name="cachd_scrub_bytes_total", kind="counter", help="Bytes read against checksums."),
+    Metric(name="cachd_bad_blocks_total", kind="counter", help="Blocks found bad on disk."),
+    Metric(name="cachd_repaired_blocks_total", kind="counter", help="Bad blocks made good."),
+    Metric(name="cachd_workers", kind="gauge", help="Worker processes that are running."),
+    Metric(name="cachd_connections", kind="gauge", help="Connections to origins that are in use."),
+    Metric(
+        name="cachd_parts_waiting", kind="gauge", help="Ranges that no connection has taken yet."
+    ),
+    Metric(
+        name="cachd_flights_in_flight",
+        kind="gauge",
+        help="Fetches that are running.",
+        gauge="flights_in_flight",
+    ),
+    Metric(
+        name="cachd_flights_queued",
+        kind="gauge",
+        help="Fetches that wait for their turn.",
+        gauge="flights_queued",
+    ),
+    Metric(
+        name="cachd_store_allocated_bytes",
+        kind="gauge",
+        help="Disk space that the cache has allocated.",
+        gauge="allocated",
+    ),
+    Metric(
+        name="cachd_store_reserved_bytes",
+        kind="gauge",
+        help="Space promised to fetches that run, less what they have allocated.",
+        gauge="reserved",
+    ),
+    Metric(
+        name="cachd_store_quota_bytes",
+        kind="gauge",
+        help="Most that the cache may allocate.",
+        gauge="quota",
+    ),
+    Metric(
+        name="cachd_store_free_bytes",
+        kind="gauge",
+        help="Free space of the volume, whoever uses the rest.",
+        gauge="free",
+    ),
+    Metric(
+        name="cachd_store_free_floor_bytes",
+        kind="gauge",
+        help="Free space that is left to others.",
+        gauge="free_floor",
+    ),
+    Metric(
+        name="cachd_store_high_watermark_bytes",
+        kind="gauge",
+        help="Allocated space above which idle models are evicted in the background.",
+        gauge="high_watermark",
+    ),
+    Metric(
+        name="cachd_store_low_watermark_bytes",
+        kind="gauge",
+        help="Allocated space at which the background eviction ends.",
+        gauge="low_watermark",
+    ),
+    Metric(
+        name="cachd_store_models",
+        kind="gauge",
+        help="Models that have a snapshot.",
+        gauge="models",
+    ),
+    Metric(
+        name="cachd_store_snapshots",
+        kind="gauge",
+        help="Snapshots: a model has one, or more while an old revision is in use.",
+        gauge="snapshots",
+    ),
+    Metric(
+        name="cachd_store_inodes",
+        kind="gauge",
+        help="Inodes that the cache uses.",
+        gauge="inodes",
+    ),
+    Metric(
+        name="cachd_store_free_inodes",
+        kind="gauge",
+        help="Free inodes of the volume.",
+        gauge="inodes_free",
+    ),
+    Metric(
+        name="cachd_store_volume_bytes",
+        kind="gauge",
+        help="Size of the volume.",
+        gauge="volume_size",
+    ),
+    Metric(
+        name="cachd_store_pinned_bytes",
+        kind="gauge",
+        help="Space of what is pinned.",
+        gauge="pinned",
+    ),
+    Metric(
+        name="cachd_store_leased_bytes",
+        kind="gauge",
+        help="Space of what is leased.",
+        gauge="leased",
+    ),
+    Metric(
+        name="cachd_store_ingest_bytes",
+        kind="gauge",
+        help="Space of unfinished ingests.",
+        gauge="ingests",
+    ),
+    Metric(
+        name="cachd_store_trash_bytes",
+        kind="gauge",
+        help="Space of what is being unlinked.",
+        gauge="trash",
+    ),
+    Metric(name="cachd_corrupt_snapshots", kind="gauge", help="Kept, but bad.", gauge="corrupt"),
+    Metric(
+        name="cachd_scrub_pass_timestamp_seconds",
+        kind="gauge",
+        help="When the last pass of the scrub over everything ended; 0: none yet.",
+        gauge="scrub_pass",
+    ),
+    Metric(
+        name="cachd_disk_errors_total",
+        kind="counter",
+        help="Calls that failed on the cache's volume.",
+        labels=("errno",),
+        values="enospc, edquot, eio, erofs, other",
+    ),
+    Metric(
+        name="cachd_store_degraded",
+        kind="gauge",
+        help="1 while something is wrong with the store or its volume.",
+        labels=("reason",),
+        values="read_only, io_error (nothing can be fetched); disk_full, below_floor, "
+        "eviction_paused (what was evicted is still held open), trash_stuck",
+    ),
+    Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
+    Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
+    Metric(
+        name="cachd_build_info",
+        kind="gauge",
+        help="Always 1; the version is the label.",
+        labels=("version",),
+        values="the version of this daemon",
+    ),
+)

@@ -1,0 +1,53 @@
+"""The settings tree: defaults, units and reasons. ``docs/settings.md`` is generated from it.
+
+A value comes from the configuration file (YAML, of which JSON is a part) and, over it, from
+environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names in either are errors.
+"""
+
+from cachd.settings.fetch import FetchSettings
+from cachd.settings.listen import ApiTcpSettings, ListenSettings
+from cachd.settings.loading import load_settings, suggest, unknown_variables
+from cachd.settings.sources import (
+    AccessSettings,
+    ArchiveSettings,
+    EgressSettings,
+    FileSettings,
+    FreshnessSettings,
+    HttpSettings,
+    MirrorRule,
+    RefreshRule,
+    S3Settings,
+    SourcesSettings,
+)
+from cachd.settings.store import KubeletSettings, LeaseSettings, ScrubSettings, StoreSettings
+from cachd.settings.tree import LogSettings, Settings, variable_name, walk_fields
+from cachd.settings.values import Share, show_bytes
+
+__all__ = [
+    "AccessSettings",
+    "ApiTcpSettings",
+    "ArchiveSettings",
+    "EgressSettings",
+    "FetchSettings",
+    "FileSettings",
+    "FreshnessSettings",
+    "HttpSettings",
+    "KubeletSettings",
+    "LeaseSettings",
+    "ListenSettings",
+    "LogSettings",
+    "MirrorRule",
+    "RefreshRule",
+    "S3Settings",
+    "ScrubSettings",
+    "Settings",
+    "Share",
+    "SourcesSettings",
+    "StoreSettings",
+    "load_settings",
+    "show_bytes",
+    "suggest",
+    "unknown_variables",
+    "variable_name",
+    "walk_fields",
+]

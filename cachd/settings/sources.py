@@ -1,0 +1,189 @@
+"""Where models come from, who may have them, and when they are looked at again."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import (
+    ByteSize,
+    Field,
+    field_validator,
+)
+
+from cachd.settings.values import (
+    Duration,
+    Seconds,
+    Section,
+)
+
+
+class S3Settings(Section):
+    """Defaults for `s3://`. A request may say otherwise; then it is another origin."""
+
+    endpoint: str | None = None
+    """Endpoint URL. None: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else AWS."""
+
+    region: str | None = None
+    """Region. None: botocore's chain, else us-east-1."""
+
+    addressing: Literal["auto", "path", "virtual"] = "auto"
+    """How the bucket is named in the URL; auto: path style for a custom endpoint."""
+
+    verify: bool = True
+    """Verify the endpoint's TLS certificate."""
+
+    ca_bundle: Path | None = None
+    """PEM file trusted besides the system's authorities."""
+
+    anonymous: bool = False
+    """Sign nothing when the daemon's own identity is used."""
+
+    profile: str | None = None
+    """Profile of the AWS configuration files for the daemon's own identity."""
+
+    @field_validator("endpoint")
+    @classmethod
+    def _endpoint_has_a_scheme(cls, endpoint: str | None) -> str | None:
+        if endpoint and not re.match("https?://", endpoint.strip(), re.IGNORECASE):
+            raise ValueError("write http:// or https:// before the host")
+        return endpoint
+
+
+class HttpSettings(Section):
+    """`http(s)://`."""
+
+    check_content_type: bool = True
+    """Apply KServe's Content-Type rules: archives by their types, else application/octet-stream.
+    HTML is refused in any case."""
+
+    ca_bundle: Path | None = None
+    """PEM file trusted besides the system's authorities."""
+
+    max_redirects: Annotated[int, Field(ge=0)] = 5
+
+
+class FileSettings(Section):
+    """`file://` read by the daemon. (A client's `file://` is read by the client.)"""
+
+    roots: tuple[Path, ...] = ()
+    """Directories below which the daemon may read. Empty: nowhere."""
+
+
+class ArchiveSettings(Section):
+    """Limits on archives that are unpacked."""
+
+    max_bytes: ByteSize = ByteSize(2 * 1024**4)
+    """Most bytes that one archive may unpack to."""
+
+    max_members: Annotated[int, Field(ge=1)] = 1_000_000
+    """Most members."""
+
+    max_ratio: Annotated[float, Field(gt=1)] = 200.0
+    """Most unpacked bytes per packed byte, judged after the first 64 MiB."""
+
+
+class EgressSettings(Section):
+    """Where a URI may lead. Redirects and DNS answers are checked against it as well."""
+
+    allow_link_local: bool = False
+    """Allow link-local, multicast and cloud metadata addresses."""
+
+    allow: tuple[str, ...] = ()
+    """Host names (`*.example.com`), addresses or networks (CIDR) that alone may be called; empty:
+    every other address."""
+
+    deny: tuple[str, ...] = ()
+    """Host names, addresses or networks never to be called."""
+
+
+class MirrorRule(Section):
+    """One entry of `sources.mirrors`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    endpoints: tuple[str, ...] = Field(min_length=1)
+    """Endpoint URLs, tried in this order."""
+
+    identity: Literal["anonymous", "daemon", "caller"] = "anonymous"
+    """Whose pass is shown to the mirrors: nobody's; the daemon's, where it would have been shown to
+    the origin; or whatever would have been shown to the origin, a caller's credentials included."""
+
+    @field_validator("endpoints")
+    @classmethod
+    def _endpoints_are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
+        for endpoint in endpoints:
+            if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", endpoint):
+                raise ValueError("an endpoint looks like https://mirror.example:9000")
+        return tuple(endpoint.rstrip("/") for endpoint in endpoints)
+
+
+class SourcesSettings(Section):
+    """Where models come from."""
+
+    mirrors: tuple[MirrorRule, ...] = ()
+    """Other endpoints that have the same models: a list of `match`, `endpoints` and `identity`
+    (`anonymous`, the default, `daemon` or `caller`). They are asked when the origin can't be
+    reached, is left alone, or still fails after its retries. You vouch for them: what they show is
+    the model, under the origin's key. In the environment: JSON."""
+
+    s3: S3Settings = S3Settings()
+    http: HttpSettings = HttpSettings()
+    file: FileSettings = FileSettings()
+    archive: ArchiveSettings = ArchiveSettings()
+    egress: EgressSettings = EgressSettings()
+
+    resolver_idle: Seconds = 60.0
+    """Seconds after which the idle resolver process (the one that speaks to source APIs) ends."""
+
+    resolve_timeout: Annotated[float, Field(gt=0)] = 120.0
+    """Seconds for listing a model at its source."""
+
+
+class AccessSettings(Section):
+    """Who may have what."""
+
+    share_identity: bool = False
+    """The single-tenant switch: let the daemon's own identity (its environment, its profile) serve
+    every caller. Off: only callers of its own uid."""
+
+    identity_uids: tuple[int, ...] = ()
+    """Further uids that the daemon's own identity serves."""
+
+    open_hits: bool = False
+    """Give what is cached to every caller, without asking the source whether the caller may have
+    it. For a node whose pods may all read every model."""
+
+    probe_ttl: Seconds = 300.0
+    """Seconds that a source's yes to one caller is remembered."""
+
+
+class RefreshRule(Section):
+    """One entry of `freshness.refresh`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI, or over the origin's endpoint."""
+
+    every: Duration
+    """Seconds between looks, or a number with a unit: 90s, 15m, 6h, 1d."""
+
+
+class FreshnessSettings(Section):
+    """When a moving ref is looked at again."""
+
+    interval: Seconds = 60.0
+    """Seconds between looks at the source for one ref; in between, what is cached is current."""
+
+    serve_stale: bool = True
+    """Serve the cached revision, marked stale, while the source can't be reached."""
+
+    refresh: tuple[RefreshRule, ...] = ()
+    """Models that are looked at by schedule, so that a new revision is there before anyone asks: a
+    list of `match` and `every` ("15m", "6h"); the first that matches counts. Only what needs no
+    caller's credentials; with jitter, one at a time, as a prefetch. In the environment: JSON."""
+
+    refresh_unused: Seconds = 7 * 86400.0
+    """Seconds after which a model that nobody asks for is no longer refreshed (counted anew when
+    the daemon starts); 0: always refreshed."""

@@ -1,0 +1,66 @@
+"""The whole tree of settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from cachd.settings.fetch import FetchSettings
+from cachd.settings.listen import ListenSettings
+from cachd.settings.sources import AccessSettings, FreshnessSettings, SourcesSettings
+from cachd.settings.store import LeaseSettings, ScrubSettings, StoreSettings
+from cachd.settings.values import (
+    Seconds,
+    Section,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from pydantic import (
+        BaseModel,
+    )
+
+
+class LogSettings(Section):
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(Section):
+    """The whole tree."""
+
+    offline: bool = False
+    """Never call out: serve what is cached or imported."""
+
+    drain_timeout: Seconds = 20.0
+    """Seconds that SIGTERM leaves to running answers; fetches stop at once and keep journals."""
+
+    store: StoreSettings = StoreSettings()
+    listen: ListenSettings = ListenSettings()
+    fetch: FetchSettings = FetchSettings()
+    sources: SourcesSettings = SourcesSettings()
+    access: AccessSettings = AccessSettings()
+    freshness: FreshnessSettings = FreshnessSettings()
+    leases: LeaseSettings = LeaseSettings()
+    scrub: ScrubSettings = ScrubSettings()
+    log: LogSettings = LogSettings()
+
+
+def walk_fields(
+    section: type[BaseModel] = Settings, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], type[BaseModel], str]]:
+    """Every leaf as (path, section class, field name), in the order of declaration."""
+    for name, info in section.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            yield from walk_fields(info.annotation, (*path, name))
+        else:
+            yield (*path, name), section, name
+
+
+def variable_name(path: tuple[str, ...]) -> str:
+    """``("store", "quota")`` → ``CACHD_STORE_QUOTA``. ``listen.socket`` keeps the client's name."""
+    if path == ("listen", "socket"):
+        return "CACHD_SOCKET"
+    if path == ("listen", "admin_socket"):
+        return "CACHD_ADMIN_SOCKET"
+    return "CACHD_" + "_".join(path).upper()
