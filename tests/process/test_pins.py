@@ -155,7 +155,7 @@ def test_what_was_only_asked_for_with_a_wrong_pin_is_not_published(
     assert daemon.ask(uri, wait=False, digests={"m.bin": WRONG}).status == 202
     eventually(lambda: stories(daemon) != [])
     assert snapshots(daemon) == []
-    assert "the request pins" in daemon.log()
+    eventually(lambda: "the request pins" in daemon.log())
     assert daemon.ask(uri).status == 200
     assert daemon.ask(uri, wait=False, digests={"m.bin": WRONG}).status == 422
 
