@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cachd.cache.pins import Sums, judge, known, needed
 from cachd.cache.singleflight import SingleFlight
-from cachd.errors import StoreError
+from cachd.errors import ModelCorrupt
 from cachd.fetch import crc
 from cachd.fetch.readings import Reading
 from cachd.model import Digest
@@ -58,7 +58,7 @@ class Pinning:
         return sums
 
     async def check(self, pins: Pins, snapshot: StoredSnapshot) -> None:
-        """Raises DigestMismatch if the published bytes are not what ``pins`` say; StoreError if
+        """Raises DigestMismatch if the published bytes are not what ``pins`` say; ModelCorrupt if
         they are no longer what was published."""
         if not pins:
             return
@@ -93,10 +93,11 @@ class Pinning:
             file = manifest.find(path)
             seen = values.pop(_BLOCKS)
             if file is None or seen != crc.combine(file.blocks, file.size):
-                raise StoreError(
-                    f"{path} of {manifest.ref.key} is no longer what was stored",
-                    hint="the volume may be failing; `cachd rm` the model and ask for it again",
+                # Mark what is bad, so that the next ask has it repaired.
+                await self._store.checks.inspect(
+                    manifest.ref.key, manifest.revision, pace=_without_pause
                 )
+                raise ModelCorrupt(f"{path} of {manifest.ref.key} is no longer what was stored")
         return found
 
     def _remember(self, place: tuple[str, str, str], found: Sums) -> None:
@@ -108,6 +109,10 @@ class Pinning:
         while self._count > REMEMBERED and len(self._read) > 1:
             _, gone = self._read.popitem(last=False)
             self._count -= sum(len(values) for values in gone.values())
+
+
+async def _without_pause(count: int) -> bool:
+    return True
 
 
 def with_digests(files: Sequence[ManifestFile], sums: Sums) -> tuple[ManifestFile, ...]:
