@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-import json
 import os
 import secrets
 import tarfile
@@ -24,13 +23,14 @@ from cachd.cache.resolve import locate
 from cachd.cache.types import Answer, Ask
 from cachd.errors import ArchiveInvalid, ContentError, DigestMismatch
 from cachd.fetch.unpack import UnpackLimits, unpack_archive
-from cachd.model import Manifest, Plan, PlannedFile, Validator
+from cachd.model import Plan, PlannedFile, Validator
+from cachd.store.decode import decode_manifest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from cachd.cache.parts import Parts
-    from cachd.model import ManifestFile
+    from cachd.model import Manifest, ManifestFile
     from cachd.store.ingest import Ingest
 
 MANIFEST_NAME = ".cachd-manifest.json"
@@ -114,8 +114,8 @@ async def _read_manifest(chunks: AsyncIterator[bytes]) -> tuple[bytes, Manifest 
     end = member.offset_data + member.size
     await read_to(end)
     try:
-        manifest = Manifest.from_json(json.loads(bytes(head[member.offset_data : end])))
-    except (KeyError, TypeError, ValueError) as error:
+        manifest = decode_manifest(bytes(head[member.offset_data : end]))
+    except ValueError as error:
         raise ArchiveInvalid(
             f"the import's {MANIFEST_NAME} can't be read: {error}",
             hint="export the model again, with a cachd of the same or an older version",

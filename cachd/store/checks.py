@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import CachdError, StoreError
 from cachd.store.damage import FileDamage, block_ranges, merge
+from cachd.store.decode import parse_object
 from cachd.store.fsio import disk_errors, measure, replace_file
 from cachd.store.manifests import MANIFEST_NAME, read_manifest
 from cachd.store.mending import set_damage
@@ -87,8 +88,8 @@ class Checks:
     async def load(self) -> None:
         """Read the state file; what can't be read is begun anew."""
         path = self._context.layout.state / _STATE
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            data = json.loads(await self._context.threads.run(path.read_bytes))
+        with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+            data = parse_object(await self._context.threads.run(path.read_bytes))
             self.progress = Progress(
                 key=str(data["key"]),
                 revision=str(data["revision"]),

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.model import BLOCK_SIZE
+from cachd.store.decode import parse_object
 from cachd.store.fsio import remove_file, replace_file
 
 if TYPE_CHECKING:
@@ -91,11 +92,15 @@ def read_marker(snapshot: Path, manifest: Manifest) -> dict[str, FileDamage]:
     """What the marker says; all files where it can't be read, for there was a reason to write it.
     Raises OSError."""
     try:
-        data = json.loads((snapshot / CORRUPT_NAME).read_bytes())
-        return {item["path"]: _parse(item) for item in data["files"]}
+        data = parse_object((snapshot / CORRUPT_NAME).read_bytes())
+        damage = [_parse(item) for item in data["files"]]
+        blocks = {file.path: len(file.blocks) for file in manifest.files}
+        if not all(0 <= n < blocks[found.path] for found in damage for n in found.blocks):
+            raise ValueError("no such block")
+        return {found.path: found for found in damage if found.path in blocks}
     except FileNotFoundError:
         return {}
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return {
             file.path: FileDamage(
                 path=file.path, problem="unreadable", blocks=tuple(range(len(file.blocks)))

@@ -112,6 +112,8 @@ KINDS: dict[str, str] = {
     "lease": "state/leases/*",
     "pin": "state/pins/*",
     "blob": "blobs/sha256/*",
+    "marker": "snapshots/*/*/corrupt.json",
+    "scrub": "state/scrub.json",
     "lock": "daemon.lock",
     "story": "quarantine/*/story.json",
     "trash": "trash/*/manifest.json",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cachd.model import Manifest
+from cachd.store.damage import FileDamage, write_marker
 from cachd.store.decode import decode_manifest
 from cachd.store.journal import parse
 from cachd.store.leases import read_lease
@@ -54,6 +56,10 @@ async def template(make_store: Any, tmp_path: Path) -> Path:
     story = store.root / "quarantine" / "00000000000000000001-ab"
     story.mkdir()
     (story / "story.json").write_text(json.dumps({"key": "ab", "files": []}))
+    (store.root / "state" / "scrub.json").write_text('{"key": "a", "block": 1, "pass_began": 1}')
+    marked = store.root / "snapshots" / C.key / C.revision
+    damage = FileDamage(path="w", problem="blocks", blocks=(0,))
+    await asyncio.to_thread(write_marker, marked, {"w": damage})
     await store.close()
     going = store.root / "trash" / "ab-cd-00"
     shutil.copytree(store.root / "snapshots" / A.key / A.revision, going)
