@@ -17,7 +17,8 @@ async def readyz(request: web.Request) -> web.StreamResponse:
     reasons = list(context.cache(request).readiness())
     if context.parts(request).drain.is_begun and not any("drain" in r for r in reasons):
         reasons.append("draining: the daemon is shutting down")
-    body = {"ready": not reasons, "reasons": reasons}
+    degraded = list(context.cache(request).degraded())
+    body = {"ready": not reasons, "reasons": reasons, "degraded": degraded}
     return wire.reply(body, status=503 if reasons else 200)
 
 

@@ -119,6 +119,10 @@ class CacheApi(Protocol):
         counts: models, leases, pins, flights_in_flight, flights_queued."""
         ...
 
+    def degraded(self) -> list[str]:
+        """What is wrong with the store though it serves, in sentences."""
+        ...
+
     def readiness(self) -> list[str]:
         """Why the daemon isn't ready, in sentences; empty: it is."""
         ...

@@ -378,7 +378,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         }
     ),
     "Alive": _object({"alive": FLAG}),
-    "Readiness": _object({"ready": FLAG, "reasons": _list(TEXT)}),
+    "Readiness": _object({"ready": FLAG, "reasons": _list(TEXT), "degraded": _list(TEXT)}),
     "Problem": _object(
         {
             "type": TEXT,

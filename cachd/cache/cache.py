@@ -276,6 +276,10 @@ class Cache:
             "flights_queued": queued,
         }
 
+    def degraded(self) -> list[str]:
+        """What is wrong with the store though it serves."""
+        return self.parts.store.degraded()
+
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""
         reasons = list(self.parts.store.unready())

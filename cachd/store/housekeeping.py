@@ -114,7 +114,7 @@ def usage(opened: Opened) -> Usage:
         leased=sum(row.allocated for row in index.snapshots.values() if row.leases),
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
         scrub_pass=opened.checks.progress.pass_ended,
-        degraded=tuple(_degraded(opened)),
+        degraded=tuple(degraded(opened)),
     )
 
 
@@ -132,7 +132,8 @@ def tell(opened: Opened) -> None:
         opened.context.metrics.degraded(reason, reason in found)
 
 
-def _degraded(opened: Opened) -> Iterator[str]:
+def degraded(opened: Opened) -> Iterator[str]:
+    """What an operator should know, in sentences."""
     yield from opened.context.health.faults().values()
     yield from opened.context.capabilities.lacks()
     yield from opened.room.complaints()

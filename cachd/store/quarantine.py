@@ -87,7 +87,8 @@ class Quarantine:
 
     async def _add(self, story: Story, fill: Callable[[Path], None]) -> str | None:
         context = self._context
-        name = f"{context.clock.time_ns():020d}-{secrets.token_hex(4)}"
+        # Never before an older entry, whatever the wall clock does.
+        name = f"{context.index.tick(context.clock.time_ns()):020d}-{secrets.token_hex(4)}"
         log.warning(
             "quarantine %s: %s of %s (%s): expected %s, seen %s",
             name,

@@ -261,8 +261,9 @@ class Room:
             # Another round was quicker; the next step decides by what is so now.
             return [], not self.is_paused
         if row.state == "snapshot":
-            path = self._context.layout.snapshot(row.key, row.revision)
-            if await self._context.threads.run(is_nobodys, path / "tree"):
+            layout = self._context.layout
+            path = layout.snapshot(row.key, row.revision)
+            if await self._context.threads.run(is_nobodys, path, layout):
                 # What becomes free may be another's at once: looking at the volume proves nothing.
                 return await self.evict(((row, reason, size),)), True
         before = (await self._context.refresh_volume()).free

@@ -118,6 +118,10 @@ class Store:
             return self._phase.reasons()
         return self._open.context.health.unready()
 
+    def degraded(self) -> list[str]:
+        """What is wrong though the store serves, in sentences."""
+        return [] if self._open is None else list(housekeeping.degraded(self._open))
+
     @property
     def _opened(self) -> Opened:
         if self._open is None:

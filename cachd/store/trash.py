@@ -205,7 +205,7 @@ def delete_tree(path: Path, layout: Layout, on_step: OnStep = ignore_step) -> No
     if not path.exists():
         return
     _drop_unnamed_blobs(path, layout)
-    digests = _digests_of(path)
+    digests = digests_of(path)
     for entry in list(path.iterdir()):
         if entry.name not in (MANIFEST_NAME, JOURNAL_NAME):
             if entry.is_dir() and not entry.is_symlink():
@@ -241,7 +241,8 @@ def _drop_unnamed_blobs(path: Path, layout: Layout) -> None:
         blob.unlink()
 
 
-def _digests_of(path: Path) -> list[str]:
+def digests_of(path: Path) -> list[str]:
+    """The sha256 of files of a snapshot or an ingest, by which blobs are named. Blocking."""
     found: set[str] = set()
     with suppress(OSError, ValueError):
         found.update(

@@ -386,6 +386,9 @@ class MemoryCache:
             "flights_queued": 0,
         }
 
+    def degraded(self) -> list[str]:
+        return []
+
     def readiness(self) -> list[str]:
         return self.reasons
 

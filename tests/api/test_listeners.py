@@ -117,6 +117,7 @@ async def test_the_health_listener_carries_three_routes_alone(
             assert await response.json() == {
                 "ready": False,
                 "reasons": ["the store is being opened"],
+                "degraded": [],
             }
         async with session.get(base + "/livez") as response:
             assert response.status == 200

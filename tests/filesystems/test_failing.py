@@ -97,6 +97,24 @@ def test_a_failing_call_ends_the_fetch_and_nothing_else(
     assert list(ingests.iterdir()) == []
 
 
+def test_a_refusal_that_evicting_does_not_end_never_empties_the_cache(
+    disk: Volume, daemon: Daemon, origin: CountingOrigin, tmp_path: Path
+):
+    """The volume has room by its own account, and refuses all the same."""
+    for number in range(6):
+        assert pull(daemon, origin, f"idle{number}", 8 * MIB)["status"] == 200
+    origin.bodies["/new.bin"] = os.urandom(12 * MIB)
+    with injected(daemon.process.pid, "pwrite64", "error=ENOSPC", tmp_path / "strace.log"):
+        refused = pull(daemon, origin, "new")
+    assert (refused["status"], refused["code"]) == (507, "disk_full")
+    # No more went than the model needs and one step beyond it.
+    assert len(names(daemon)) >= 4
+    assert "idle5" in names(daemon)
+    again = pull(daemon, origin, "new")
+    assert again["status"] == 200
+    assert is_right(again, origin, "new")
+
+
 def test_what_a_failed_sync_left_is_compared_with_the_disk(
     disk: Volume, daemon: Daemon, origin: CountingOrigin, tmp_path: Path
 ):

@@ -69,6 +69,7 @@ def test_with_all_leased_it_says_who_holds_what_and_resumes_later(make_volume, s
     assert is_right(leased, origin, "leased")
     eventually(lambda: daemon.metric("cachd_store_degraded", reason="disk_full") == 1)
     assert ready(daemon)["ready"]
+    assert str(volume.path) in " ".join(ready(daemon)["degraded"])
     neighbour.unlink()
     eventually(lambda: daemon.metric("cachd_store_degraded", reason="disk_full") == 0)
     before = origin.sent["/new.bin"]
@@ -98,7 +99,8 @@ def test_an_archive_is_unpacked_again_where_something_could_go(make_volume, serv
     thread = threading.Thread(target=ask)
     thread.start()
     assert origin.held.wait(20)
-    volume.fill(leave=12 * MIB)
+    # Enough for the rest of the archive, and not for what is in it.
+    volume.fill(leave=17 * MIB)
     origin.release()
     thread.join(40)
     assert answer["status"] == 200, answer

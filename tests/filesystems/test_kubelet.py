@@ -4,6 +4,9 @@ thresholds are reached; what is leased stays; nothing goes in vain."""
 from __future__ import annotations
 
 import os
+from pathlib import Path
+
+import pytest
 
 from cachd.settings import KubeletSettings
 from tests.filesystems.conftest import is_right, names, pull
@@ -56,13 +59,18 @@ def test_idle_models_go_before_kubelet_would_evict_pods(make_volume, serve, orig
     eventually(lambda: daemon.metric("cachd_store_degraded", reason="below_floor") == 0, 10)
 
 
-def test_nothing_more_goes_when_evicting_frees_nothing(make_volume, serve, origin):
+@pytest.mark.parametrize("how", ["open", "link"])
+def test_nothing_more_goes_when_evicting_frees_nothing(make_volume, serve, origin, how):
     volume = make_volume("tmpfs", 128 * MIB)
     daemon = serve(volume, **_kubelet())
     held = []
     for name in ("a", "b", "c"):
         answer = pull(daemon, origin, name, 12 * MIB)
-        held.append(os.open(f"{answer['path']}/{name}.bin", os.O_RDONLY))
+        path = Path(answer["path"], f"{name}.bin")
+        if how == "open":
+            held.append(os.open(path, os.O_RDONLY))
+        else:
+            (volume.path / name).hardlink_to(path)
     try:
         volume.fill(leave=int(17 * PERCENT))
         eventually(lambda: daemon.metric("cachd_store_degraded", reason="eviction_paused") == 1, 15)
