@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.filesystems.conftest import is_right, names, pull, ready
+from tests.filesystems.conftest import is_right, journalled, names, pull, ready
 from tests.filesystems.volumes import MIB, Volume
 from tests.harness import Daemon, eventually
 from tests.process.origin import CountingOrigin
@@ -66,7 +66,9 @@ def volume(request: pytest.FixtureRequest) -> Volume:
 
 
 def test_the_main_job(volume: Volume, serve, origin: CountingOrigin):
-    daemon = serve(volume, STORE_QUOTA="64MiB", FETCH_PART_SIZE="8MiB", STORE_WATCH_INTERVAL="60")
+    daemon = serve(
+        volume, STORE_QUOTA="64MiB", FETCH_PART_SIZE="8MiB", FETCH_CONNECTIONS_PER_ORIGIN="1"
+    )
     first = pull(daemon, origin, "a", 20 * MIB)
     assert (first["status"], first["result"]) == (200, "miss"), first
     assert is_right(first, origin, "a")
@@ -107,7 +109,7 @@ def _resume_after_a_kill(daemon: Daemon, origin: CountingOrigin) -> None:
     origin.hold(17 * MIB)
     thread, _ = _in_vain(daemon, origin)
     assert origin.held.wait(20)
-    eventually(lambda: _journalled(daemon) > 0)
+    eventually(lambda: journalled(daemon) > 0)
     daemon.kill()
     origin.release()
     thread.join(20)
@@ -131,13 +133,6 @@ def _in_vain(daemon: Daemon, origin: CountingOrigin):
     thread = threading.Thread(target=ask)
     thread.start()
     return thread, None
-
-
-def _journalled(daemon: Daemon) -> int:
-    """Finished parts of the one ingest."""
-    for journal in (daemon.root / "ingest").glob("*/journal"):
-        return sum(1 for line in journal.read_bytes().splitlines() if b'"offset"' in line)
-    return 0
 
 
 def test_without_hard_links_nothing_is_shared_and_all_else_works(
