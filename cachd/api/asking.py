@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from cachd.api.body import Fields, clip
-from cachd.cache.pins import MODEL_ALGORITHM, Pins
+from cachd.cache.digest_pins import MODEL_ALGORITHM, DigestPins
 from cachd.cache.types import Ask, LeaseRequest
 from cachd.errors import InvalidError, UriInvalid
 from cachd.model import Credentials, Digest, SourceOptions, parse_digest
@@ -81,9 +81,9 @@ def _uri(fields: Fields, data: Mapping[str, Any]) -> str:
     return uri
 
 
-def _pins(fields: Fields) -> Pins:
+def _pins(fields: Fields) -> DigestPins:
     model = fields.text("model_digest", limit=_DIGEST_LENGTH)
-    found = Pins(model=_digest(fields, "model_digest", model) if model is not None else None)
+    found = DigestPins(model=_digest(fields, "model_digest", model) if model is not None else None)
     if found.model is not None and found.model.algorithm != MODEL_ALGORITHM:
         raise fields.fail("model_digest", f"must be a {MODEL_ALGORITHM}")
     files = fields.object("digests")

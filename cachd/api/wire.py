@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from cachd.cache.pins import MODEL_ALGORITHM, model_digest
+from cachd.cache.digest_pins import MODEL_ALGORITHM, model_digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.cache.pins import Pins
+from cachd.cache.digest_pins import DigestPins
 from cachd.errors import AccessError, OriginError
 from cachd.fetch.breaker import verdict_of
 
@@ -59,7 +59,7 @@ class Participant:
     is_credentialed: bool
     priority: Priority
     stays: bool = False
-    pins: Pins = Pins()
+    pins: DigestPins = DigestPins()
     mirror: str = ""
     refreshed: bool = False
     refusal: CachdError | None = None

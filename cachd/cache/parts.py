@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.cache.pinning import Pinning
+from cachd.cache.digest_checks import Pinning
 from cachd.cache.slots import Slots
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from cachd.cache.pinning import ARCHIVE as ARCHIVE_NOTE
-from cachd.cache.pinning import ARCHIVE_SHA256, with_digests
-from cachd.cache.pins import MODEL_ALGORITHM, judge, model_lines, needed
+from cachd.cache.digest_checks import ARCHIVE as ARCHIVE_NOTE
+from cachd.cache.digest_checks import ARCHIVE_SHA256, with_digests
+from cachd.cache.digest_pins import MODEL_ALGORITHM, judge, model_lines, needed
 from cachd.errors import DigestMismatch
 from cachd.fetch.tree import ARCHIVE
 from cachd.fetch.verification import ARCHIVE_ALGORITHM
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from cachd.cache.digest_pins import Sums
     from cachd.cache.participant import Participant
     from cachd.cache.parts import Parts
-    from cachd.cache.pins import Sums
     from cachd.fetch.job import FetchJob, FetchResult
     from cachd.model import ManifestFile, Plan, Ref
     from cachd.store.ingest import Ingest

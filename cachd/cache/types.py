@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from cachd.cache.pins import Pins
+from cachd.cache.digest_pins import DigestPins
 from cachd.model import Credentials, Manifest, Ref, SourceOptions
 
 Role = Literal["pod", "admin"]
@@ -47,7 +47,7 @@ class Ask:
     priority: Priority = "interactive"
     lease: LeaseRequest | None = None
     timeout: float | None = None
-    pins: Pins = Pins()
+    pins: DigestPins = DigestPins()
     request_id: str = ""
 
 

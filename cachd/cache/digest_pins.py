@@ -32,7 +32,7 @@ _ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pins:
+class DigestPins:
     """``files``: (path, digest). ``model``: the model digest, a sha256."""
 
     files: tuple[tuple[str, Digest], ...] = ()
@@ -63,7 +63,7 @@ def model_lines(sums: Mapping[str, str]) -> Iterable[bytes]:
         yield os.fsencode(f"{mark}{sums[path]}  {shown}\n")
 
 
-def needed(pins: Iterable[Pins], files: Sequence[ManifestFile]) -> dict[str, set[str]]:
+def needed(pins: Iterable[DigestPins], files: Sequence[ManifestFile]) -> dict[str, set[str]]:
     """The algorithms that must be known to judge ``pins``, by path of ``files``."""
     wanted: dict[str, set[str]] = {}
     paths = {file.path for file in files}
@@ -88,7 +88,7 @@ def known(file: ManifestFile, algorithms: Iterable[str]) -> dict[str, str]:
     return {name: found[name] for name in algorithms if name in found}
 
 
-def judge(pins: Pins, sums: Sums, paths: Iterable[str]) -> DigestMismatch | None:
+def judge(pins: DigestPins, sums: Sums, paths: Iterable[str]) -> DigestMismatch | None:
     """The error for the first pin that the bytes contradict. ``sums`` has what ``needed`` says, and
     the sha256 of an archive that was unpacked; ``paths`` are the model's files."""
     for path, digest in pins.files:

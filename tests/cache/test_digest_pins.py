@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachd.cache.pins import Pins, judge, model_digest, needed
+from cachd.cache.digest_pins import DigestPins, judge, model_digest, needed
 from cachd.model import DIGEST_DIGITS, Digest, ManifestFile, parse_digest
 
 
@@ -60,7 +60,7 @@ def test_only_those_bytes_fulfil_a_pin(
     if of_model:
         sums = {path: digest(data).value for path, data in files.items()}
         model = Digest(algorithm="sha256", value=model_digest(sums))
-    pins = Pins(files=tuple((p, digest(data)) for p, data in pinned.items()), model=model)
+    pins = DigestPins(files=tuple((p, digest(data)) for p, data in pinned.items()), model=model)
     manifest = [ManifestFile(path=p, size=len(data), blocks=()) for p, data in files.items()]
     wanted = needed([pins], manifest)
     known = {

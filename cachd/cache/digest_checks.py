@@ -1,4 +1,4 @@
-"""Pins against bytes: before publication for everybody who takes part, and at every answer.
+"""Digest pins against bytes: before publication for everybody who takes part, and at every answer.
 
 Nobody's pin decides for others. Bytes that contradict one caller's pin are kept from that caller;
 they are published all the same if somebody takes part whose pins they fulfil, or who pins nothing.
@@ -11,7 +11,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.cache.pins import Sums, judge, known, needed
+from cachd.cache.digest_pins import Sums, judge, known, needed
 from cachd.cache.singleflight import SingleFlight
 from cachd.errors import ModelCorrupt
 from cachd.fetch import crc
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachd.cache.pins import Pins
+    from cachd.cache.digest_pins import DigestPins
     from cachd.fetch.mover import Mover
     from cachd.model import Manifest, ManifestFile
     from cachd.store.store import Store
@@ -49,7 +49,7 @@ class Pinning:
         self._count = 0
 
     async def sums(
-        self, tree: Path, files: Sequence[ManifestFile], pins: Iterable[Pins], known: Sums
+        self, tree: Path, files: Sequence[ManifestFile], pins: Iterable[DigestPins], known: Sums
     ) -> Sums:
         """All that ``pins`` ask of ``files``, which lie in ``tree`` and aren't published yet; some
         is ``known`` already. Raises DiskError."""
@@ -57,7 +57,7 @@ class Pinning:
         _merge(sums, await self._mover.read_digests(tree, readings))
         return sums
 
-    async def check(self, pins: Pins, snapshot: StoredSnapshot) -> None:
+    async def check(self, pins: DigestPins, snapshot: StoredSnapshot) -> None:
         """Raises DigestMismatch if the published bytes are not what ``pins`` say; ModelCorrupt if
         they are no longer what was published."""
         if not pins:
@@ -135,7 +135,7 @@ def _more(file: ManifestFile, values: dict[str, str]) -> tuple[Digest, ...]:
 
 
 def _look(
-    files: Sequence[ManifestFile], pins: Sequence[Pins], read: Sums
+    files: Sequence[ManifestFile], pins: Sequence[DigestPins], read: Sums
 ) -> tuple[Sums, list[Reading]]:
     """What is known of what ``pins`` ask for, and what must be read."""
     wanted = needed(pins, files)
