@@ -86,6 +86,8 @@ async def test_a_store_opens_whatever_is_damaged(
                 damage(path)
         store = await make_store(root)
         for snapshot in store.snapshots():
+            if snapshot.damage:
+                continue  # kept to be repaired, and given to nobody
             model = A if snapshot.key == A.key else C
             assert set(read_back(snapshot)) == set(model.content), name
             json.dumps(snapshot.info.ref.to_json())
