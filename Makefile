@@ -25,9 +25,9 @@ test: $(VENV)/.stamp ## All tests but the slow ones.
 	@scripts/install-test-packages --missing
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.stamp ## The tests that take minutes.
+test-slow: $(VENV)/.stamp $(VENV)-api/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
-	$(BIN)/python -m pytest -m slow $(ARGS)
+	SCHEMATHESIS=$(abspath $(VENV)-api/bin/schemathesis) $(BIN)/python -m pytest -m slow $(ARGS)
 
 crash-matrix: $(VENV)/.stamp ## kill -9 at every step, counted; writes docs/crash-matrix.md.
 	$(BIN)/python -m tests.crash.matrix --jobs $(JOBS) $(ARGS)
@@ -47,6 +47,10 @@ check: $(VENV)/.stamp ## Lint, format, types, layers, generated pages, house rul
 
 bench: $(VENV)/.stamp $(VENV)-bench/.stamp ## cachd beside its peers against one origin.
 	BENCH_PYTHON=$(VENV)-bench/bin/python $(BIN)/python -m bench $(ARGS)
+
+$(VENV)-api/.stamp: requirements/api.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(VENV)-api requirements/api.txt
+	@touch $@
 
 $(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV)-bench requirements/bench.txt

@@ -52,7 +52,9 @@ FLAG: Final[Schema] = {"type": "boolean"}
 COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
 SECONDS: Final[Schema] = {"type": "number", "minimum": 0, "description": "seconds"}
 POSITIVE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "description": "seconds"}
-BYTES: Final[Schema] = {"type": "integer", "minimum": 0, "description": "bytes"}
+BYTES: Final[Schema] = {
+    "type": "integer", "minimum": 0, "maximum": 2**63 - 1, "description": "bytes"
+}  # fmt: skip
 TIME: Final[Schema] = {"type": "string", "format": "date-time"}
 KEY: Final[Schema] = {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{32})$"}
 FREE: Final[Schema] = {"type": "object", "additionalProperties": True}
@@ -299,7 +301,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "key": KEY,
         }
     ),
-    "SpaceQuestion": _object({"bytes": BYTES}, closed=True),
+    "SpaceQuestion": _object({"bytes": _maybe(BYTES)}, closed=True),
     "SpacePlan": _object(
         {
             "result": {"type": "string", "enum": ["hit", "miss"]},

@@ -88,6 +88,7 @@ def test_locks_hold_what_pyproject_asks_for() -> None:
         "runtime": project["project"]["dependencies"],
         "build": groups["build"],
         "bench": groups["bench"],
+        "api": groups["api"],
         "dev": [*project["project"]["dependencies"], *groups["build"], *groups["dev"]],
     }
     for name, requirements in asked.items():
