@@ -256,6 +256,17 @@ class ManifestFile:
     etag: str | None = None
     digests: tuple[Digest, ...] = ()
 
+    @staticmethod
+    def from_json(data: dict[str, Any]) -> ManifestFile:
+        """Raises KeyError or TypeError if ``data`` is none."""
+        return ManifestFile(
+            path=data["path"],
+            size=data["size"],
+            blocks=tuple(data["blocks"]),
+            etag=data["etag"],
+            digests=tuple(Digest(**digest) for digest in data["digests"]),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
@@ -313,16 +324,7 @@ class Manifest:
         return Manifest(
             ref=Ref.from_json(data["ref"]),
             revision=data["revision"],
-            files=tuple(
-                ManifestFile(
-                    path=f["path"],
-                    size=f["size"],
-                    blocks=tuple(f["blocks"]),
-                    etag=f["etag"],
-                    digests=tuple(Digest(**d) for d in f["digests"]),
-                )
-                for f in data["files"]
-            ),
+            files=tuple(ManifestFile.from_json(file) for file in data["files"]),
             created=data["created"],
             source=data["source"],
             is_credentialed=data["is_credentialed"],

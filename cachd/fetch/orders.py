@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.model import Auth, Digest, ManifestFile
+from cachd.model import Auth, ManifestFile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -112,16 +112,7 @@ def order_unpack(job: FetchJob, place: Path) -> dict[str, Any]:
 
 def unpacked_files(rows: Iterable[dict[str, Any]]) -> tuple[ManifestFile, ...]:
     """The members of an archive that was unpacked."""
-    return tuple(
-        ManifestFile(
-            path=row["path"],
-            size=row["size"],
-            blocks=tuple(row["blocks"]),
-            etag=row["etag"],
-            digests=tuple(Digest(**digest) for digest in row["digests"]),
-        )
-        for row in rows
-    )
+    return tuple(ManifestFile.from_json(row) for row in rows)
 
 
 def _within(value: float, least: float, most: float) -> float:
