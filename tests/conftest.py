@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 import time
 from collections.abc import AsyncIterator
 
+import hypothesis
 import pytest
 
 pytest_plugins = ("tests.servers.fixtures",)
+
+# A change is judged by the same examples each time; new ones are sought by whoever runs it by hand.
+hypothesis.settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    hypothesis.settings.load_profile("ci")
 
 _PATIENCE = 2.0
 

@@ -218,10 +218,12 @@ class World:
         assert self.daemon.process is not None
         found = []
         for task in Path(f"/proc/{self.daemon.process.pid}/task").iterdir():
-            for child in (task / "children").read_text().split():
-                with contextlib.suppress(OSError):
-                    if b"fetch.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
-                        found.append(int(child))
+            # Threads and workers end while one looks.
+            with contextlib.suppress(OSError):
+                for child in (task / "children").read_text().split():
+                    with contextlib.suppress(OSError):
+                        if b"fetch.worker" in Path(f"/proc/{child}/cmdline").read_bytes():
+                            found.append(int(child))
         return found
 
     def spoil_a_block(self) -> None:

@@ -133,6 +133,7 @@ def spoilt_archives(draw: Callable[..., Any]) -> tuple[str, bytes]:
     kind = draw(st.sampled_from(["tar", "zip"]))
     data = bytearray(draw(st.sampled_from(GOOD[kind])))
     for _ in range(draw(st.integers(1, 6))):
+        data = data or bytearray(1)
         at = draw(st.integers(0, len(data) - 1))
         deed = draw(st.integers(0, 3))
         if deed == 0:
