@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+async def _rounds() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 @dataclass
 class Model:
     key: str
@@ -133,10 +138,11 @@ class FakeDaemon:
             started.set_result(None)
             await self._stopping.wait()
         finally:
+            # A connection whose client has gone already is the server's to close only some rounds
+            # after it was accepted; closed transports let go of their sockets some rounds later.
+            await _rounds()
             await runner.cleanup()
-            # Closed transports let go of their sockets in the loop's next rounds.
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await _rounds()
 
     # --- content ---------------------------------------------------------------------------
 
