@@ -30,6 +30,7 @@ from cachd.errors import (
     OriginError,
 )
 from cachd.fetch.job import FetchJob
+from cachd.fetch.progress import Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -77,6 +78,7 @@ class Flight:
         self._linger: asyncio.TimerHandle | None = None
         self._last: Participant | None = None
         self._passes: set[Identity] = set()
+        self._kept = contextlib.ExitStack()
         self._cancel_reason: CachdError = Cancelled("the fetch was stopped")
         self.is_stopping = False
         # A flight that nobody waits for any more may fail without a reader.
@@ -104,15 +106,9 @@ class Flight:
         """Counters for a progress event; totals are those of the plan until the fetch begins."""
         if self._job is not None:
             return self._job.progress.to_json()
-        return {
-            "bytes": 0,
-            "total": self.plan.size,
-            "rate": 0.0,
-            "eta": None,
-            "files_done": 0,
-            "files_total": len(self.plan.files),
-            "files": [],
-        }
+        planned = Progress()
+        planned.total, planned.files_total = self.plan.size, len(self.plan.files)
+        return planned.to_json()
 
     # --- who takes part ---------------------------------------------------------------------
 
@@ -135,6 +131,7 @@ class Flight:
         was_used = self._user() is participant
         self.participants.remove(participant)
         if self.done.done():
+            self._let_go()
             return
         if self.participants:
             if was_used and self._is_bound:
@@ -151,6 +148,11 @@ class Flight:
             self._parts.settings.fetch.linger, self._stop_lingering
         )
         log.info("nobody waits for %s: the fetch lingers", self.ref.key)
+
+    def _let_go(self) -> None:
+        """What was published may be evicted once all who waited for it had time for a lease."""
+        if not self.participants:
+            self._kept.close()
 
     def _user(self) -> Participant | None:
         """Whose pass is in use: the first participant's; while it lingers, the last one's."""
@@ -278,6 +280,7 @@ class Flight:
             self._on_end(self, None)
             self.done.set_result(snapshot)
         finally:
+            self._let_go()
             if self._linger is not None:
                 self._linger.cancel()
 
@@ -357,7 +360,7 @@ class Flight:
         snapshot = await with_relief(
             relief,
             lambda: uninterrupted(
-                ingest.commit(files, metadata=archive_notes(self.plan, result)),
+                ingest.commit(files, metadata=archive_notes(self.plan, result), keep=self._kept),
                 f"commit {self.ref.key}",
             ),
             unless=lambda: ingest.is_in_doubt,

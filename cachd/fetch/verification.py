@@ -159,7 +159,8 @@ class Verification:
             first = await self._ask_sizes(file, claim, first_only=True)
             guess = equal_parts(file.size, first[0], claim.count) if first else None
         value = None if guess is None else await self._sum_of_parts(file, claim, guess)
-        if claim.count > 1 and value != claim.digest.value and file.is_complete:
+        was_begun_again = value is not None and not file.is_complete
+        if claim.count > 1 and value != claim.digest.value and not was_begun_again:
             sizes = await self._ask_sizes(file, claim, first_only=False)
             if not sizes or len(sizes) != claim.count or sum(sizes) != file.size:
                 log.info("%s: the sizes of its parts can't be had", file.planned.path)

@@ -10,6 +10,7 @@ links it can find out whom it shares with.
 from __future__ import annotations
 
 from array import array
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -59,6 +60,15 @@ class Row:
     linkable: array[int] = field(default_factory=lambda: array("Q"))
     damage: dict[str, FileDamage] = field(default_factory=dict)
     checked_at: float = 0.0
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """A reader that keeps it from being evicted."""
+        self.readers += 1
+        try:
+            yield
+        finally:
+            self.readers -= 1
 
     @property
     def reserved(self) -> int:

@@ -18,7 +18,7 @@ from cachd.store.publish import Publication, publish
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from contextlib import AbstractContextManager
+    from contextlib import AbstractContextManager, ExitStack
     from pathlib import Path
 
     from cachd.model import Digest, Identity, ManifestFile, PartDone, Plan, Ref
@@ -147,19 +147,24 @@ class Ingest:
             self._context.index.measured(self._row, found.allocated, found.inodes)
 
     async def commit(
-        self, files: Sequence[ManifestFile], *, metadata: Mapping[str, str] | None = None
+        self,
+        files: Sequence[ManifestFile],
+        *,
+        metadata: Mapping[str, str] | None = None,
+        keep: ExitStack | None = None,
     ) -> StoredSnapshot:
         """Publish. ``files`` are complete and verified; what else lies in the tree is removed.
+        What is published can't be evicted before ``keep`` is closed, if that is given.
 
         A caller that is cancelled leaves the commit running to its end. If another ingest of the
         same revision was quicker, its snapshot stays. Raises SizeMismatch if a file isn't there as
         ``files`` says (the ingest goes on), DiskFull, DiskError, PathUnsafe.
         """
-        work = self._commit(tuple(files), dict(metadata or {}))
+        work = self._commit(tuple(files), dict(metadata or {}), keep)
         return await asyncio.shield(self._context.background.own(work, f"commit-{self._ref.key}"))
 
     async def _commit(
-        self, files: tuple[ManifestFile, ...], metadata: dict[str, str]
+        self, files: tuple[ManifestFile, ...], metadata: dict[str, str], keep: ExitStack | None
     ) -> StoredSnapshot:
         async with self._ending:
             self._check_open()
@@ -171,6 +176,7 @@ class Ingest:
                 metadata=metadata,
                 path=self.path,
                 directory_fd=self._directory_fd,
+                keep=keep,
             )
             try:
                 row = await publish(self._context, self._trash, self._row, publication)

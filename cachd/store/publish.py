@@ -7,7 +7,7 @@ import logging
 import os
 import secrets
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -49,7 +49,8 @@ log = logging.getLogger("cachd.store")
 @dataclass(slots=True, kw_only=True)
 class Publication:
     """``directory_fd`` was opened at ``path`` before the first write. ``is_syncing``: the sync has
-    begun and hasn't succeeded."""
+    begun and hasn't succeeded. ``keep``: what is published can't be evicted before it is closed.
+    """
 
     ref: Ref
     plan: Plan
@@ -58,6 +59,7 @@ class Publication:
     metadata: dict[str, str]
     path: Path
     directory_fd: int
+    keep: ExitStack | None = None
     is_syncing: bool = False
 
     def manifest(self, boot_id: str) -> Manifest:
@@ -101,21 +103,19 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
                 row.checked_at = context.clock.time_ns() / 1e9
                 context.on_step("renamed")
             elif twin.damage:
-                twin.readers += 1
-                try:
+                with twin.read():
                     await mend(context, twin, row, publication.path, publication.files)
-                finally:
-                    twin.readers -= 1
             winner = twin or row
-            winner.readers += 1
-    try:
+            kept = ExitStack()
+            kept.enter_context(winner.read())
+    with kept:
         if twin is None:
             context.manifests.put(manifest)
         else:
             await trash.discard([row])
         await _make_current(context, winner, publication)
-    finally:
-        winner.readers -= 1
+        if publication.keep is not None:
+            publication.keep.enter_context(winner.read())
     return winner
 
 

@@ -194,11 +194,10 @@ class Store:
     def reading(self, key: str, revision: str) -> Iterator[StoredSnapshot]:
         """Keep a snapshot from being evicted while it is read. Raises ModelUnknown."""
         row = self._require(key, revision)
-        row.readers += 1
         try:
-            yield self._show(row)
+            with row.read():
+                yield self._show(row)
         finally:
-            row.readers -= 1
             if self._open is not None:
                 self.touch(key, revision)
 

@@ -176,7 +176,6 @@ async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
     assert rig.read("w.bin") == DATA
 
 
-@pytest.mark.xfail(strict=False, reason="a known defect: not refused every time; behaviour.md")
 async def test_wrong_bytes_in_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
