@@ -376,6 +376,14 @@ class WorkerDied(CachdError):
     retryable = True
 
 
+class KubernetesFailed(CachdError):
+    """The API server can't be reached, or refuses."""
+
+    code = "kubernetes_failed"
+    retryable = True
+    next_step = "see /readyz and the daemon's log"
+
+
 class DeadlineExceeded(CachdError):
     code = "deadline_exceeded"
 

@@ -51,6 +51,7 @@ STATUS: Final[dict[type[errors.CachdError], tuple[int, str]]] = {
     errors.Cancelled: (503, "Cancelled"),
     errors.WorkerDied: (503, "Interrupted"),
     errors.DeadlineExceeded: (504, "Not in time"),
+    errors.KubernetesFailed: (503, "The API server failed"),
     errors.DaemonUnreachable: (503, "The daemon can't be reached"),
     errors.DestinationUnusable: (500, "The destination is not usable"),
 }
@@ -59,6 +60,7 @@ RETRY_AFTER: Final[dict[type[errors.CachdError], float]] = {
     errors.OriginBusy: 10.0,
     errors.NotReady: 5.0,
     errors.Draining: 5.0,
+    errors.KubernetesFailed: 5.0,
 }
 """Seconds to wait, where nobody said."""
 

@@ -17,13 +17,18 @@ Result = Literal["hit", "miss", "stale"]
 class Caller:
     """Who asks: from the kernel (SO_PEERCRED), or a token over TCP (uid None).
 
-    ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too.
+    ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too. The rest is
+    what the API server says of the caller's token, "" where none was sent.
     """
 
     role: Role
     uid: int | None = None
     gid: int | None = None
     pid: int | None = None
+    namespace: str = ""
+    service_account: str = ""
+    pod_name: str = ""
+    pod_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,7 @@ EXIT_OF_CODE: Final[dict[str, int]] = {
     "not_ready": UNREACHABLE,
     "draining": UNREACHABLE,
     "overloaded": UNREACHABLE,
+    "kubernetes_failed": UNREACHABLE,
     "not_found": NOT_FOUND,
     "model_unknown": NOT_FOUND,
     "file_unknown": NOT_FOUND,

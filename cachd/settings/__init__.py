@@ -5,6 +5,7 @@ environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names i
 """
 
 from cachd.settings.fetch import FetchSettings
+from cachd.settings.kubernetes import KubernetesSettings
 from cachd.settings.listen import ApiTcpSettings, ListenSettings
 from cachd.settings.loading import load_settings, suggest, unknown_variables
 from cachd.settings.sources import (
@@ -33,6 +34,7 @@ __all__ = [
     "FreshnessSettings",
     "HttpSettings",
     "KubeletSettings",
+    "KubernetesSettings",
     "LeaseSettings",
     "ListenSettings",
     "LogSettings",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from cachd.settings.fetch import FetchSettings
+from cachd.settings.kubernetes import KubernetesSettings
 from cachd.settings.listen import ListenSettings
 from cachd.settings.sources import AccessSettings, FreshnessSettings, SourcesSettings
 from cachd.settings.store import LeaseSettings, ScrubSettings, StoreSettings
@@ -43,6 +44,7 @@ class Settings(Section):
     freshness: FreshnessSettings = FreshnessSettings()
     leases: LeaseSettings = LeaseSettings()
     scrub: ScrubSettings = ScrubSettings()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     log: LogSettings = LogSettings()
 
 
