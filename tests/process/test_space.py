@@ -110,10 +110,10 @@ def test_the_background_stops_at_the_low_watermark(daemons, origin: CountingOrig
         FRESHNESS_INTERVAL="3600",
     ).start()
     for name in "abc":
-        pull(daemon, origin, name, lease={"holder": "h", "ttl": 600})
-    pull(daemon, origin, "d")
-    eventually(lambda: names(daemon) == {"a", "b", "c"}, 20)
-    assert daemon.metric("cachd_evictions_total", reason="watermark") == 1
+        assert pull(daemon, origin, name, lease={"holder": "h", "ttl": 600})["status"] == 200
+    assert pull(daemon, origin, "d")["status"] == 200
+    eventually(lambda: daemon.metric("cachd_evictions_total", reason="watermark") == 1, 20)
+    assert names(daemon) == {"a", "b", "c"}
 
 
 def test_an_old_revision_stays_while_it_is_leased(daemons, origin: CountingOrigin):
