@@ -266,6 +266,13 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Space of what is being unlinked.",
         gauge="trash",
     ),
+    Metric(
+        name="cachd_digest_mismatches_total",
+        kind="counter",
+        help="Fetches whose bytes were refused: they contradict a digest.",
+        labels=("against",),
+        values="source (what the origin says of them), pin (what every caller asked for)",
+    ),
     Metric(name="cachd_corrupt_snapshots", kind="gauge", help="Kept, but bad.", gauge="corrupt"),
     Metric(
         name="cachd_scrub_pass_timestamp_seconds",

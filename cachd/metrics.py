@@ -121,6 +121,10 @@ class Metrics:
     def retried(self, cause: str) -> None:
         self._made["cachd_retries_total"].labels(cause=self._word("cause", cause)).inc()
 
+    def mismatched(self, against: str) -> None:
+        """What was fetched contradicts the digest of its ``source``, or every ``pin``."""
+        self._made["cachd_digest_mismatches_total"].labels(against=against).inc()
+
     def mirror_used(self, result: str) -> None:
         """An ask went on at a mirror that has the ``same`` revision, or an ``other``."""
         self._made["cachd_mirror_uses_total"].labels(result=result).inc()

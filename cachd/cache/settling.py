@@ -37,6 +37,7 @@ async def fetch_checked(parts: Parts, ref: Ref, ingest: Ingest, job: FetchJob) -
     try:
         return await parts.mover.fetch(job)
     except DigestMismatch as error:
+        parts.metrics.mismatched("source")
         await keep_wrong_file(parts, ref, ingest, error, reason="the source's digest")
         raise
 
@@ -111,6 +112,7 @@ async def _keep(
     paths: Sequence[str],
 ) -> None:
     """The file; for a model digest the lines that it was computed of."""
+    parts.metrics.mismatched("pin")
     if error.detail["path"] is not None:
         await keep_wrong_file(parts, ref, ingest, error, reason="a caller's pin")
         return

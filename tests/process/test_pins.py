@@ -73,6 +73,7 @@ def test_bytes_that_contradict_the_only_pin_go_to_quarantine(
     assert list((daemon.root / "ingest").iterdir()) == []
     (story,) = stories(daemon)
     assert WRONG in story.read_text()
+    assert daemon.metric("cachd_digest_mismatches_total", against="pin") == 1
     assert (story.parent / "data").read_bytes() == body
     # Nothing is left to be gone on with: it is fetched from the start.
     assert daemon.ask(uri, digests={"m.bin": sha256(body)}).status == 200
