@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cachd.api.schemas_access import ACCESS_SCHEMAS
 from cachd.model import DIGEST_DIGITS
 
 Schema = dict[str, Any]
@@ -154,6 +155,7 @@ _VICTIM = _object(
 )
 
 SCHEMAS: Final[dict[str, Schema]] = {
+    **ACCESS_SCHEMAS,
     "Ask": _object(
         {
             "uri": _said({"type": "string", "minLength": 1, "maxLength": 8192}, "what to have"),
