@@ -69,11 +69,8 @@ RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 _ENDS: Final = ("heartbeat", "ready", "error")
 
 _PATIENCE: Final[Schema] = {
-    "type": "number",
-    "minimum": 1,
-    "maximum": 600,
-    "description": "seconds",
-}
+    "type": "number", "minimum": 1, "maximum": 600, "description": "seconds"
+}  # fmt: skip
 
 _CREDENTIALS = _object(
     {
