@@ -51,6 +51,37 @@ CATALOGUE: tuple[Metric, ...] = (
         buckets=REQUEST_BUCKETS,
     ),
     Metric(
+        name="cachd_denied_total",
+        kind="counter",
+        help="What access rules refused.",
+        labels=("verb",),
+        values="read, fetch, pin, evict, admin",
+    ),
+    Metric(
+        name="cachd_access_rules",
+        kind="gauge",
+        help="Access rules in force.",
+    ),
+    Metric(
+        name="cachd_access_rules_stale",
+        kind="gauge",
+        help="1 while access.rules_file can't be used and the rules are those of before.",
+    ),
+    Metric(
+        name="cachd_access_rules_reads_total",
+        kind="counter",
+        help="Times that a changed access.rules_file was read.",
+        labels=("result",),
+        values="ok, failed",
+    ),
+    Metric(
+        name="cachd_token_reviews_total",
+        kind="counter",
+        help="Callers' tokens, by what the API server said of them.",
+        labels=("result",),
+        values="accepted, refused, failed (it could not be asked), remembered",
+    ),
+    Metric(
         name="cachd_connections_refused_total",
         kind="counter",
         help="Connections to the pods' socket that were closed at once: there were too many.",

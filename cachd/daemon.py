@@ -17,9 +17,12 @@ from cachd.cache.cache import Cache
 from cachd.cache.events import EventBus
 from cachd.cache.freshness import Freshness
 from cachd.cache.parts import Parts
+from cachd.cache.policy import Policy
 from cachd.environment import default_root, default_socket
 from cachd.fetch.mover import Mover
 from cachd.fetch.proxy import ProxyRules
+from cachd.kube.client import KubernetesClient
+from cachd.kube.tokens import TokenReviews
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
 from cachd.sources.resolver import Resolver
@@ -27,6 +30,7 @@ from cachd.store.room import show_size
 from cachd.store.store import Store
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
     from cachd.settings import Settings
@@ -49,6 +53,8 @@ async def serve(settings: Settings) -> int:
     stopping = _catch_signals()
     root = settings.store.root or default_root()
     metrics = Metrics()
+    policy = Policy(settings.access, metrics)
+    await policy.load()
     async with contextlib.AsyncExitStack() as stack:
         store = Store(root, settings.store, settings.leases, metrics=metrics)
         resolver = Resolver(settings.sources, metrics=metrics)
@@ -65,14 +71,25 @@ async def serve(settings: Settings) -> int:
                 resolver=resolver,
                 mover=mover,
                 metrics=metrics,
+                policy=policy,
                 proofs=Proofs(settings.access.probe_ttl),
                 freshness=Freshness(settings.freshness.interval),
                 events=EventBus(),
             )
         )
-        listeners = Listeners(cache, settings, metrics)
+        accounts = None
+        if settings.kubernetes.enabled:
+            kubernetes = KubernetesClient(settings.kubernetes, os.environ)
+            await kubernetes.start()
+            stack.push_async_callback(kubernetes.close)
+            accounts = TokenReviews(kubernetes, settings.kubernetes, metrics)
+            stack.push_async_callback(accounts.close)
+        listeners = Listeners(cache, settings, metrics, accounts=accounts)
         stack.push_async_callback(listeners.close)
         await listeners.open_health()
+        policy.start()
+        stack.push_async_callback(policy.close)
+        _on_hangup(policy.reload)
         if not await _until(store.open(), stopping):
             return 0
         stack.push_async_callback(store.close)
@@ -141,6 +158,18 @@ def _catch_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     return stopping
+
+
+def _on_hangup(reload: Callable[[], Coroutine[None, None, None]]) -> None:
+    """SIGHUP reads again what can change while the daemon runs."""
+    running: set[asyncio.Task[None]] = set()
+
+    def on_signal() -> None:
+        task = asyncio.get_running_loop().create_task(reload())
+        running.add(task)
+        task.add_done_callback(running.discard)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, on_signal)
 
 
 async def _until(opening: object, stopping: asyncio.Event) -> bool:

@@ -105,6 +105,19 @@ class Metrics:
         """A connection was closed at once, for ``reason`` all or uid."""
         self._made["cachd_connections_refused_total"].labels(reason=reason).inc()
 
+    def denied(self, verb: str) -> None:
+        self._made["cachd_denied_total"].labels(verb=verb).inc()
+
+    def rules(self, count: int, *, is_stale: bool) -> None:
+        self._made["cachd_access_rules"].set(count)
+        self._made["cachd_access_rules_stale"].set(int(is_stale))
+
+    def rules_read(self, result: str) -> None:
+        self._made["cachd_access_rules_reads_total"].labels(result=result).inc()
+
+    def token_reviewed(self, result: str) -> None:
+        self._made["cachd_token_reviews_total"].labels(result=result).inc()
+
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 

@@ -7,10 +7,11 @@ import hmac
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from cachd.cache.types import Caller
-from cachd.errors import CredentialsInvalid, CredentialsMissing, NotReady
+from cachd.errors import CredentialsInvalid, CredentialsMissing, KubernetesFailed, NotReady
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from cachd.cache.types import Role
+    from cachd.kube.tokens import Account
 
 Identify = Callable[["web.Request"], Awaitable[Caller]]
 
@@ -31,14 +33,22 @@ def peer_of(sock: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
+class Accounts(Protocol):
+    """What ``cachd.kube.tokens.TokenReviews`` does for us."""
+
+    async def review(self, token: str) -> Account: ...
+
+
 class PeerIdentity:
-    """SO_PEERCRED of the connection: pid, uid and gid of who connected, as the kernel saw them.
+    """SO_PEERCRED of the connection: pid, uid and gid of who connected, as the kernel saw them; and
+    whose service-account token a request carries, if ``accounts`` can tell.
 
     A peer in a pid namespace that isn't below ours has pid 0.
     """
 
-    def __init__(self, role: Role) -> None:
+    def __init__(self, role: Role, accounts: Accounts | None = None) -> None:
         self._role = role
+        self._accounts = accounts
 
     async def __call__(self, request: web.Request) -> Caller:
         transport = request.transport
@@ -46,7 +56,34 @@ class PeerIdentity:
         if sock is None:
             raise ConnectionResetError("the caller went away")
         pid, uid, gid = peer_of(sock)
-        return Caller(role=self._role, uid=uid, gid=gid, pid=pid)
+        caller = Caller(role=self._role, uid=uid, gid=gid, pid=pid)
+        if self._accounts is None or "Authorization" not in request.headers:
+            return caller
+        try:
+            account = await self._accounts.review(_bearer(request))
+        except KubernetesFailed as error:
+            # Only a rule that needs to know it minds.
+            return replace(caller, unproven=error.message)
+        return replace(
+            caller,
+            namespace=account.namespace,
+            service_account=account.service_account,
+            pod_name=account.pod_name,
+            pod_uid=account.pod_uid,
+        )
+
+
+def _bearer(request: web.Request) -> str:
+    """The one token. Raises CredentialsInvalid."""
+    sent = request.headers.getall("Authorization")
+    scheme, _, token = sent[0].partition(" ")
+    if len(sent) != 1 or scheme.lower() != "bearer" or not token.strip():
+        raise CredentialsInvalid(
+            "the header Authorization holds no bearer token",
+            hint="send Authorization: Bearer TOKEN once, with the pod's service-account token; "
+            "credentials of a source go into the body",
+        )
+    return token.strip()
 
 
 class TokenIdentity:

@@ -12,7 +12,7 @@ from aiohttp import web
 from cachd.api.app import build_app, connection_options, make_runner
 from cachd.api.connections import Gate, effective_limit, serve_limited
 from cachd.api.drain import Drain
-from cachd.api.identity import TokenIdentity
+from cachd.api.identity import PeerIdentity, TokenIdentity
 from cachd.api.sockets import BACKLOG, bind_socket, parse_address
 from cachd.errors import ConfigInvalid, SocketInUse
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Literal
 
-    from cachd.api.identity import Identify
+    from cachd.api.identity import Accounts, Identify
     from cachd.api.protocol import CacheApi
     from cachd.api.sockets import BoundSocket
     from cachd.metrics import Metrics
@@ -35,8 +35,17 @@ CLOSE_PATIENCE = 2.0
 class Listeners:
     """Up to four: health, pods' socket, administrators' socket, the API over TCP."""
 
-    def __init__(self, cache: CacheApi, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        cache: CacheApi,
+        settings: Settings,
+        metrics: Metrics,
+        *,
+        accounts: Accounts | None = None,
+    ) -> None:
+        """``accounts``: who knows whose tokens pods show; None: nobody."""
         self._cache = cache
+        self._accounts = accounts
         self._settings = settings
         self._metrics = metrics
         self._runners: list[web.AppRunner] = []
@@ -106,7 +115,9 @@ class Listeners:
     ) -> None:
         bound = await asyncio.to_thread(bind_socket, path, mode=mode, group=group, field=field)
         self._bound.append(bound)
-        runner = await self._runner(role)
+        runner = await self._runner(
+            role, PeerIdentity(role, self._accounts if role == "pod" else None)
+        )
         if role == "admin":
             await web.SockSite(runner, bound.sock, backlog=BACKLOG).start()
             return

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from cachd import logs
 from cachd.api import context, problem
-from cachd.errors import CachdError, Draining, Forbidden
+from cachd.errors import CachdError, Draining
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from aiohttp.typedefs import Middleware
 
     from cachd.api.routing import Route
+    from cachd.cache.types import Caller
 
 log = logging.getLogger("cachd.api")
 
@@ -117,10 +118,7 @@ async def _admit(request: web.Request, route: Route | None) -> None:
         return
     caller = context.facts(request).caller
     if route.is_admin and caller is not None and caller.role != "admin":
-        raise Forbidden(
-            f"{route.method} {route.path} is for administrators",
-            hint="use the administrators' socket (CACHD_ADMIN_SOCKET, admin.sock beside the other)",
-        )
+        parts.cache.admit(caller, route.verb, f"{route.method} {route.path}")
     if route.is_ask and parts.drain.is_begun:
         raise Draining("the daemon is shutting down", hint="ask again in a moment")
 
@@ -144,9 +142,16 @@ def _conclude(request: web.Request, code: int, seconds: float) -> None:
             "role": caller.role if caller else None,
             "uid": caller.uid if caller else None,
             "pid": caller.pid if caller else None,
+            **_account(caller),
             **facts.log,
         },
     )
+
+
+def _account(caller: Caller | None) -> dict[str, str]:
+    if caller is None or not caller.namespace:
+        return {}
+    return {"account": f"{caller.namespace}/{caller.service_account}", "pod": caller.pod_name}
 
 
 async def finish_head(request: web.Request, response: web.StreamResponse) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from aiohttp import web
 
@@ -12,7 +12,9 @@ from cachd.api import context, wire
 from cachd.api.asking import MAX_URI, parse_ask
 from cachd.api.body import Fields, query, read_json
 from cachd.api.stream import send_lines
+from cachd.cache.types import Caller
 from cachd.errors import ArchiveInvalid, DeadlineExceeded, UriInvalid
+from cachd.settings import Verb
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -45,6 +47,34 @@ async def key(request: web.Request) -> web.StreamResponse:
     parsed = parse_ask(await read_json(request), context.facts(request).request_id)
     found = context.cache(request).name(parsed.ask, context.caller(request))
     return wire.reply(found.to_json())
+
+
+async def may(request: web.Request) -> web.StreamResponse:
+    """POST /v1/may"""
+    query(request)
+    fields = Fields(await read_json(request))
+    verb = fields.choice("verb", get_args(Verb))
+    uri = fields.text("uri", limit=MAX_URI)
+    uid = fields.count("uid", most=2**32 - 1)
+    account = fields.text("service_account", limit=512)
+    namespace = fields.text("namespace", limit=253) or ""
+    fields.finish()
+    if verb is None:
+        raise fields.fail("verb", f"is missing: one of {', '.join(get_args(Verb))}")
+    if account and "/" in account:
+        named, _, account = account.partition("/")
+        if namespace not in ("", named):
+            raise fields.fail("service_account", "is in another namespace than namespace says")
+        namespace = named
+    if account and not namespace:
+        raise fields.fail("service_account", "needs its namespace", hint="NAMESPACE/NAME")
+    caller = Caller(
+        role="pod",
+        uid=uid,
+        namespace=namespace,
+        service_account=account or ("default" if namespace else ""),
+    )
+    return wire.reply(dict(context.cache(request).may(caller, cast("Verb", verb), uri)))
 
 
 async def gc(request: web.Request) -> web.StreamResponse:

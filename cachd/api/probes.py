@@ -25,5 +25,7 @@ async def readyz(request: web.Request) -> web.StreamResponse:
 async def metrics(request: web.Request) -> web.StreamResponse:
     """GET /metrics"""
     parts = context.parts(request)
+    if (caller := context.facts(request).caller) is not None:
+        parts.cache.authorize(caller, "admin")
     body, content_type = parts.metrics.render(request.headers.get("Accept", ""))
     return web.Response(body=body, headers={"Content-Type": content_type})

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         Snapshot,
     )
     from cachd.model import Ref
+    from cachd.settings import Verb
 
 
 class CacheApi(Protocol):
@@ -112,6 +113,18 @@ class CacheApi(Protocol):
     def events(self, caller: Caller) -> AsyncIterator[Mapping[str, Any]]:
         """What happens from now on, for ever: ``{"time", "event", "key", …}``; administrators
         only."""
+        ...
+
+    def admit(self, caller: Caller, verb: Verb, what: str) -> None:
+        """Raises Forbidden where no rule could let the caller do that to any model."""
+        ...
+
+    def authorize(self, caller: Caller, verb: Verb) -> None:
+        """Raises Forbidden unless the caller may ``verb`` whatever there is."""
+        ...
+
+    def may(self, caller: Caller, verb: Verb, uri: str | None) -> Mapping[str, Any]:
+        """``{"allowed", "rule", "reason", …}`` for somebody that an administrator asks about."""
         ...
 
     def usage(self) -> Mapping[str, Any]:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 if TYPE_CHECKING:
     from cachd.errors import CachdError
+    from cachd.settings import Verb
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Schema = dict[str, Any]
@@ -39,8 +40,9 @@ class Reply:
 class Route:
     """``name`` is the operation id and the label in metrics.
 
-    ``is_admin``: not for pods. ``is_health``: also on the health listener. ``is_ask``: refused
-    while the daemon drains. ``errors``: what it may answer besides what every route may.
+    ``is_admin``: not for pods, unless a rule allows them ``verb``. ``is_health``: also on the
+    health listener. ``is_ask``: refused while the daemon drains. ``errors``: what it may answer
+    besides what every route may.
     """
 
     method: str
@@ -51,6 +53,7 @@ class Route:
     replies: tuple[Reply, ...]
     description: str = ""
     is_admin: bool = False
+    verb: Verb = "admin"
     is_health: bool = False
     is_ask: bool = False
     parameters: tuple[Parameter, ...] = ()

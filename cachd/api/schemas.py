@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from cachd.api.schemas_access import ACCESS_SCHEMAS
 from cachd.model import DIGEST_DIGITS
 
 Schema = dict[str, Any]
@@ -68,11 +69,8 @@ RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 _ENDS: Final = ("heartbeat", "ready", "error")
 
 _PATIENCE: Final[Schema] = {
-    "type": "number",
-    "minimum": 1,
-    "maximum": 600,
-    "description": "seconds",
-}
+    "type": "number", "minimum": 1, "maximum": 600, "description": "seconds"
+}  # fmt: skip
 
 _CREDENTIALS = _object(
     {
@@ -154,6 +152,7 @@ _VICTIM = _object(
 )
 
 SCHEMAS: Final[dict[str, Schema]] = {
+    **ACCESS_SCHEMAS,
     "Ask": _object(
         {
             "uri": _said({"type": "string", "minLength": 1, "maxLength": 8192}, "what to have"),

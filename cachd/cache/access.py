@@ -46,8 +46,10 @@ def principal_of(
     *,
     daemon_uid: int,
     is_default_origin: bool,
+    is_lent: bool = False,
 ) -> Principal:
-    """The pass that ``caller`` uses: its own, else the daemon's where that is lent, else none.
+    """The pass that ``caller`` uses: its own, else the daemon's where that is lent (``is_lent``: by
+    a rule), else none.
 
     At an endpoint that the caller chose, the daemon's identity is lent only to those who are the
     daemon's own user anyway: a signed request must not be lured to a stranger's server.
@@ -60,7 +62,7 @@ def principal_of(
         return Principal(identity="caller", credentials=credentials, fingerprint=digest)
     if is_owner(caller, daemon_uid):
         return DAEMON
-    if is_default_origin and may_use_daemon_identity(caller, settings, daemon_uid):
+    if is_default_origin and (is_lent or may_use_daemon_identity(caller, settings, daemon_uid)):
         return DAEMON
     return ANONYMOUS
 
@@ -115,12 +117,19 @@ class Proofs:
         return self.ever_held(DAEMON, ref, revision)
 
 
-def is_open(info: SnapshotInfo, principal: Principal, settings: AccessSettings) -> bool:
-    """Whether ``principal`` may have the snapshot without the source being asked.
+def is_open(
+    info: SnapshotInfo,
+    principal: Principal,
+    settings: AccessSettings,
+    *,
+    has_open_hits: bool = False,
+) -> bool:
+    """Whether ``principal`` may have the snapshot without the source being asked; ``has_open_hits``
+    by a rule.
 
     A caller that brings credentials is asked for at the source even if the content is public: the
     same URL may show another tenant something else.
     """
-    if settings.open_hits:
+    if settings.open_hits or has_open_hits:
         return True
     return not info.is_credentialed and principal.identity != "caller"

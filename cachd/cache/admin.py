@@ -5,24 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import Cancelled, Forbidden, InUse, LeaseUnknown, ModelUnknown
+from cachd.errors import Cancelled, InUse, LeaseUnknown, ModelUnknown
 
 if TYPE_CHECKING:
     from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
-    from cachd.cache.types import Caller
     from cachd.model import Ref
     from cachd.store.store import Store
     from cachd.store.types import Victim
-
-
-def check_admin(caller: Caller) -> None:
-    """Raises Forbidden unless the caller came by the administrators' socket."""
-    if caller.role != "admin":
-        raise Forbidden(
-            "this call is for administrators",
-            hint="use the administrators' socket (--admin-socket, CACHD_ADMIN_SOCKET)",
-        )
 
 
 def check_lease(store: Store, key: str, lease_id: str) -> None:

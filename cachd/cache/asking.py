@@ -273,6 +273,9 @@ class Asking:
         mirror: str = "",
     ) -> Answer:
         store = self._parts.store
+        if asked.caller is not None:
+            # The rules may have changed since it asked.
+            self._parts.policy.check(asked.caller, "read", asked.ref.uri)
         store.touch(snapshot.key, snapshot.revision)
         self.refresher.note_use(asked.ref)
         lease = None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cache import admin, importing, listing
 from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup, corrupt_error
+from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
 from cachd.cache.types import Snapshot
 from cachd.errors import Draining, Forbidden, ModelUnknown
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractContextManager
 
-    from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
     from cachd.cache.types import Answer, Ask, Caller, Event, Lease, LeaseRequest, ModelInfo
     from cachd.model import Ref
+    from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
 
 
@@ -33,6 +34,7 @@ class Cache:
         self.parts = parts
         self._lookup = Lookup(parts, os.getuid())
         self._asking = Asking(parts, self._lookup)
+        self._rights = Rights(parts, self._lookup, self._asking.flights)
         self._scrub = Scrub(parts, self._asking)
         self._draining = False
 
@@ -62,7 +64,8 @@ class Cache:
         return await self._asking.start(self._understand(ask, caller))
 
     def name(self, ask: Ask, caller: Caller) -> Ref:
-        """The ref that the ask names, with its key. Nothing is asked of the source."""
+        """The ref that the ask names, with its key. Nothing is asked of the source. Raises
+        Forbidden for what the caller may not read."""
         return self._lookup.understand(ask, caller).ref
 
     def _understand(self, ask: Ask, caller: Caller) -> Asked:
@@ -78,15 +81,16 @@ class Cache:
         self, key: str, caller: Caller, *, revision: str | None, lease_id: str | None
     ) -> Snapshot:
         """The snapshot, if ``caller`` may read it. Raises ModelUnknown, Forbidden."""
-        snapshot = self._passed(key, revision, lease_id)
-        if snapshot is None:
-            snapshot = self.parts.store.get(key, revision)
-            if snapshot is not None and not self._lookup.may_see(snapshot, caller):
-                raise Forbidden(
-                    f"{key} needed credentials, and this caller has not shown any",
-                    hint="ask for the model with POST /v1/models and a lease, then send the "
-                    "lease's id in the header Cachd-Lease",
-                )
+        passed = self._passed(key, revision, lease_id)
+        snapshot = passed or self.parts.store.get(key, revision)
+        if snapshot is not None and not self._rights.check_read(
+            snapshot, caller, is_passed=passed is not None
+        ):
+            raise Forbidden(
+                f"{key} needed credentials, and this caller has not shown any",
+                hint="ask for the model with POST /v1/models and a lease, then send the "
+                "lease's id in the header Cachd-Lease",
+            )
         if snapshot is None:
             raise ModelUnknown(
                 f"there is no model {key} in the cache" + (f" at {revision}" if revision else ""),
@@ -122,12 +126,8 @@ class Cache:
 
     def models(self, caller: Caller) -> list[ModelInfo]:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
-        return listing.models(
-            self.parts.store,
-            self._asking.flights.values(),
-            lambda snapshot: self._lookup.may_see(snapshot, caller),
-            lambda flight: _may_follow(flight, caller),
-        )
+        may_see, may_follow = self._rights.sight(caller)
+        return listing.models(self.parts.store, self._asking.flights.values(), may_see, may_follow)
 
     async def model(
         self,
@@ -139,19 +139,21 @@ class Cache:
     ) -> tuple[ModelInfo, Snapshot | None]:
         """One key as of ``revision``; None: the lease's, else the current one. Raises ModelUnknown
         (also for what the caller may not see: no oracle)."""
+        may_see, may_follow = self._rights.sight(caller)
         passed = self._passed(key, revision, lease_id)
+        if passed is not None:
+            self._rights.check_read(passed, caller, is_passed=True)
         seen = [
             snapshot
             for snapshot in self.parts.store.revisions(key)
-            if self._lookup.may_see(snapshot, caller)
-            or (passed is not None and snapshot.revision == passed.revision)
+            if may_see(snapshot) or (passed is not None and snapshot.revision == passed.revision)
         ]
         shown = passed or next((s for s in seen if revision in (None, s.revision)), None)
         flight = next(
             (
                 flight
                 for flight in self._asking.flights.values()
-                if flight.ref.key == key and _may_follow(flight, caller)
+                if flight.ref.key == key and may_follow(flight)
             ),
             None,
         )
@@ -189,9 +191,12 @@ class Cache:
     async def renew_lease(
         self, key: str, lease_id: str, ttl: float | None, caller: Caller
     ) -> Lease:
-        """A lease's id is the right to renew it. Raises LeaseUnknown."""
-        del caller
+        """A lease's id is the right to renew it, while the rules let the caller read the model.
+        Raises LeaseUnknown, Forbidden."""
         admin.check_lease(self.parts.store, key, lease_id)
+        snapshot = self._passed(key, None, lease_id)
+        if snapshot is not None:
+            self._rights.check_read(snapshot, caller, is_passed=True)
         limit = self.parts.settings.leases.max_ttl
         return listing.to_lease(
             await self.parts.store.renew(lease_id, None if ttl is None else min(ttl, limit))
@@ -211,16 +216,16 @@ class Cache:
 
     async def remove(self, key: str, caller: Caller, *, force: bool) -> int:
         """Bytes freed. Raises ModelUnknown, InUse."""
-        admin.check_admin(caller)
+        self._rights.check(caller, "evict", key)
         return await admin.remove(self.parts, self._asking.flights, key, force=force)
 
     async def pin(self, key: str, caller: Caller) -> None:
-        admin.check_admin(caller)
+        self._rights.check(caller, "pin", key)
         await self.parts.store.pin(key)
         self.parts.events.publish("pinned", key=key)
 
     async def unpin(self, key: str, caller: Caller) -> None:
-        admin.check_admin(caller)
+        self._rights.check(caller, "pin", key)
         await self.parts.store.unpin(key)
         self.parts.events.publish("unpinned", key=key)
 
@@ -230,22 +235,23 @@ class Cache:
         if ask is not None:
             found = await self._lookup.find(self._understand(ask, caller))
             if isinstance(found, Found):
-                return admin.describe_plan(self.parts.store, "hit", 0, 0, self._sees_all(caller))
+                return admin.describe_plan(
+                    self.parts.store, "hit", 0, 0, self._rights.sees_all(caller)
+                )
             size, files = found.size, len(found.files)
-        return admin.describe_plan(self.parts.store, "miss", size, files, self._sees_all(caller))
-
-    def _sees_all(self, caller: Caller) -> bool:
-        return caller.role == "admin" or self.parts.settings.access.open_hits
+        return admin.describe_plan(
+            self.parts.store, "miss", size, files, self._rights.sees_all(caller)
+        )
 
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
-        admin.check_admin(caller)
+        self._rights.check(caller, "evict", None)
         return await admin.collect(self.parts, dry_run=dry_run, target=target)
 
     async def verify(
         self, key: str | None, caller: Caller, *, repair: bool, rate: int | None
     ) -> AsyncIterator[dict[str, Any]]:
         """Read a model, or all, against the checksums; see ``Scrub.verify``."""
-        admin.check_admin(caller)
+        self._rights.check(caller, "admin", key)
         events = self._scrub.verify(key, with_repair=repair, rate=rate)
         async with contextlib.aclosing(events):
             async for event in events:
@@ -255,14 +261,33 @@ class Cache:
         self, uri: str, caller: Caller, chunks: AsyncIterator[bytes], request_id: str
     ) -> Answer:
         """Take a model from a tar stream; verified against its manifest where it has one."""
-        admin.check_admin(caller)
         del request_id
+        self._rights.check_uri(caller, "admin", uri)
         return await importing.import_tar(self.parts, uri, chunks)
 
-    def events(self, caller: Caller) -> AsyncIterator[dict[str, Any]]:
-        """What happens from now on; administrators only."""
-        admin.check_admin(caller)
-        return self.parts.events.follow()
+    async def events(self, caller: Caller) -> AsyncIterator[dict[str, Any]]:
+        """What happens from now on. Raises Forbidden; of what the caller may not read it is not
+        told."""
+        self.authorize(caller, "admin")
+        following = self.parts.events.follow()
+        async with contextlib.aclosing(following):
+            async for event in following:
+                if caller.role == "admin" or self._rights.may_hear(event, caller):
+                    yield event
+
+    # --- who may ----------------------------------------------------------------------------
+
+    def authorize(self, caller: Caller, verb: Verb) -> None:
+        """Raises Forbidden unless ``caller`` may ``verb`` whatever there is."""
+        self.parts.policy.check(caller, verb, None)
+
+    def admit(self, caller: Caller, verb: Verb, what: str) -> None:
+        """Raises Forbidden where no rule could let ``caller`` do that to any model."""
+        self.parts.policy.check_any(caller, verb, what)
+
+    def may(self, caller: Caller, verb: Verb, uri: str | None) -> dict[str, Any]:
+        """What the rules say, and why; for administrators who ask about somebody else."""
+        return self._rights.explain(caller, verb, uri)
 
     # --- state ------------------------------------------------------------------------------
 
@@ -278,7 +303,7 @@ class Cache:
 
     def degraded(self) -> list[str]:
         """What is wrong with the store though it serves."""
-        return self.parts.store.degraded()
+        return [*self.parts.store.degraded(), *self.parts.policy.complaints()]
 
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""
@@ -302,9 +327,3 @@ class Cache:
             )
         for flight in flights:
             await flight.wait_ended()
-
-
-def _may_follow(flight: Flight, caller: Caller) -> bool:
-    """A uid is no proof of who somebody is (half of all pods are uid 0 or 1000): a private fetch
-    is followed by asking for it."""
-    return caller.role == "admin" or not flight.is_private

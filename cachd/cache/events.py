@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
 _BACKLOG = 1000
 
@@ -25,7 +25,7 @@ class EventBus:
         for follower in self._followers:
             follower.push(item)
 
-    async def follow(self) -> AsyncIterator[dict[str, Any]]:
+    async def follow(self) -> AsyncGenerator[dict[str, Any]]:
         """Events from now on. Ends when the iteration is closed."""
         follower = _Follower()
         self._followers.add(follower)

@@ -14,6 +14,7 @@ from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
+    from cachd.cache.rules import Decision
     from cachd.cache.types import Ask, Caller, Result
     from cachd.model import Plan
     from cachd.store.types import StoredSnapshot
@@ -51,8 +52,10 @@ class Lookup:
         self._resolving: SingleFlight[Plan] = SingleFlight()
 
     def understand(self, ask: Ask, caller: Caller) -> Asked:
-        """The ask with its ref and principal. Raises UriInvalid and its kin."""
+        """The ask with its ref and principal. Raises UriInvalid and its kin, and Forbidden where a
+        rule keeps the caller from reading that."""
         ref, location = locate(ask, self._parts.resolver)
+        decision = self._parts.policy.check(caller, "read", ref.uri)
         credentials = ask.credentials
         if location.secret_query:
             credentials = replace(credentials, query=location.secret_query, anonymous=False)
@@ -62,8 +65,26 @@ class Lookup:
             self._parts.settings.access,
             daemon_uid=self._daemon_uid,
             is_default_origin=location.is_default_origin,
+            is_lent=decision.lends_identity,
         )
-        return Asked(ask=ask, ref=ref, location=location, principal=principal)
+        return Asked(
+            ask=ask,
+            ref=ref,
+            location=location,
+            principal=principal,
+            caller=caller,
+            has_open_hits=decision.has_open_hits,
+        )
+
+    def check_fetch(self, asked: Asked) -> None:
+        """Raises Forbidden where a rule keeps the caller from what isn't cached."""
+        if asked.caller is not None:
+            self._parts.policy.check(asked.caller, "fetch", asked.ref.uri)
+
+    def _may_fetch(self, asked: Asked) -> bool:
+        if asked.caller is None:
+            return True
+        return self._parts.policy.decide(asked.caller, "fetch", asked.ref.uri).is_allowed
 
     async def find(self, asked: Asked, *, is_forced: bool = False) -> Found | Plan:
         """What may be given at once, or the plan of what must be fetched. ``is_forced``: ask the
@@ -77,11 +98,18 @@ class Lookup:
             and not is_forced
             and parts.freshness.is_fresh(ref, snapshot.info, snapshot.revision)
             and (
-                is_open(snapshot.info, principal, parts.settings.access)
+                is_open(
+                    snapshot.info,
+                    principal,
+                    parts.settings.access,
+                    has_open_hits=asked.has_open_hits,
+                )
                 or parts.proofs.holds(principal, ref, snapshot.revision)
             )
         ):
             return Found(snapshot=snapshot, result="hit")
+        if snapshot is None:
+            self.check_fetch(asked)
         has_stale = snapshot is not None and self._may_have_stale(asked, snapshot)
         patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
@@ -98,6 +126,9 @@ class Lookup:
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
             return Found(snapshot=snapshot, result="hit", was_asked=True)
+        if not self._may_fetch(asked) and (stale := self.stale(asked)) is not None:
+            return stale
+        self.check_fetch(asked)
         if plan.mirror and not parts.store.has_ingest(ref, plan.revision):
             # Other validators at a mirror are no sign of a change at the origin; what was begun
             # there the origin had shown itself.
@@ -139,17 +170,25 @@ class Lookup:
             return False
         return (
             parts.settings.access.open_hits
+            or asked.has_open_hits
             or not snapshot.info.is_credentialed
             or asked.principal.identity == snapshot.info.identity == "daemon"
             or parts.proofs.ever_held(asked.principal, asked.ref, snapshot.revision)
         )
 
-    def may_see(self, snapshot: StoredSnapshot, caller: Caller) -> bool:
-        """Without asking the source: what this caller could have had a moment ago."""
+    def may_see(self, snapshot: StoredSnapshot, caller: Caller, decision: Decision) -> bool:
+        """Without asking the source: what this caller could have had a moment ago. ``decision``:
+        what the rules say of its reading it."""
         settings = self._parts.settings.access
-        if caller.role == "admin" or settings.open_hits or not snapshot.info.is_credentialed:
+        if not decision.is_allowed:
+            return False
+        if caller.role == "admin" or not snapshot.info.is_credentialed:
             return True
-        if not may_use_daemon_identity(caller, settings, self._daemon_uid):
+        if settings.open_hits or decision.has_open_hits:
+            return True
+        if not decision.lends_identity and not may_use_daemon_identity(
+            caller, settings, self._daemon_uid
+        ):
             return False
         return snapshot.info.identity == "daemon" or self._parts.proofs.ever_held_by_daemon(
             snapshot.ref, snapshot.revision

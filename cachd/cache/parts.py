@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from cachd.cache.access import Proofs
     from cachd.cache.events import EventBus
     from cachd.cache.freshness import Freshness
+    from cachd.cache.policy import Policy
     from cachd.fetch.mover import Mover
     from cachd.metrics import Metrics
     from cachd.settings import Settings
@@ -28,6 +29,7 @@ class Parts:
     resolver: Resolver
     mover: Mover
     metrics: Metrics
+    policy: Policy
     proofs: Proofs
     freshness: Freshness
     events: EventBus

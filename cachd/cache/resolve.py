@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
-    from cachd.cache.types import Ask
+    from cachd.cache.types import Ask, Caller
     from cachd.model import Plan, PlannedFile, Ref, SourceOptions
     from cachd.sources.base import Location
     from cachd.sources.resolver import Resolver
@@ -35,13 +35,16 @@ _random = random.SystemRandom()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """An ask that was understood: its ref, where it leads, and whose pass it uses. ``avoid``: the
-    endpoints that failed it already, "" for the origin's own."""
+    endpoints that failed it already, "" for the origin's own. ``caller``: None for the daemon's own
+    asks, which no rule concerns."""
 
     ask: Ask
     ref: Ref
     location: Location
     principal: Principal
     avoid: frozenset[str] = frozenset()
+    caller: Caller | None = None
+    has_open_hits: bool = False
 
     @property
     def server(self) -> str:

@@ -18,7 +18,8 @@ class Caller:
     """Who asks: from the kernel (SO_PEERCRED), or a token over TCP (uid None).
 
     ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too. The rest is
-    what the API server says of the caller's token, "" where none was sent.
+    what the API server says of the caller's token, "" where none was sent. ``unproven``: why it
+    couldn't be asked about the token, "" where it was or where there is none.
     """
 
     role: Role
@@ -29,6 +30,16 @@ class Caller:
     service_account: str = ""
     pod_name: str = ""
     pod_uid: str = ""
+    unproven: str = ""
+
+    def describe(self) -> str:
+        """For messages and the log."""
+        names: list[str] = [self.role]
+        if self.uid is not None:
+            names.append(f"uid {self.uid}")
+        if self.namespace:
+            names.append(f"service account {self.namespace}/{self.service_account}")
+        return ", ".join(names)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

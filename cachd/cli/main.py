@@ -27,6 +27,7 @@ _COMMANDS = {
     "show": "cachd.cli.looking:show",
     "key": "cachd.cli.naming:key",
     "plan": "cachd.cli.keeping:plan",
+    "may": "cachd.cli.explaining:may",
     "top": "cachd.cli.top:top",
     "rm": "cachd.cli.keeping:rm",
     "pin": "cachd.cli.keeping:pin",

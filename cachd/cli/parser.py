@@ -261,6 +261,14 @@ def _looking(commands: _Commands) -> None:
     plan.add_argument("uri", nargs="?", metavar="URI")
     plan.add_argument("--bytes", metavar="SIZE", type=_size, help="a size instead of a URI")
     _uri_options(plan)
+    may = commands.add("may", "tell what the access rules say of somebody, and why")
+    may.add_argument("verb", metavar="VERB", choices=("read", "fetch", "pin", "evict", "admin"))
+    may.add_argument("uri", nargs="?", metavar="URI", help="default: what concerns no one model")
+    may.add_argument("--uid", metavar="UID", type=int, help="of the process")
+    may.add_argument("--namespace", metavar="NAME", help="of its service account")
+    may.add_argument(
+        "--service-account", metavar="[NAMESPACE/]NAME", help="default: default, with --namespace"
+    )
     top = commands.add("top", "watch fetches and usage")
     top.add_argument("--once", action="store_true", help="print once and end")
     top.add_argument("--interval", metavar="SECONDS", type=_seconds, default=1.0, help="default: 1")

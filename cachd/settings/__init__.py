@@ -4,12 +4,12 @@ A value comes from the configuration file (YAML, of which JSON is a part) and, o
 environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names in either are errors.
 """
 
+from cachd.settings.access import AccessRule, AccessSettings, Verb, read_rules
 from cachd.settings.fetch import FetchSettings
 from cachd.settings.kubernetes import KubernetesSettings
 from cachd.settings.listen import ApiTcpSettings, ListenSettings
 from cachd.settings.loading import load_settings, suggest, unknown_variables
 from cachd.settings.sources import (
-    AccessSettings,
     ArchiveSettings,
     EgressSettings,
     FileSettings,
@@ -25,6 +25,7 @@ from cachd.settings.tree import LogSettings, Settings, variable_name, walk_field
 from cachd.settings.values import Share, show_bytes
 
 __all__ = [
+    "AccessRule",
     "AccessSettings",
     "ApiTcpSettings",
     "ArchiveSettings",
@@ -46,7 +47,9 @@ __all__ = [
     "Share",
     "SourcesSettings",
     "StoreSettings",
+    "Verb",
     "load_settings",
+    "read_rules",
     "show_bytes",
     "suggest",
     "unknown_variables",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import field_validator
 
-from cachd.settings.values import Section
+from cachd.settings.values import Seconds, Section
 
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -32,6 +32,13 @@ class KubernetesSettings(Section):
 
     audience: str = "cachd"
     """What the tokens of callers must be meant for (`audience` of a projected token)."""
+
+    identity_ttl: Seconds = 60.0
+    """Seconds that the API server's yes to a caller's token is remembered, never beyond the token's
+    own end. A pod that is deleted keeps its identity for so long."""
+
+    identity_grace: Seconds = 600.0
+    """Seconds more, while the API server can't be asked."""
 
     @field_validator("server")
     @classmethod

@@ -16,6 +16,7 @@ from pydantic import (
 from cachd.environment import CLIENT_VARIABLES, is_service_link
 from cachd.errors import ConfigInvalid
 from cachd.settings.tree import Settings, variable_name, walk_fields
+from cachd.settings.yamls import yaml_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,7 +72,7 @@ def _read_file(file: Path) -> dict[str, Any]:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigInvalid(
-            f"the configuration file {file} is no YAML: {_yaml_fault(error)}",
+            f"the configuration file {file} is no YAML: {yaml_fault(error)}",
             hint=f"correct {file}; `cachd check-config` tells when it is right",
         ) from error
     if data is None:
@@ -79,16 +80,6 @@ def _read_file(file: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigInvalid(f"the configuration file {file} must hold a mapping of settings")
     return data
-
-
-def _yaml_fault(error: Exception) -> str:
-    """In one line, and without the file's own characters."""
-    mark = getattr(error, "problem_mark", None)
-    if isinstance(error, yaml.MarkedYAMLError) and mark is not None:
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    if isinstance(error, yaml.reader.ReaderError):
-        return f"character {error.position + 1} is not allowed in it"
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else type(error).__name__
 
 
 def _from_environment(text: str, section: type[BaseModel], name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Where models come from, who may have them, and when they are looked at again."""
+"""Where models come from, and when they are looked at again."""
 
 from __future__ import annotations
 
@@ -140,24 +140,6 @@ class SourcesSettings(Section):
 
     resolve_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds for listing a model at its source."""
-
-
-class AccessSettings(Section):
-    """Who may have what."""
-
-    share_identity: bool = False
-    """The single-tenant switch: let the daemon's own identity (its environment, its profile) serve
-    every caller. Off: only callers of its own uid."""
-
-    identity_uids: tuple[int, ...] = ()
-    """Further uids that the daemon's own identity serves."""
-
-    open_hits: bool = False
-    """Give what is cached to every caller, without asking the source whether the caller may have
-    it. For a node whose pods may all read every model."""
-
-    probe_ttl: Seconds = 300.0
-    """Seconds that a source's yes to one caller is remembered."""
 
 
 class RefreshRule(Section):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from cachd.settings.access import AccessSettings
 from cachd.settings.fetch import FetchSettings
 from cachd.settings.kubernetes import KubernetesSettings
 from cachd.settings.listen import ListenSettings
-from cachd.settings.sources import AccessSettings, FreshnessSettings, SourcesSettings
+from cachd.settings.sources import FreshnessSettings, SourcesSettings
 from cachd.settings.store import LeaseSettings, ScrubSettings, StoreSettings
 from cachd.settings.values import (
     Seconds,

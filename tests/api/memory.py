@@ -300,6 +300,24 @@ class MemoryCache:
     def name(self, ask: Ask, caller: Caller) -> Ref:
         return self.ref(ask.uri)
 
+    def admit(self, caller: Caller, verb: str, what: str) -> None:
+        if caller.role != "admin":
+            raise Forbidden(f"{what} is for administrators", hint="use the administrators' socket")
+
+    def authorize(self, caller: Caller, verb: str) -> None:
+        self.admit(caller, verb, verb)
+
+    def may(self, caller: Caller, verb: str, uri: str | None) -> dict[str, Any]:
+        return {
+            "verb": verb,
+            "uri": uri,
+            "allowed": True,
+            "rule": None,
+            "reason": "no rule matches",
+            "identity": False,
+            "open_hits": False,
+        }
+
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         victim = {
             "key": "0" * 16,
