@@ -37,7 +37,7 @@ def until(look: Callable[[], T], what: str, seconds: float = 60) -> T:
         time.sleep(0.1)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cluster:
     """``pid`` is the process that everything on the node ends with."""
 
