@@ -103,7 +103,7 @@ def test_an_upgrade_in_mid_pull_and_its_rollback(
             origin.release()
             pod.wait_running()
             assert pod.sha256("model.bin") == hashlib.sha256(body).hexdigest()
-            assert pod.status("storage-initializer")["restartCount"] == 0, "it waited"
+            assert pod.status("storage-initializer")["restartCount"] == 0, pod.log(previous=True)
             assert release.daemon().uid != before.uid
             assert origin.sent[path] <= len(body) + 2 * PART, "only parts in flight again"
     finally:
