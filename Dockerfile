@@ -2,6 +2,8 @@
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS build
+# The time of everything in it: equal trees make equal images.
+ARG SOURCE_DATE_EPOCH=0
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 COPY requirements/build.txt requirements/runtime.txt requirements/
@@ -10,12 +12,17 @@ RUN python3 -m venv /build \
  && /build/bin/pip install --require-hashes -r requirements/build.txt \
  && python3 -m venv --without-pip /opt/cachd \
  && /build/bin/pip --python /opt/cachd/bin/python install --only-binary :all: \
-      --require-hashes -r requirements/runtime.txt
+      --no-compile --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY cachd cachd
+# Of the descriptions of AWS's services only those stay that listing and credentials need. Compiled
+# modules carry no time and are never compared with their source, which can't change: a quick start.
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/cachd/bin/python install --no-deps --no-index \
-      --compile /wheels/*.whl
+      --no-compile /wheels/*.whl \
+ && find /opt/cachd/lib/python3*/site-packages/botocore/data -mindepth 1 -maxdepth 1 -type d \
+      ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} + \
+ && /opt/cachd/bin/python -m compileall -qf --invalidation-mode unchecked-hash /opt/cachd/lib
 
 FROM ${PYTHON_IMAGE}
 COPY --from=build /opt/cachd /opt/cachd

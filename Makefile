@@ -7,10 +7,11 @@ UV_VERSION := 0.13.9
 JOBS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow crash-matrix soak check bench lock chart docs image-test clean
+.PHONY: help venv demo test test-slow crash-matrix soak check bench lock chart docs image-test e2e-kubernetes \
+  clean
 
 help: ## This list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 venv: $(VENV)/.stamp ## .venv with everything, locked by hash.
 
@@ -70,6 +71,11 @@ docs: $(VENV)/.stamp ## The pages that are generated from the code.
 image-test: $(VENV)/.stamp ## Lint the Dockerfile, build the image offline, run it (root, Debian).
 	$(BIN)/hadolint Dockerfile
 	scripts/image-test
+
+e2e-kubernetes: $(VENV)/.stamp ## The chart on a real kubelet (root, Debian 12; builds it once, ten minutes).
+	scripts/kubernetes/build
+	scripts/image-build localhost/cachd:test
+	$(BIN)/python -m pytest tests/kubernetes $(ARGS)
 
 clean: ## Everything that make made.
 	rm -rf .venv .venv-* .demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis \

@@ -1,0 +1,88 @@
+"""One cluster and one release for all cases; each case has a namespace of its own.
+
+``CACHD_KUBERNETES_KEEP=1`` uses the cluster that runs, and leaves it running.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.kubernetes.cluster import ADDRESS, Cluster
+from tests.kubernetes.pods import IMAGE, Pod
+from tests.kubernetes.release import Release
+from tests.process.origin import CountingOrigin
+
+NewPod = Callable[..., Pod]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A node with its control plane, and our image on it."""
+    is_kept = bool(os.environ.get("CACHD_KUBERNETES_KEEP"))
+    node = Cluster.running() if is_kept else None
+    if node is None:
+        node = Cluster.up()
+    try:
+        node.load(IMAGE)
+        yield node
+    finally:
+        if not is_kept:
+            node.down()
+
+
+@pytest.fixture(scope="session")
+def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
+    """The chart with our image, in the namespace cachd-system."""
+    installed = Release(cluster, tmp_path_factory.mktemp("release"))
+    if "cachd" in cluster.helm("list", "--short", "-n", installed.namespace).split():
+        installed.uninstall()
+    yield installed.install()
+    installed.uninstall()
+
+
+@pytest.fixture
+def origin(cluster: Cluster) -> Iterator[CountingOrigin]:
+    """An HTTP origin on the node's network that counts what it sends."""
+    with cluster.network():
+        server = CountingOrigin(host=ADDRESS)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def namespace(cluster: Cluster) -> Iterator[str]:
+    name = f"case-{uuid.uuid4().hex[:8]}"
+    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+    from tests.kubernetes.cluster import until
+
+    until(lambda: cluster.api("GET", path, check=False), "the namespace has an account")
+    yield name
+    cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def new_pod(cluster: Cluster, namespace: str) -> Iterator[NewPod]:
+    """Creates a pod; all of them are gone after the case."""
+    made: list[Pod] = []
+
+    def create(item: dict[str, Any], where: str = namespace) -> Pod:
+        answer = cluster.create(item, where)["metadata"]
+        made.append(Pod(cluster, where, answer["name"], answer["uid"]))
+        return made[-1]
+
+    yield create
+    for pod in made:
+        pod.delete()
+    for pod in made:
+        pod.wait_gone()

@@ -1,0 +1,113 @@
+"""The chart, installed by helm with our own image."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tests.kubernetes.cluster import ROOT, until
+from tests.kubernetes.pods import Pod
+
+if TYPE_CHECKING:
+    from tests.kubernetes.cluster import Cluster
+
+VALUES: dict[str, Any] = {
+    "image": {"repository": "localhost/cachd", "tag": "test", "pullPolicy": "Never"},
+    "prepareDirectories": {"enabled": True},
+    "config": {
+        # As in the node's kubelet.yaml.
+        "store": {
+            "free_floor": "1GiB",
+            "kubelet_eviction": {"nodefs_available": "1Gi", "imagefs_available": "1Gi"},
+        },
+        # A moved ref is seen at once.
+        "freshness": {"interval": 0},
+    },
+}
+
+
+def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``changes`` over ``base``, section by section."""
+    both = copy.deepcopy(base)
+    for name, value in changes.items():
+        is_section = isinstance(value, dict) and isinstance(both.get(name), dict)
+        both[name] = merged(both[name], value) if is_section else value
+    return both
+
+
+@dataclass
+class Release:
+    """``values`` beside those that every test wants."""
+
+    cluster: Cluster
+    folder: Path
+    name: str = "cachd"
+    namespace: str = "cachd-system"
+    values: dict[str, Any] = field(default_factory=dict)
+
+    def install(self) -> Release:
+        self._helm("install", "--create-namespace")
+        self.daemon()
+        return self
+
+    def upgrade(self, changes: dict[str, Any], *, wait: bool = True) -> None:
+        self.values = merged(self.values, changes)
+        self._helm("upgrade")
+        if wait:
+            self.daemon()
+
+    def rollback(self, *, wait: bool = True) -> None:
+        """To the revision before."""
+        self.cluster.helm("rollback", self.name, "-n", self.namespace)
+        if wait:
+            self.daemon()
+
+    def uninstall(self) -> None:
+        self.cluster.helm("uninstall", self.name, "-n", self.namespace)
+
+    def daemon(self, seconds: float = 120) -> Pod:
+        """The daemon's pod, once there is one alone, of the newest template, and ready."""
+        path = f"/apis/apps/v1/namespaces/{self.namespace}/daemonsets/{self.name}"
+
+        def look() -> Pod | None:
+            item = self.cluster.api("GET", path)
+            status = item["status"]
+            pods = self.pods()
+            is_done = (
+                status.get("observedGeneration") == item["metadata"]["generation"]
+                and status.get("updatedNumberScheduled") == 1
+                and status.get("numberReady") == 1
+                and len(pods) == 1
+            )
+            return pods[0] if is_done else None
+
+        try:
+            found = until(look, f"{self.name} is ready", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.story()}") from None
+        assert found is not None
+        return found
+
+    def pods(self) -> list[Pod]:
+        selector = f"app.kubernetes.io/instance={self.name}"
+        path = f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={selector}"
+        return [
+            Pod(self.cluster, self.namespace, item["metadata"]["name"], item["metadata"]["uid"])
+            for item in self.cluster.api("GET", path)["items"]
+        ]
+
+    def cachd(self, *arguments: str) -> Any:
+        """What a command of cachd's in the daemon's container answers, as an administrator."""
+        return json.loads(self.daemon().exec("cachd", *arguments, "--json", container="cachd"))
+
+    def story(self) -> str:
+        return "\n".join(f"{pod.story()}\n{pod.log('cachd')}" for pod in self.pods())
+
+    def _helm(self, *action: str) -> None:
+        values = self.folder / f"{self.name}.json"
+        values.write_text(json.dumps(merged(VALUES, self.values)))
+        chart = str(ROOT / "charts/cachd")
+        self.cluster.helm(*action, self.name, chart, "-n", self.namespace, "-f", str(values))
