@@ -111,7 +111,6 @@ def test_an_upgrade_in_mid_pull_and_its_rollback(
         release.upgrade({})
 
 
-
 def is_other(status: dict[str, Any], container: str) -> bool:
     """Whether another container than that one runs."""
     return "running" in status.get("state", {}) and status["containerID"] != container
