@@ -327,6 +327,31 @@ CATALOGUE: tuple[Metric, ...] = (
         "eviction_paused (what was evicted is still held open), trash_stuck",
     ),
     Metric(name="cachd_leases", kind="gauge", help="Leases that are alive.", gauge="leases"),
+    Metric(
+        name="cachd_pod_leases",
+        kind="gauge",
+        help="Those of cachd_leases that live as long as a pod.",
+        gauge="pod_leases",
+    ),
+    Metric(name="cachd_views", kind="gauge", help="Views that pods have.", gauge="views"),
+    Metric(
+        name="cachd_view_bytes",
+        kind="gauge",
+        help="Bytes that views alone hold: copies, and links to models that have gone.",
+        gauge="view_bytes",
+    ),
+    Metric(
+        name="cachd_pods_visible",
+        kind="gauge",
+        help="Whether the daemon can tell which pods are alive (leases.provider).",
+        gauge="pods_visible",
+    ),
+    Metric(
+        name="cachd_pods_answer_age_seconds",
+        kind="gauge",
+        help="Time since the API server, or the host's cgroups, last told of the pods.",
+        gauge="pods_answer_age",
+    ),
     Metric(name="cachd_pins", kind="gauge", help="Models that are pinned.", gauge="pins"),
     Metric(
         name="cachd_build_info",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cachd import __version__
 from cachd.api.listeners import Listeners
+from cachd.api.readonly import ReadonlyRoot
 from cachd.cache.access import Proofs
 from cachd.cache.cache import Cache
 from cachd.cache.events import EventBus
@@ -84,7 +85,14 @@ async def serve(settings: Settings) -> int:
             stack.push_async_callback(kubernetes.close)
             accounts = TokenReviews(kubernetes, settings.kubernetes, metrics)
             stack.push_async_callback(accounts.close)
-        listeners = Listeners(cache, settings, metrics, accounts=accounts)
+        twin = settings.store.readonly_root
+        listeners = Listeners(
+            cache,
+            settings,
+            metrics,
+            accounts=accounts,
+            readonly=ReadonlyRoot(store.root, twin) if twin is not None else None,
+        )
         stack.push_async_callback(listeners.close)
         await listeners.open_health()
         policy.start()

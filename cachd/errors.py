@@ -205,8 +205,6 @@ class OriginStalled(OriginError):
 
 
 class OriginMoved(OriginError):
-    """Another region or address; plan again."""
-
     code = "origin_moved"
     retryable = False
 
@@ -219,7 +217,7 @@ class OriginChanged(OriginError):
 
 
 class RangeIgnored(OriginError):
-    """The origin answers 200 to a range: fetch the file as one stream."""
+    """200 to a range: fetch the file as one stream."""
 
     code = "range_ignored"
     retryable = False
@@ -335,6 +333,12 @@ class InUse(StoreError):
     code = "in_use"
 
 
+class ViewUnavailable(StoreError):
+    """This pod can't be given a view here; a copy it can have."""
+
+    code = "view_unavailable"
+
+
 class TooManyLeases(InUse):
     """``detail``: limit."""
 
@@ -370,8 +374,6 @@ class Cancelled(CachdError):
 
 
 class WorkerDied(CachdError):
-    """A mover or resolver process ended by itself; its work is done again."""
-
     code = "worker_died"
     retryable = True
 
@@ -386,9 +388,6 @@ class KubernetesFailed(CachdError):
 
 class DeadlineExceeded(CachdError):
     code = "deadline_exceeded"
-
-
-# --- the client -------------------------------------------------------------------------------
 
 
 class DaemonUnreachable(CachdError):

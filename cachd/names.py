@@ -12,15 +12,20 @@ refused only where the file system can't tell them apart.
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING
 
-from cachd.errors import PathUnsafe
+from cachd.errors import InvalidError, PathUnsafe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MAX_COMPONENT_BYTES = 255
 MAX_NAME_BYTES = 4096
+MAX_VIEW_NAME = 255
+"""Bytes of a view's name, its slashes included."""
+
+_POD = re.compile(r"[0-9a-z][0-9a-z.-]{0,126}")
 _SHOWN = 120
 
 
@@ -89,3 +94,47 @@ def _refuse(name: str, why: str, *, hint: str = "") -> PathUnsafe:
         hint=hint or "rename it at its source, or leave it out with an ignore pattern",
         name=escape(name),
     )
+
+
+# --- pods and their views ---------------------------------------------------------------------
+
+
+def is_pod(text: str) -> bool:
+    """Whether ``text`` can be a pod's uid: a UUID, or the hash of a static pod's manifest."""
+    return _POD.fullmatch(text) is not None
+
+
+def check_pod(text: str, field: str = "pod") -> str:
+    """``text`` itself. Raises InvalidError."""
+    if not is_pod(text):
+        raise InvalidError(
+            f"{field} is no pod's uid: lower-case letters, digits, '-' and '.'",
+            field=field,
+            hint="the downward API has it: fieldRef metadata.uid",
+        )
+    return text
+
+
+def check_view_name(name: str, field: str = "view.name") -> str:
+    """``name`` itself; an empty one is the pod's directory. Raises InvalidError."""
+    if name:
+        try:
+            check_name(name)
+        except PathUnsafe as error:
+            raise InvalidError(error.message, field=field) from None
+        if len(os.fsencode(name)) > MAX_VIEW_NAME:
+            raise InvalidError(
+                f"{field} has more than {MAX_VIEW_NAME} bytes",
+                field=field,
+                hint="mount the view nearer to where the model is to be",
+            )
+    return name
+
+
+def do_overlap(one: str, other: str) -> bool:
+    """Whether one of two view names is the other's directory, or its very self."""
+    return not one or not other or one == other or _is_below(one, other) or _is_below(other, one)
+
+
+def _is_below(one: str, other: str) -> bool:
+    return one.startswith(other + "/")

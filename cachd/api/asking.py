@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, cast
 
 from cachd.api.body import Fields, clip
 from cachd.cache.digest_pins import MODEL_ALGORITHM, DigestPins
-from cachd.cache.types import Ask, LeaseRequest
+from cachd.cache.types import Ask, LeaseRequest, ViewRequest
 from cachd.errors import InvalidError, UriInvalid
 from cachd.model import Credentials, Digest, SourceOptions, parse_digest
+from cachd.names import check_pod, check_view_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.cache.types import Priority
+    from cachd.cache.types import Priority, ViewMode
 
 MAX_URI = 8192
 MAX_CA_PEM = 512 * 1024
@@ -23,10 +24,11 @@ MAX_TOKEN = 64 * 1024
 MIN_PATIENCE = 1.0
 MAX_PATIENCE = 600.0
 MAX_ATTEMPTS = 20
+MAX_POD = 128
 _DIGEST_LENGTH = 256
 _FIELDS = frozenset(
     {"uri", "wait", "timeout", "allow", "ignore", "priority", "credentials", "options", "lease"}
-    | {"digests", "model_digest"}
+    | {"digests", "model_digest", "view"}
 )
 
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values).
@@ -54,6 +56,7 @@ def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
         options=_options(fields.object("options")),
         priority=cast("Priority", priority),
         lease=_lease(fields.object("lease")),
+        view=_view(fields.object("view")),
         timeout=fields.number("timeout"),
         pins=_pins(fields),
         request_id=request_id,
@@ -63,8 +66,13 @@ def parse_ask(data: Mapping[str, Any], request_id: str) -> ParsedAsk:
 
 
 def parse_lease(fields: Fields) -> LeaseRequest:
-    """``holder`` and ``ttl``; the caller finishes ``fields``."""
-    return LeaseRequest(holder=fields.text("holder", limit=256) or "", ttl=fields.number("ttl"))
+    """``holder``, ``ttl`` and ``pod``; the caller finishes ``fields``."""
+    pod = fields.text("pod", limit=MAX_POD) or ""
+    return LeaseRequest(
+        holder=fields.text("holder", limit=256) or "",
+        ttl=fields.number("ttl"),
+        pod=check_pod(pod, fields.name("pod")) if pod else "",
+    )
 
 
 def _uri(fields: Fields, data: Mapping[str, Any]) -> str:
@@ -111,6 +119,21 @@ def _lease(fields: Fields | None) -> LeaseRequest | None:
     if fields is None:
         return None
     request = parse_lease(fields)
+    fields.finish()
+    return request
+
+
+def _view(fields: Fields | None) -> ViewRequest | None:
+    if fields is None:
+        return None
+    pod = fields.text("pod", limit=MAX_POD)
+    if pod is None:
+        raise fields.fail("pod", "is missing", "the downward API has it: fieldRef metadata.uid")
+    request = ViewRequest(
+        pod=check_pod(pod, fields.name("pod")),
+        name=check_view_name(fields.text("name") or "", fields.name("name")),
+        mode=cast("ViewMode", fields.choice("mode", ("link", "copy")) or "link"),
+    )
     fields.finish()
     return request
 

@@ -59,18 +59,23 @@ class PeerIdentity:
         caller = Caller(role=self._role, uid=uid, gid=gid, pid=pid)
         if self._accounts is None or "Authorization" not in request.headers:
             return caller
-        try:
-            account = await self._accounts.review(_bearer(request))
-        except KubernetesFailed as error:
-            # Only a rule that needs to know it minds.
-            return replace(caller, unproven=error.message)
-        return replace(
-            caller,
-            namespace=account.namespace,
-            service_account=account.service_account,
-            pod_name=account.pod_name,
-            pod_uid=account.pod_uid,
-        )
+        return await with_account(caller, self._accounts, _bearer(request))
+
+
+async def with_account(caller: Caller, accounts: Accounts, token: str) -> Caller:
+    """``caller`` with what its token says."""
+    try:
+        account = await accounts.review(token)
+    except KubernetesFailed as error:
+        # Only a rule that needs to know it minds.
+        return replace(caller, unproven=error.message)
+    return replace(
+        caller,
+        namespace=account.namespace,
+        service_account=account.service_account,
+        pod_name=account.pod_name,
+        pod_uid=account.pod_uid,
+    )
 
 
 def _bearer(request: web.Request) -> str:

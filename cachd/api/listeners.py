@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import ssl
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from aiohttp import web
 
 from cachd.api.app import build_app, connection_options, make_runner
 from cachd.api.connections import Gate, effective_limit, serve_limited
+from cachd.api.descriptors import Descriptors
 from cachd.api.drain import Drain
 from cachd.api.identity import PeerIdentity, TokenIdentity
 from cachd.api.sockets import BACKLOG, bind_socket, parse_address
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from cachd.api.identity import Accounts, Identify
     from cachd.api.protocol import CacheApi
+    from cachd.api.readonly import ReadonlyRoot
     from cachd.api.sockets import BoundSocket
     from cachd.metrics import Metrics
     from cachd.settings import ApiTcpSettings, Settings
@@ -42,10 +45,14 @@ class Listeners:
         metrics: Metrics,
         *,
         accounts: Accounts | None = None,
+        readonly: ReadonlyRoot | None = None,
     ) -> None:
-        """``accounts``: who knows whose tokens pods show; None: nobody."""
+        """``accounts``: who knows whose tokens pods show; None: nobody. ``readonly``: where the
+        descriptors of ``files.sock`` come from; None: there is no such socket."""
         self._cache = cache
         self._accounts = accounts
+        self._readonly = readonly
+        self._descriptors: Descriptors | None = None
         self._settings = settings
         self._metrics = metrics
         self._runners: list[web.AppRunner] = []
@@ -68,6 +75,8 @@ class Listeners:
         listen = self._settings.listen
         # The pods' comes last: once it answers, the daemon is whole.
         await self._listen_unix("admin", administrators, 0o600, None, "listen.admin_socket")
+        if self._readonly is not None:
+            await self._listen_files(pods.with_name("files.sock"), self._readonly)
         await self._listen_unix(
             "pod", pods, int(listen.socket_mode, 8), listen.socket_group, "listen.socket"
         )
@@ -89,6 +98,8 @@ class Listeners:
         serving, self._serving = self._serving, []
         for server in serving:
             server.close()
+        if self._descriptors is not None:
+            await self._descriptors.close()
         for runner in reversed(runners):
             await runner.cleanup()
         for one in bound:
@@ -123,6 +134,21 @@ class Listeners:
             return
         gate = Gate(effective_limit(self._settings.listen.max_connections), self._metrics)
         self._serving.append(await serve_limited(runner, bound.sock, gate, connection_options()))
+
+    async def _listen_files(self, path: Path, readonly: ReadonlyRoot) -> None:
+        listen = self._settings.listen
+        await asyncio.to_thread(readonly.check)
+        bound = await asyncio.to_thread(
+            bind_socket,
+            path,
+            mode=int(listen.socket_mode, 8),
+            group=listen.socket_group,
+            kind=socket.SOCK_SEQPACKET,
+        )
+        self._bound.append(bound)
+        gate = Gate(effective_limit(listen.max_connections), self._metrics)
+        self._descriptors = Descriptors(self._cache, readonly, gate, self._metrics, self._accounts)
+        self._descriptors.start(bound.sock)
 
     async def _open_api(self, settings: ApiTcpSettings, address: str) -> None:
         assert settings.token_file is not None

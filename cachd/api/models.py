@@ -28,13 +28,18 @@ _KEY = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 
 def key_of(request: web.Request) -> str:
     """The key in the path; raises ModelUnknown for what can't be one."""
-    key = request.match_info["key"]
+    key = check_key(request.match_info["key"])
+    context.note_key(request, key)
+    return key
+
+
+def check_key(key: str) -> str:
+    """``key`` itself. Raises ModelUnknown."""
     if not _KEY.fullmatch(key):
         raise ModelUnknown(
-            "what the path names is no key: 16 or 32 lower-case hex digits",
+            "what is named is no key: 16 or 32 lower-case hex digits",
             hint="`cachd key URI` tells a URI's key, GET /v1/models lists what is there",
         )
-    context.note_key(request, key)
     return key
 
 

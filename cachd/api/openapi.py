@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachd import __version__, errors
 from cachd.api import problem
-from cachd.api.schemas import KEY, SCHEMAS, TEXT, ref
+from cachd.api.schemas import SCHEMAS
+from cachd.api.shapes import KEY, POD, TEXT, ref
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,6 +29,7 @@ Errors are `application/problem+json` with a stable `code` and a `hint` of what 
 _PATH_PARAMETERS: dict[str, tuple[dict[str, Any], str]] = {
     "key": (KEY, "a model's key"),
     "id": (TEXT, "a lease's id"),
+    "pod": (POD, "a pod's uid"),
     "path": (TEXT, "a file's path in the model; its slashes are slashes"),
 }
 

@@ -44,6 +44,7 @@ STATUS: Final[dict[type[errors.CachdError], tuple[int, str]]] = {
     errors.LayoutUnsupported: (503, "The store is not usable"),
     errors.VolumeUnexpected: (503, "The store is not usable"),
     errors.InUse: (409, "In use"),
+    errors.ViewUnavailable: (409, "No view can be had"),
     errors.TooManyLeases: (429, "Too many leases"),
     errors.NotReady: (503, "Not ready"),
     errors.Draining: (503, "Shutting down"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         LeaseRequest,
         ModelInfo,
         Snapshot,
+        View,
     )
     from cachd.model import Ref
     from cachd.settings import Verb
@@ -100,6 +101,14 @@ class CacheApi(Protocol):
 
     def lease_list(self, key: str) -> list[Lease]:
         """For administrators; the ids are shortened, for a whole one is a pass."""
+        ...
+
+    async def views(self, caller: Caller) -> list[View]:
+        """All for administrators, else those of the caller's own pod."""
+        ...
+
+    async def remove_views(self, pod: str, caller: Caller) -> int:
+        """How many there were. Raises Forbidden."""
         ...
 
     async def plan(

@@ -6,8 +6,9 @@ from typing import Final
 
 from cachd import errors
 from cachd.api import archive, files, leases, models, ops, probes, verifying
+from cachd.api.routes_views import VIEW_ROUTES
 from cachd.api.routing import Parameter, Reply, Route
-from cachd.api.schemas import FLAG, TEXT, ref
+from cachd.api.shapes import FLAG, TEXT, ref
 from cachd.api.stream import NDJSON
 
 _JSON = "application/json"
@@ -34,6 +35,9 @@ _ASKING = (
     errors.TooLarge,
     errors.DiskFull,
     errors.TooManyLeases,
+    errors.Forbidden,
+    errors.InUse,
+    errors.ViewUnavailable,
     errors.NotReady,
     errors.Draining,
     errors.Overloaded,
@@ -204,6 +208,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         replies=(_json(200, "Let go.", "LeaseReleased"),),
         errors=(errors.LeaseUnknown,),
     ),
+    *VIEW_ROUTES,
     Route(
         method="GET",
         path="/v1/models/{key}/files/{path}",

@@ -3,68 +3,29 @@ that they describe."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from cachd.api.schemas_access import ACCESS_SCHEMAS
-from cachd.model import DIGEST_DIGITS
-
-Schema = dict[str, Any]
-
-
-def ref(name: str) -> Schema:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-def _object(
-    properties: dict[str, Schema],
-    *,
-    required: tuple[str, ...] | None = None,
-    closed: bool = False,
-    description: str = "",
-) -> Schema:
-    """``required`` None: all of them."""
-    schema: Schema = {"type": "object", "properties": properties}
-    names = list(properties) if required is None else list(required)
-    if names:
-        schema["required"] = names
-    if closed:
-        schema["additionalProperties"] = False
-    if description:
-        schema["description"] = description
-    return schema
-
-
-def _maybe(schema: Schema) -> Schema:
-    if "type" in schema and isinstance(schema["type"], str):
-        return {**schema, "type": [schema["type"], "null"]}
-    return {"oneOf": [schema, {"type": "null"}]}
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _said(schema: Schema, description: str) -> Schema:
-    return {**schema, "description": description}
-
-
-TEXT: Final[Schema] = {"type": "string"}
-FLAG: Final[Schema] = {"type": "boolean"}
-COUNT: Final[Schema] = {"type": "integer", "minimum": 0}
-SECONDS: Final[Schema] = {"type": "number", "minimum": 0, "description": "seconds"}
-POSITIVE: Final[Schema] = {"type": "number", "exclusiveMinimum": 0, "description": "seconds"}
-BYTES: Final[Schema] = {
-    "type": "integer", "minimum": 0, "maximum": 2**63 - 1, "description": "bytes"
-}  # fmt: skip
-TIME: Final[Schema] = {"type": "string", "format": "date-time"}
-KEY: Final[Schema] = {"type": "string", "pattern": "^([0-9a-f]{16}|[0-9a-f]{32})$"}
-FREE: Final[Schema] = {"type": "object", "additionalProperties": True}
-DIGEST: Final[Schema] = {
-    "type": "string",
-    "description": f"ALGORITHM:HEX; {', '.join(DIGEST_DIGITS)}",
-    "pattern": "^[A-Za-z0-9-]+:[0-9A-Fa-f]+$",
-}
-RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
+from cachd.api.schemas_views import VIEW_SCHEMAS
+from cachd.api.shapes import (
+    BYTES,
+    COUNT,
+    DIGEST,
+    FLAG,
+    FREE,
+    KEY,
+    POSITIVE,
+    RESULT,
+    SECONDS,
+    TEXT,
+    TIME,
+    Schema,
+    ref,
+)
+from cachd.api.shapes import list_of as _list
+from cachd.api.shapes import maybe as _maybe
+from cachd.api.shapes import object_of as _object
+from cachd.api.shapes import said as _said
 
 _ENDS: Final = ("heartbeat", "ready", "error")
 
@@ -113,6 +74,7 @@ _OPTIONS = _object(
 )
 
 _LEASE_REQUEST = {
+    "pod": _said(_maybe(TEXT), "uid of the pod that it is to live as long as"),
     "holder": _said(_maybe(TEXT), "who holds it, for people to read"),
     "ttl": _said(_maybe(POSITIVE), "seconds; the daemon's settings have the default and a limit"),
 }
@@ -153,6 +115,7 @@ _VICTIM = _object(
 
 SCHEMAS: Final[dict[str, Schema]] = {
     **ACCESS_SCHEMAS,
+    **VIEW_SCHEMAS,
     "Ask": _object(
         {
             "uri": _said({"type": "string", "minLength": 1, "maxLength": 8192}, "what to have"),
@@ -164,6 +127,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "credentials": _maybe(ref("Credentials")),
             "options": _maybe(ref("Options")),
             "lease": _said(_maybe(ref("LeaseRequest")), "keep the model from being evicted"),
+            "view": _said(_maybe(ref("ViewRequest")), "a directory for a pod to mount"),
             "digests": _said(
                 _maybe({"type": "object", "additionalProperties": DIGEST}),
                 "by path: the digest that the file must have",
@@ -188,7 +152,9 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "revision": TEXT,
             "holder": TEXT,
             "ttl": SECONDS,
-            "expires_in": {"type": "number", "description": "seconds from now"},
+            "pod": _said(_maybe(TEXT), "uid of the pod that it lives as long as"),
+            "until": {"type": "string", "enum": ["pod", "ttl"]},
+            "expires_in": _said(_maybe({"type": "number"}), "seconds from now; null: until pod"),
         }
     ),
     "LeaseReleased": _object({"key": KEY, "released": FLAG}),
@@ -212,6 +178,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
             "lease": _maybe(ref("Lease")),
+            "view": _maybe(ref("View")),
             "request_id": TEXT,
         }
     ),

@@ -55,7 +55,12 @@ class BoundSocket:
 
 
 def bind_socket(
-    path: Path, *, mode: int, group: str | None = None, field: str = "listen.socket"
+    path: Path,
+    *,
+    mode: int,
+    group: str | None = None,
+    field: str = "listen.socket",
+    kind: socket.SocketKind = socket.SOCK_STREAM,
 ) -> BoundSocket:
     """Listen at ``path``; mode and group are set before the name appears.
 
@@ -74,8 +79,8 @@ def bind_socket(
     prepare_directory(path.parent, field)
     try:
         with _locked(path.parent) as directory:
-            _check_free(path, field)
-            return _bind(path, directory, mode, gid)
+            _check_free(path, field, kind)
+            return _bind(path, directory, mode, gid, kind)
     except OSError as error:
         raise ConfigInvalid(
             f"the socket {path} can't be made by uid {os.geteuid()}: {error.strerror}",
@@ -85,8 +90,8 @@ def bind_socket(
         ) from error
 
 
-def _bind(path: Path, directory: int, mode: int, gid: int) -> BoundSocket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _bind(path: Path, directory: int, mode: int, gid: int, kind: socket.SocketKind) -> BoundSocket:
+    sock = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     temporary = f".{path.name}.{secrets.token_hex(4)}"
     address = str(path.with_name(temporary))
     if len(os.fsencode(address)) > MAX_PATH:
@@ -194,7 +199,7 @@ def _locked(directory: Path) -> Iterator[int]:
         os.close(descriptor)
 
 
-def _check_free(path: Path, field: str) -> None:
+def _check_free(path: Path, field: str, kind: socket.SocketKind) -> None:
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -205,7 +210,7 @@ def _check_free(path: Path, field: str) -> None:
             field=field,
             hint=f"remove it, or name another path with {_option(field)}",
         )
-    if _answers(path):
+    if _answers(path, kind):
         raise SocketInUse(
             f"another process listens at {path}",
             hint="a daemon is running already (`cachd top`); stop it, or choose another socket "
@@ -213,8 +218,8 @@ def _check_free(path: Path, field: str) -> None:
         )
 
 
-def _answers(path: Path) -> bool:
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+def _answers(path: Path, kind: socket.SocketKind) -> bool:
+    probe = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     try:
         probe.settimeout(CONNECT_PATIENCE)
         probe.connect(str(path))

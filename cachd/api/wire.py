@@ -16,7 +16,7 @@ from cachd.cache.digest_pins import MODEL_ALGORITHM, model_digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cachd.cache.types import Answer, Event, Lease, ModelInfo, Snapshot
+    from cachd.cache.types import Answer, Event, Lease, ModelInfo, Snapshot, View
     from cachd.model import ManifestFile
 
 
@@ -59,7 +59,29 @@ def lease(value: Lease) -> dict[str, Any]:
         "revision": value.revision,
         "holder": value.holder,
         "ttl": value.ttl,
+        "pod": value.pod or None,
+        "until": "pod" if value.expires_in is None else "ttl",
         "expires_in": value.expires_in,
+    }
+
+
+def view(value: View) -> dict[str, Any]:
+    return {
+        "pod": value.pod,
+        "name": value.name,
+        "key": value.key,
+        "uri": value.uri,
+        "revision": value.revision,
+        "mode": value.mode,
+        "path": value.path,
+        "device": value.device,
+        "inode": value.inode,
+        "files": value.files,
+        "bytes": value.bytes,
+        "writable": value.is_writable,
+        "until": "pod" if value.expires_in is None else "ttl",
+        "expires_in": value.expires_in,
+        "notes": list(value.notes),
     }
 
 
@@ -79,6 +101,7 @@ def answer(value: Answer, request_id: str) -> dict[str, Any]:
         "mirror": value.mirror or None,
         "timings": value.timings,
         "lease": lease(value.lease) if value.lease else None,
+        "view": view(value.view) if value.view else None,
         "request_id": request_id,
     }
 

@@ -2,17 +2,38 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import Cancelled, InUse, LeaseUnknown, ModelUnknown
+from cachd.errors import CachdError, Cancelled, InUse, LeaseUnknown, ModelUnknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
+    from cachd.cache.types import Caller
     from cachd.model import Ref
     from cachd.store.store import Store
     from cachd.store.types import Victim
+
+
+@contextmanager
+def without_pods(caller: Caller) -> Iterator[None]:
+    """Errors for a pod don't name the pods that hold the space: who knows a pod's uid may speak for
+    it, where no proof is wanted."""
+    try:
+        yield
+    except CachdError as error:
+        held = error.detail.get("held_by")
+        if caller.role == "admin" or not any(isinstance(each, dict) for each in held or ()):
+            raise
+        told = CachdError.from_wire(error.to_wire())
+        told.detail["held_by"] = [
+            {name: value for name, value in each.items() if name != "views"} for each in held or ()
+        ]
+        raise told from None
 
 
 def check_lease(store: Store, key: str, lease_id: str) -> None:
@@ -47,16 +68,19 @@ async def remove(
 
 
 def describe_plan(
-    store: Store, result: str, needed: int, inodes: int, see_all: bool
+    store: Store, result: str, needed: int, inodes: int, see_all: bool, caller: Caller
 ) -> dict[str, Any]:
-    """The answer of POST /v1/plan. Callers that don't see every model get numbers without names."""
+    """The answer of POST /v1/plan. Callers that don't see every model get numbers without names,
+    and none but administrators are told of pods."""
     space = store.plan_space(needed, inodes)
     usage = store.usage()
     victims = [_victim(v) for v in space.victims]
     held = [asdict(h) for h in space.held_by]
+    if caller.role != "admin":
+        held = [{k: v for k, v in h.items() if k != "views"} for h in held]
     if not see_all:
         victims = [{"bytes": v["bytes"], "reason": v["reason"]} for v in victims]
-        held = [{k: v for k, v in h.items() if k not in ("key", "uri")} for h in held]
+        held = [{k: v for k, v in h.items() if k != "key"} for h in held]
     return {
         "result": result,
         "fits": space.fits,

@@ -15,6 +15,7 @@ from cachd.cache.lookup import Found
 from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
 from cachd.cache.refreshing import Refresher
 from cachd.cache.types import Answer, Event
+from cachd.cache.viewing import Viewing
 from cachd.errors import (
     CachdError,
     DeadlineExceeded,
@@ -25,6 +26,7 @@ from cachd.errors import (
     Overloaded,
 )
 from cachd.fetch.breaker import verdict_of
+from cachd.model import Plan
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
     from cachd.cache.types import Ask, Lease, LeaseRequest, Result
-    from cachd.model import Plan, Ref
-    from cachd.store.types import StoredSnapshot
+    from cachd.model import Ref
+    from cachd.store.types import StoredSnapshot, StoredView
 
 log = logging.getLogger("cachd.cache")
 
@@ -54,6 +56,7 @@ class Asking:
         self.is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.refresher = Refresher(parts, self.prefetch)
+        self._views = Viewing(parts)
 
     async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
@@ -94,8 +97,8 @@ class Asking:
         described by ``key``, ``state`` and ``progress``."""
         started = time.monotonic()
         found = await self._find(asked)
-        if isinstance(found, Found):
-            return await self._answer(asked, found.snapshot, found.result, started)
+        if not isinstance(found, Plan):
+            return await self._answer_found(asked, found, started)
         flight = await self._stay(asked, found)
         return {"key": asked.ref.key, "state": "fetching", "progress": flight.progress()}
 
@@ -140,8 +143,8 @@ class Asking:
                 found = await self._find(asked)
         except TimeoutError:
             raise _too_late(asked) from None
-        if isinstance(found, Found):
-            answer = await self._answer(asked, found.snapshot, found.result, started)
+        if not isinstance(found, Plan):
+            answer = await self._answer_found(asked, found, started)
             yield Event(name="ready", answer=answer)
             return
         resolve_seconds = time.monotonic() - started
@@ -189,12 +192,16 @@ class Asking:
             flight.leave(participant)
         yield Event(name="ready", answer=answer)
 
-    async def _find(self, asked: Asked) -> Found | Plan:
-        """What may be given and is what the caller pins; or the plan of what must be fetched.
+    async def _find(self, asked: Asked) -> Found | StoredView | Plan:
+        """What may be given and is what the caller pins; or the plan of what must be fetched. A pod
+        that has a view keeps it, whatever its source has by now.
 
         A pin may be newer than what is cached: the source is asked before it counts as wrong.
         """
         pins, pinning = asked.ask.pins, self._parts.pinning
+        kept = self._views.kept(asked)
+        if kept is not None and self._views.may_keep(asked, kept):
+            return kept
         found = await self._lookup.find(asked)
         if isinstance(found, Found) and pins:
             try:
@@ -205,7 +212,19 @@ class Asking:
                 found = await self._lookup.find(asked, is_forced=True)
                 if isinstance(found, Found):
                     await pinning.check(pins, found.snapshot)
-        return found
+        # Whoever may have the model's present state may have what the pod has of it.
+        return kept or found
+
+    async def _answer_found(
+        self, asked: Asked, found: Found | StoredView, started: float
+    ) -> Answer:
+        if isinstance(found, Found):
+            return await self._answer(asked, found.snapshot, found.result, started)
+        snapshot = self._parts.store.get(found.ref.key, found.revision)
+        if snapshot is not None and snapshot.ref == found.ref:
+            await self._check_pins(asked, snapshot, started)
+            return await self._answer(asked, snapshot, "hit", started)
+        return self._views.answer(asked, found, started)
 
     async def _check_pins(self, asked: Asked, snapshot: StoredSnapshot, started: float) -> None:
         try:
@@ -278,7 +297,11 @@ class Asking:
             self._parts.policy.check(asked.caller, "read", asked.ref.uri)
         store.touch(snapshot.key, snapshot.revision)
         self.refresher.note_use(asked.ref)
-        lease = None
+        lease = view = None
+        if asked.ask.view is not None:
+            view = await self._views.give(asked, snapshot)
+            if view.revision != snapshot.revision:
+                return await self._answer_found(asked, view, started)
         if asked.ask.lease is not None:
             lease = await self.lease(snapshot.key, snapshot.revision, asked.ask.lease)
         self._parts.metrics.looked_up(result)
@@ -301,12 +324,15 @@ class Asking:
             mirror=mirror,
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
+            view=listing.to_view(view) if view is not None else None,
         )
 
     async def lease(self, key: str, revision: str, request: LeaseRequest) -> Lease:
-        settings = self._parts.settings.leases
+        settings, pods = self._parts.settings.leases, self._parts.pods
         ttl = min(request.ttl or settings.ttl, settings.max_ttl)
-        return listing.to_lease(await self._parts.store.lease(key, revision, request.holder, ttl))
+        pod = request.pod if pods.can_tell else ""
+        stored = await self._parts.store.lease(key, revision, request.holder, ttl, pod)
+        return listing.to_lease(stored)
 
 
 def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participant:

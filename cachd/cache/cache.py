@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
-    from cachd.cache.types import Answer, Ask, Caller, Event, Lease, LeaseRequest, ModelInfo
+    from cachd.cache.types import (
+        Answer,
+        Ask,
+        Caller,
+        Event,
+        Lease,
+        LeaseRequest,
+        ModelInfo,
+        View,
+    )
     from cachd.model import Ref
     from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
@@ -40,11 +49,13 @@ class Cache:
 
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
+        self.parts.pods.start()
         self._scrub.start()
         self._asking.refresher.start()
 
     async def close(self) -> None:
         """A second call does nothing."""
+        await self.parts.pods.close()
         await self._scrub.stop()
         await self._asking.refresher.stop()
 
@@ -53,15 +64,17 @@ class Cache:
     async def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
-        events = self._asking.follow(self._understand(ask, caller))
+        events = self._asking.follow(await self._admit(ask, caller))
         async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
+            with admin.without_pods(caller):
+                async for event in events:
+                    yield event
 
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
         described by ``key``, ``state`` and ``progress``."""
-        return await self._asking.start(self._understand(ask, caller))
+        with admin.without_pods(caller):
+            return await self._asking.start(await self._admit(ask, caller))
 
     def name(self, ask: Ask, caller: Caller) -> Ref:
         """The ref that the ask names, with its key. Nothing is asked of the source. Raises
@@ -74,6 +87,10 @@ class Cache:
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
             )
         return self._lookup.understand(ask, caller)
+
+    async def _admit(self, ask: Ask, caller: Caller) -> Asked:
+        asked = self._understand(ask, caller)
+        return replace(asked, is_own_pod=await self.parts.pods.check_ask(ask, caller))
 
     # --- reading ----------------------------------------------------------------------------
 
@@ -185,6 +202,8 @@ class Cache:
     ) -> Lease:
         """Keep a revision from being evicted. ``lease_id`` is a pass, as in ``readable``. Raises
         ModelUnknown, Forbidden, TooManyLeases."""
+        if request.pod:
+            await self.parts.pods.check(request.pod, caller)
         snapshot = await self.readable(key, caller, revision=revision, lease_id=lease_id)
         return await self._asking.lease(snapshot.key, snapshot.revision, request)
 
@@ -212,6 +231,23 @@ class Cache:
         """Leases of a key, their ids hidden: an id is a pass."""
         return [listing.to_lease(lease) for lease in self.parts.store.leases(key)]
 
+    # --- views ------------------------------------------------------------------------------
+
+    async def views(self, caller: Caller) -> list[View]:
+        """All of them for administrators; else those of the pod that the caller is proven to be."""
+        pods = self.parts.pods
+        own = caller.pod_uid or await pods.provider.pod_of(caller.pid)
+        return [
+            listing.to_view(view)
+            for view in self.parts.store.views.all()
+            if caller.role == "admin" or (own and view.pod == own)
+        ]
+
+    async def remove_views(self, pod: str, caller: Caller) -> int:
+        """Take a pod's views away; how many there were. Raises Forbidden, DiskError."""
+        await self.parts.pods.check(pod, caller)
+        return await self.parts.store.views.remove(pod)
+
     # --- administration ---------------------------------------------------------------------
 
     async def remove(self, key: str, caller: Caller, *, force: bool) -> int:
@@ -235,13 +271,13 @@ class Cache:
         if ask is not None:
             found = await self._lookup.find(self._understand(ask, caller))
             if isinstance(found, Found):
-                return admin.describe_plan(
-                    self.parts.store, "hit", 0, 0, self._rights.sees_all(caller)
-                )
+                return self._plan("hit", 0, 0, caller)
             size, files = found.size, len(found.files)
-        return admin.describe_plan(
-            self.parts.store, "miss", size, files, self._rights.sees_all(caller)
-        )
+        return self._plan("miss", size, files, caller)
+
+    def _plan(self, result: str, size: int, files: int, caller: Caller) -> dict[str, Any]:
+        see_all = self._rights.sees_all(caller)
+        return admin.describe_plan(self.parts.store, result, size, files, see_all, caller)
 
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
         self._rights.check(caller, "evict", None)
@@ -299,11 +335,14 @@ class Cache:
             **listing.usage(self.parts.store),
             "flights_in_flight": len(stages) - queued,
             "flights_queued": queued,
+            **self.parts.pods.usage(),
         }
 
     def degraded(self) -> list[str]:
-        """What is wrong with the store though it serves."""
-        return [*self.parts.store.degraded(), *self.parts.policy.complaints()]
+        """What is wrong with the store, the rules or the provider of pods though it serves."""
+        complaints = [*self.parts.store.degraded(), *self.parts.policy.complaints()]
+        blind = self.parts.pods.provider.complaint()
+        return [*complaints, blind] if blind else complaints
 
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from cachd.cache.types import Lease, ModelInfo
+from cachd.cache.types import Lease, ModelInfo, View
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cachd.cache.flight import Flight
     from cachd.store.store import Store
-    from cachd.store.types import StoredLease, StoredSnapshot
+    from cachd.store.types import StoredLease, StoredSnapshot, StoredView
 
 
 def to_lease(stored: StoredLease) -> Lease:
@@ -23,6 +23,26 @@ def to_lease(stored: StoredLease) -> Lease:
         holder=stored.holder,
         ttl=stored.ttl,
         expires_in=stored.expires_in,
+        pod=stored.pod,
+    )
+
+
+def to_view(stored: StoredView) -> View:
+    return View(
+        pod=stored.pod,
+        name=stored.name,
+        key=stored.ref.key,
+        uri=stored.ref.uri,
+        revision=stored.revision,
+        mode=stored.mode,
+        path=str(stored.path),
+        device=stored.device,
+        inode=stored.inode,
+        files=stored.files,
+        bytes=stored.bytes,
+        is_writable=stored.is_writable,
+        expires_in=stored.expires_in,
+        notes=stored.notes,
     )
 
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
+from cachd.cache.pods import Pods
 from cachd.cache.slots import Slots
+from cachd.kube.pods import NoProvider
 
 if TYPE_CHECKING:
     from cachd.cache.access import Proofs
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from cachd.cache.freshness import Freshness
     from cachd.cache.policy import Policy
     from cachd.fetch.mover import Mover
+    from cachd.kube.pods import PodProvider
     from cachd.metrics import Metrics
     from cachd.settings import Settings
     from cachd.sources.resolver import Resolver
@@ -33,9 +36,12 @@ class Parts:
     proofs: Proofs
     freshness: Freshness
     events: EventBus
+    provider: PodProvider = field(default_factory=NoProvider)
+    pods: Pods = field(init=False)
     slots: Slots = field(init=False)
     pinning: Pinning = field(init=False)
 
     def __post_init__(self) -> None:
         self.pinning = Pinning(self.store, self.mover)
+        self.pods = Pods(self.store, self.provider, self.settings.leases)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)

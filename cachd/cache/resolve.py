@@ -36,7 +36,8 @@ _random = random.SystemRandom()
 class Asked:
     """An ask that was understood: its ref, where it leads, and whose pass it uses. ``avoid``: the
     endpoints that failed it already, "" for the origin's own. ``caller``: None for the daemon's own
-    asks, which no rule concerns."""
+    asks, which no rule concerns. ``is_own_pod``: the caller is proven to be the pod that is named.
+    """
 
     ask: Ask
     ref: Ref
@@ -45,6 +46,7 @@ class Asked:
     avoid: frozenset[str] = frozenset()
     caller: Caller | None = None
     has_open_hits: bool = False
+    is_own_pod: bool = False
 
     @property
     def server(self) -> str:

@@ -11,6 +11,7 @@ from cachd.model import Credentials, Manifest, Ref, SourceOptions
 Role = Literal["pod", "admin"]
 Priority = Literal["interactive", "prefetch", "scrub"]
 Result = Literal["hit", "miss", "stale"]
+ViewMode = Literal["link", "copy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +45,22 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseRequest:
-    """``ttl`` in seconds, None for the configured one."""
+    """``ttl`` in seconds, None for the configured one. ``pod``: the uid of the pod that the lease
+    is to live as long as."""
 
     holder: str = ""
     ttl: float | None = None
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewRequest:
+    """A directory for one pod to mount. ``name``: below the pod's own, "" for that itself. ``copy``
+    gives files of its own, which any uid may write."""
+
+    pod: str
+    name: str = ""
+    mode: ViewMode = "link"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +75,7 @@ class Ask:
     options: SourceOptions = SourceOptions()
     priority: Priority = "interactive"
     lease: LeaseRequest | None = None
+    view: ViewRequest | None = None
     timeout: float | None = None
     pins: DigestPins = DigestPins()
     request_id: str = ""
@@ -71,7 +85,7 @@ class Ask:
 class Lease:
     """A promise not to evict. ``id`` is unguessable: it is also a pass to read the model's files.
 
-    ``expires_in`` in seconds from now.
+    ``expires_in`` in seconds from now; None: it lives as long as ``pod``.
     """
 
     id: str
@@ -79,7 +93,30 @@ class Lease:
     revision: str
     holder: str
     ttl: float
-    expires_in: float
+    expires_in: float | None
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What a pod was given. ``path`` as the daemon sees it, ``device`` and ``inode`` of that
+    directory. ``is_writable``: any uid may create files at its top. ``expires_in`` in seconds from
+    now; None: it lives as long as ``pod``."""
+
+    pod: str
+    name: str
+    key: str
+    uri: str
+    revision: str
+    mode: ViewMode
+    path: str
+    device: int
+    inode: int
+    files: int
+    bytes: int
+    is_writable: bool
+    expires_in: float | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +137,7 @@ class Answer:
     fetched_bytes: int
     timings: dict[str, float]
     lease: Lease | None = None
+    view: View | None = None
     mirror: str = ""
 
 

@@ -59,7 +59,7 @@ def show(arguments: argparse.Namespace) -> int:
             (
                 lease.get("holder") or "-",
                 str(lease.get("revision", ""))[:12],
-                render.duration(lease.get("expires_in")),
+                "pod" if lease.get("until") == "pod" else render.duration(lease.get("expires_in")),
             )
             for lease in leases
         ]

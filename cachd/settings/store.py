@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     ByteSize,
@@ -112,6 +113,15 @@ class StoreSettings(Section):
     """File-system UUID, or the content of a file `.volume-id` at the root's mount point, that must
     be found."""
 
+    readonly_root: Path | None = None
+    """A read-only mount of the same root. With it the socket `files.sock` beside the pods' socket
+    gives open descriptors, which nobody can reopen for writing. None: no such socket."""
+
+    views_mode: str = "2775"
+    """Octal mode of `views/`, which kubelet gives to the directories that it makes there for pods;
+    see docs/operations.md. With `2777` pods of any uid may create files at the top of a private
+    copy, and whoever mounts all of `views/` may change every pod's."""
+
     standby: bool = False
     """Wait (live, not ready) while another daemon holds the root, instead of refusing to start."""
 
@@ -121,6 +131,13 @@ class StoreSettings(Section):
         if not quota.endswith("%") and int(quota) < SMALLEST_QUOTA:
             raise ValueError(f"{quota} bytes? write a unit, such as 200GiB")
         return quota
+
+    @field_validator("views_mode")
+    @classmethod
+    def _views_mode_works(cls, mode: str) -> str:
+        if not re.fullmatch(r"[0-3]?[0-7]{3}", mode) or int(mode, 8) & 0o755 != 0o755:
+            raise ValueError(f"views_mode is octal and has 755 in it, such as 2775, not {mode!r}")
+        return mode
 
     @model_validator(mode="after")
     def _watermarks_make_sense(self) -> StoreSettings:
@@ -133,6 +150,26 @@ class StoreSettings(Section):
 
 
 class LeaseSettings(Section):
+    provider: Literal["ttl", "kubernetes", "cgroup"] = "ttl"
+    """How the daemon learns that a pod is gone, which ends its leases and its views: from the API
+    server (`kubernetes`, with `kubernetes.enabled`), from the pods' cgroups (`cgroup`, in the
+    host's pid namespace), or not at all (`ttl`: they end when nobody renews them)."""
+
+    pod_grace: Seconds = 5.0
+    """Seconds that a pod must have been seen gone before its leases and views end."""
+
+    reboot_grace: Seconds = 600.0
+    """Seconds after a start on a new boot during which no pod counts as gone: kubelet brings the
+    same pods back."""
+
+    require_pod_proof: bool = False
+    """Take a pod's uid only from a caller that proves to be that pod: by a token that is bound to
+    it, or by its cgroup. Off: whoever knows the uid may name it."""
+
+    cgroup_root: Path = Path("/sys/fs/cgroup")
+    """Where the host's cgroups are mounted, for the provider `cgroup`. Where they aren't, pods are
+    known by their processes alone."""
+
     ttl: Annotated[float, Field(gt=0)] = 3600.0
     """Seconds that a lease lives without renewal, where a request doesn't say."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import model_validator
+
 from cachd.settings.access import AccessSettings
 from cachd.settings.fetch import FetchSettings
 from cachd.settings.kubernetes import KubernetesSettings
@@ -47,6 +49,12 @@ class Settings(Section):
     scrub: ScrubSettings = ScrubSettings()
     kubernetes: KubernetesSettings = KubernetesSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _provider_can_be_asked(self) -> Settings:
+        if self.leases.provider == "kubernetes" and not self.kubernetes.enabled:
+            raise ValueError("leases.provider kubernetes needs kubernetes.enabled")
+        return self
 
 
 def walk_fields(

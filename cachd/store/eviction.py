@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cachd.store.index import Index, Row
 
 MAX_HOLDERS = 50
+_SMALLEST_COPY = 1024 * 1024
+"""Bytes of a pod's views that are worth telling of: less are but their directories."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,8 +283,13 @@ def _holders(index: Index, limits: Limits, short: Shortage, for_row: Row | None)
     holders = []
     for row in index.rows():
         what = index.is_protected(row)
+        size = row.allocated + row.reserved
+        if row.state == "view":
+            # Links are told of with their snapshot.
+            size -= row.shared_bytes
+            what = "view" if size >= _SMALLEST_COPY else ""
         if what and row is not for_row and row.state != "trash":
-            holders.append(Holder(what=what, key=row.key, bytes=row.allocated + row.reserved))
+            holders.append(Holder(what=what, key=row.key, bytes=size, views=row.views))
     holders.sort(key=lambda holder: holder.bytes, reverse=True)
     del holders[MAX_HOLDERS:]
     if short.is_volume_short:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -168,8 +169,9 @@ class Below:
     link in the tree. A context manager; not for use by several threads.
     """
 
-    def __init__(self, root: Path) -> None:
-        self._root = os.open(root, _DIRECTORY)
+    def __init__(self, root: Path | int) -> None:
+        """``root``: a path, or a descriptor, which is then closed with this."""
+        self._root = root if isinstance(root, int) else os.open(root, _DIRECTORY)
         self._directory = self._root
         self._parts: tuple[str, ...] = ()
 
@@ -244,6 +246,26 @@ class Below:
                 return False
             raise
         return True
+
+    def replace(self, source: Path, name: str) -> None:
+        """Make ``name`` a link of ``source`` in one step, whatever it was."""
+        *parents, last = name.split("/")
+        directory = self._enter(tuple(parents), make=False)
+        temporary = f".{secrets.token_hex(8)}"
+        os.link(source, temporary, dst_dir_fd=directory, follow_symlinks=False)
+        try:
+            os.rename(temporary, last, src_dir_fd=directory, dst_dir_fd=directory)
+        finally:
+            # Renaming a link over another of the same inode does nothing.
+            with suppress(FileNotFoundError):
+                os.unlink(temporary, dir_fd=directory)
+
+    def finish_directory(self, name: str, mode: int) -> None:
+        """Make ``name`` (empty: the root) if it isn't there, with exactly ``mode``, durably."""
+        fd = self._enter(tuple(name.split("/")) if name else (), make=True)
+        if name:
+            os.fchmod(fd, mode)
+        os.fsync(fd)
 
     def unlink(self, name: str) -> None:
         *parents, last = name.split("/")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _WAYS_OUT = {
     "pin": "unpin it: cachd unpin {key}",
+    "view": "wait until the pods that have it are gone (GET /v1/views names them)",
     "lease": "have its leases released (cachd show {key} tells whose they are)",
     "reader": "wait until nobody reads it",
     "ingest": "wait for its fetch",
@@ -70,6 +71,7 @@ async def remove(opened: Opened, key: str, rows: list[Row], *, force: bool) -> i
 def _holds(index: Index, row: Row, reason: str) -> bool:
     """A row may be held in several ways at once; all of them are worth knowing."""
     return {
+        "view": bool(row.views),
         "lease": bool(row.leases),
         "pin": row.is_current and row.key in index.pins,
         "reader": bool(row.readers),
@@ -84,6 +86,7 @@ async def tidy(opened: Opened) -> None:
     now = context.clock.monotonic()
     opened.trash.retry()
     await opened.quarantine.trim()
+    await opened.views.sweep()
     old = eviction.superseded(index, now - context.settings.min_idle)
     partial = eviction.expired(index, now - context.settings.partial_ttl)
     victims = eviction.price(index, [*old, *partial], "expired")
@@ -111,10 +114,13 @@ def usage(opened: Opened) -> Usage:
         inodes=index.inodes,
         inodes_free=context.volume.inodes_free,
         pinned=sum(row.allocated for row in pinned),
-        leased=sum(row.allocated for row in index.snapshots.values() if row.leases),
+        leased=sum(row.allocated for row in index.snapshots.values() if row.leases or row.views),
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
         scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(degraded(opened)),
+        views=len(opened.views.all()),
+        view_bytes=index.marginal(index.views)[0],
+        pod_leases=opened.leases.pod_count(),
     )
 
 
@@ -137,6 +143,8 @@ def degraded(opened: Opened) -> Iterator[str]:
     yield from opened.context.health.faults().values()
     yield from opened.context.capabilities.lacks()
     yield from opened.room.complaints()
+    if opened.views.complaint:
+        yield opened.views.complaint
     corrupt = sum(1 for row in opened.context.index.snapshots.values() if row.damage)
     if corrupt:
         yield f"{corrupt} snapshots are corrupt and given to nobody: cachd verify --all says where"

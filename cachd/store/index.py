@@ -10,82 +10,17 @@ links it can find out whom it shares with.
 from __future__ import annotations
 
 from array import array
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from cachd.store.rows import Row, Shared, State
 from cachd.store.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from cachd.store.damage import FileDamage
     from cachd.store.types import SnapshotInfo
 
-State = Literal["ingest", "snapshot", "trash"]
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class Row:
-    """A snapshot, an ingest, or what is being unlinked.
-
-    ``allocated`` and ``inodes`` count all that it holds, shared inodes too. ``planned`` and
-    ``planned_inodes`` are what an ingest was promised in all. ``last_used`` orders rows (ns of the
-    hybrid clock), ``used_at`` measures idleness (monotonic seconds). ``holds`` counts leases and
-    readers. ``is_active``: the ingest has a writer. ``is_stuck``: unlinking failed, so its bytes
-    aren't about to become free. ``damage``: what is wrong with a snapshot on disk, by path;
-    ``checked_at``: when it was last read against its checksums, in seconds since the epoch.
-    ``is_doubtful``: a sync failed, so its journal isn't trusted.
-    """
-
-    key: str
-    revision: str
-    info: SnapshotInfo
-    state: State
-    allocated: int = 0
-    inodes: int = 0
-    planned: int = 0
-    planned_inodes: int = 0
-    last_used: int = 0
-    used_at: float = 0.0
-    leases: int = 0
-    readers: int = 0
-    is_current: bool = False
-    is_active: bool = False
-    is_stuck: bool = False
-    is_doubtful: bool = False
-    place: str = ""
-    shared: set[int] = field(default_factory=set)
-    shared_bytes: int = 0
-    linkable: array[int] = field(default_factory=lambda: array("Q"))
-    damage: dict[str, FileDamage] = field(default_factory=dict)
-    checked_at: float = 0.0
-
-    @contextmanager
-    def read(self) -> Iterator[None]:
-        """A reader that keeps it from being evicted."""
-        self.readers += 1
-        try:
-            yield
-        finally:
-            self.readers -= 1
-
-    @property
-    def reserved(self) -> int:
-        """Promised bytes that aren't allocated yet."""
-        return max(0, self.planned - self.allocated) if self.state == "ingest" else 0
-
-    @property
-    def reserved_inodes(self) -> int:
-        return max(0, self.planned_inodes - self.inodes) if self.state == "ingest" else 0
-
-
-@dataclass(slots=True)
-class Shared:
-    """One inode that more than one row holds."""
-
-    bytes: int
-    rows: set[Row]
+__all__ = ["Index", "Row", "Shared", "State"]
 
 
 class Index:
@@ -94,6 +29,8 @@ class Index:
     def __init__(self) -> None:
         self.snapshots: dict[tuple[str, str], Row] = {}
         self.ingests: dict[tuple[str, str], Row] = {}
+        self.views: set[Row] = set()
+        """One row per pod: all that is in its directory."""
         self.trash: set[Row] = set()
         self.pins: set[str] = set()
         self.table: dict[int, Shared] = {}
@@ -152,6 +89,7 @@ class Index:
     def rows(self) -> Iterator[Row]:
         yield from self.snapshots.values()
         yield from self.ingests.values()
+        yield from self.views
         yield from self.trash
 
     def note_quarantine(self, allocated: int, inodes: int) -> None:
@@ -187,6 +125,8 @@ class Index:
         row.linkable = array("Q", linked)
         if row.state == "trash":
             self.trash.add(row)
+        elif row.state == "view":
+            self.views.add(row)
         else:
             place = self.snapshots if row.state == "snapshot" else self.ingests
             place[row.key, row.revision] = row
@@ -276,12 +216,14 @@ class Index:
         identity = row.key, row.revision
         return (
             row in self.trash
+            or row in self.views
             or self.snapshots.get(identity) is row
             or self.ingests.get(identity) is row
         )
 
     def _forget_names(self, row: Row) -> None:
         identity = row.key, row.revision
+        self.views.discard(row)
         if self.ingests.get(identity) is row:
             del self.ingests[identity]
         if self.snapshots.get(identity) is row:
@@ -380,10 +322,12 @@ class Index:
         return frozenset(self._uris.get((origin, uri), ()))
 
     def is_protected(self, row: Row) -> str:
-        """Why ``row`` may not be evicted: lease, reader, pin, ingest; empty if it may.
+        """Why ``row`` may not be evicted: view, lease, reader, pin, ingest; empty if it may.
 
         A pin keeps the current revision; older ones are let go.
         """
+        if row.views:
+            return "view"
         if row.leases:
             return "lease"
         if row.readers:

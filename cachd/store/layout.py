@@ -8,7 +8,8 @@
            snapshots/<key>/<revision>/{tree/, manifest.json}
            current/<key>          the current revision of the key
            blobs/<algorithm>/<digest>
-           state/{leases,pins}/   small files
+           views/<pod>/<name>/    what one pod mounts
+           state/{leases,pins,views}/   small files
            quarantine/            wrong bytes, with their stories
            trash/                 renamed here first, unlinked in the background
 """
@@ -45,7 +46,7 @@ _LAYOUT_FILE = "layout.json"
 _HEX = re.compile(r"[0-9a-f]{1,128}")
 _LOCK_FILE = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _HARMLESS = frozenset({"lost+found", ".volume-id", "daemon.lock", f"{_LAYOUT_FILE}.tmp"})
-_PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "trash")
+_PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "state/views", "trash")
 _SHOWN = ("snapshots", "current", "blobs", "blobs/sha256", "views")
 _OURS = frozenset({_LAYOUT_FILE, *_PRIVATE, *_SHOWN})
 _TELLING = frozenset({"ingest", "snapshots", "state"})
@@ -88,6 +89,14 @@ class Layout:
     @property
     def pins(self) -> Path:
         return self.root / "state" / "pins"
+
+    @property
+    def views(self) -> Path:
+        return self.root / "views"
+
+    @property
+    def view_records(self) -> Path:
+        return self.root / "state" / "views"
 
     @property
     def state(self) -> Path:

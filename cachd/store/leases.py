@@ -1,7 +1,8 @@
 """Leases: promises not to evict, each a small file, so that a restart forgets none.
 
 The id is a pass to read, so it never reaches the disk: the file's name, and the lease's handle, is
-its sha256. After a restart each lease gets its time anew, for nobody could renew it meanwhile.
+its sha256. After a restart each lease gets its time anew, for nobody could renew it meanwhile. One
+that names a pod whose end somebody will tell has no time: it ends with the pod.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachd.store")
 
 
+MAX_PER_POD = 16
+"""Leases of one pod on one revision: each start of one of its containers takes one."""
+
+
 def handle_of(lease_id: str) -> str:
     return hashlib.sha256(lease_id.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -41,11 +46,13 @@ class _Lease:
     holder: str
     ttl: float
     expires: float
+    pod: str = ""
+    boot_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseFile:
-    """What is on disk. ``ttl`` in seconds."""
+    """What is on disk. ``ttl`` in seconds. With ``pod`` it lives as long as that."""
 
     handle: str
     key: str
@@ -53,6 +60,7 @@ class LeaseFile:
     holder: str
     ttl: float
     boot_id: str
+    pod: str = ""
 
     def encode(self) -> bytes:
         data = {
@@ -61,6 +69,7 @@ class LeaseFile:
             "holder": self.holder,
             "ttl": self.ttl,
             "boot_id": self.boot_id,
+            **({"pod": self.pod} if self.pod else {}),
         }
         return json.dumps(data).encode("ascii") + b"\n"
 
@@ -76,8 +85,10 @@ def read_lease(path: Path) -> LeaseFile:
             holder=data["holder"],
             ttl=float(data["ttl"]),
             boot_id=data["boot_id"],
+            pod=data.get("pod", ""),
         )
-        check(are_texts((lease.key, lease.revision, lease.holder, lease.boot_id)), "the lease")
+        texts = (lease.key, lease.revision, lease.holder, lease.boot_id, lease.pod)
+        check(are_texts(texts), "the lease")
         check(0 < lease.ttl < math.inf, "the lease's ttl")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no lease: {error!r}") from None
@@ -99,12 +110,17 @@ class Leases:
             if row is None:
                 gone.append(file.handle)
                 continue
-            self._hold(file.handle, row, file.holder, min(file.ttl, self._settings.max_ttl))
+            ttl = min(file.ttl, self._settings.max_ttl)
+            # Without a provider nobody will tell when the pod is gone.
+            pod = file.pod if self._settings.provider != "ttl" else ""
+            self._hold(file.handle, row, file.holder, ttl, pod, file.boot_id)
         return gone
 
-    def _hold(self, handle: str, row: Row, holder: str, ttl: float) -> _Lease:
-        expires = self._context.clock.monotonic() + ttl
-        lease = _Lease(handle, row, holder, ttl, expires)
+    def _hold(
+        self, handle: str, row: Row, holder: str, ttl: float, pod: str, boot_id: str
+    ) -> _Lease:
+        expires = math.inf if pod else self._context.clock.monotonic() + ttl
+        lease = _Lease(handle, row, holder, ttl, expires, pod, boot_id)
         self._leases[handle] = lease
         row.leases += 1
         return lease
@@ -121,14 +137,24 @@ class Leases:
             )
         return ttl
 
-    async def grant(self, row: Row, holder: str, ttl: float | None) -> StoredLease:
-        """A new lease; the row is held before the first await. Raises InvalidError, TooManyLeases,
-        DiskError."""
+    async def grant(self, row: Row, holder: str, ttl: float | None, pod: str = "") -> StoredLease:
+        """A new lease; the row is held before the first await. With ``pod`` it ends with that, and
+        of a pod that asks again and again the oldest one makes way. Raises InvalidError,
+        TooManyLeases, DiskError."""
         lease_id, ttl = secrets.token_urlsafe(24), self._ttl(ttl)
-        self._check_limits(row.key)
-        lease = self._hold(handle_of(lease_id), row, holder, ttl)
+        same = [
+            each for each in self._leases.values() if pod and (each.pod, each.row) == (pod, row)
+        ]
+        oldest = same[: max(0, len(same) - MAX_PER_POD + 1)]
+        if not oldest:
+            self._check_limits(row.key)
+        boot_id = self._context.boot_id
+        lease = self._hold(handle_of(lease_id), row, holder, ttl, pod, boot_id)
+        for each in oldest:
+            self._drop(each)
         try:
             await self._write(lease)
+            await self._unlink([each.handle for each in oldest])
         except BaseException:
             # Perhaps the file is there and only its writer was cancelled.
             self._drop(lease)
@@ -158,7 +184,8 @@ class Leases:
             revision=lease.row.revision,
             holder=lease.holder,
             ttl=lease.ttl,
-            boot_id=context.boot_id,
+            boot_id=lease.boot_id,
+            pod=lease.pod,
         )
         with context.disk_errors("writing a lease"):
             await context.threads.run(
@@ -173,7 +200,8 @@ class Leases:
             raise _unknown()
         new = lease.ttl if ttl is None else self._ttl(ttl)
         is_changed, lease.ttl = new != lease.ttl, new
-        lease.expires = self._context.clock.monotonic() + new
+        if not lease.pod:
+            lease.expires = self._context.clock.monotonic() + new
         if is_changed:
             await self._write(lease)
             if lease.handle not in self._leases:
@@ -219,6 +247,22 @@ class Leases:
         await self._unlink([lease.handle for lease in over])
         return len(over)
 
+    def pod_count(self) -> int:
+        """Leases that live as long as a pod."""
+        return sum(1 for lease in self._leases.values() if lease.pod)
+
+    def pods(self) -> dict[str, str]:
+        """The pods that leases live as long as, each with the boot of its latest lease."""
+        return {lease.pod: lease.boot_id for lease in self._leases.values() if lease.pod}
+
+    async def end_pod(self, pod: str) -> int:
+        """Drop what lived as long as ``pod``; how many."""
+        over = [lease for lease in self._leases.values() if lease.pod == pod]
+        for lease in over:
+            self._drop(lease)
+        await self._unlink([lease.handle for lease in over])
+        return len(over)
+
     async def break_all(self, row: Row) -> None:
         """An administrator removes the model by force."""
         broken = [lease for lease in self._leases.values() if lease.row is row]
@@ -249,6 +293,7 @@ class Leases:
         return sum(row.leases for row in self._context.index.revisions(key))
 
     def _show(self, lease: _Lease, lease_id: str) -> StoredLease:
+        left = max(0.0, lease.expires - self._context.clock.monotonic())
         return StoredLease(
             id=lease_id,
             handle=lease.handle,
@@ -256,7 +301,8 @@ class Leases:
             revision=lease.row.revision,
             holder=lease.holder,
             ttl=lease.ttl,
-            expires_in=max(0.0, lease.expires - self._context.clock.monotonic()),
+            expires_in=None if left == math.inf else left,
+            pod=lease.pod,
         )
 
 

@@ -160,8 +160,10 @@ async def _refuse_damaged(context: Context, row: Row) -> None:
     table = context.index.table
     for inode in list(row.shared):
         for other in table[inode].rows if inode in table else ():
+            if other.state != "snapshot" or not other.damage:
+                continue
             tree = context.layout.snapshot(other.key, other.revision) / "tree"
-            for path in other.damage if other.state == "snapshot" else ():
+            for path in other.damage:
                 if await context.threads.run(inode_of, tree, path) == inode:
                     raise DigestMismatch(
                         f"a file that {row.key} shares with {other.key} was found damaged",

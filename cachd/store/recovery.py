@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.model import Ref
 from cachd.store.damage import CORRUPT_NAME, read_marker
 from cachd.store.fsio import measure, replace_file
 from cachd.store.index import Row
@@ -24,7 +23,8 @@ from cachd.store.leases import read_lease
 from cachd.store.manifests import MANIFEST_NAME, info_of, read_manifest
 from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
-from cachd.store.types import SnapshotInfo
+from cachd.store.types import NOBODY, SnapshotInfo
+from cachd.store.viewscan import FoundView, scan_views
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Mapping
@@ -57,6 +57,7 @@ class Found:
     currents: dict[str, str] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
     leases: list[LeaseFile] = field(default_factory=list)
+    views: list[FoundView] = field(default_factory=list)
 
 
 class _Stopped(Exception):
@@ -98,6 +99,10 @@ def scan(
         _add_trash(found, layout)
         _read_state(found, layout)
         on_step("state read")
+        found.views = scan_views(layout)
+        rows = {each.row.place: each for each in found.views}
+        found.rows += [(each.row, each.linked) for each in rows.values()]
+        on_step("views read")
     except _Stopped:
         pass
     return found
@@ -241,26 +246,13 @@ def _add_trash(found: Found, layout: Layout) -> None:
         row = Row(
             key="",
             revision="",
-            info=_NOBODY,
+            info=NOBODY,
             state="trash",
             allocated=held.allocated,
             inodes=held.inodes,
             place=path.name,
         )
         found.rows.append((row, held.linked))
-
-
-_NOBODY = SnapshotInfo(
-    ref=Ref(uri="", origin="", key=""),
-    files=0,
-    bytes=0,
-    created="",
-    source="",
-    is_credentialed=True,
-    is_validated=False,
-    is_immutable=False,
-    identity="caller",
-)
 
 
 def _read_state(found: Found, layout: Layout) -> None:

@@ -24,6 +24,7 @@ from cachd.store.recovery import Progress, scan
 from cachd.store.room import Room
 from cachd.store.threads import Threads
 from cachd.store.trash import Trash
+from cachd.store.views import Views
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,6 +66,7 @@ class Opened:
     trash: Trash
     room: Room
     leases: Leases
+    views: Views
     recency: Recency
     quarantine: Quarantine
     checks: Checks
@@ -126,6 +128,10 @@ async def start(
         await _take_up(context, leases, found)
         on_step("taken up")
         trash = Trash(context)
+        room = Room(context, trash)
+        views = Views(context, room, trash, lease_settings)
+        with disk_errors("looking at the views", context.capabilities.mount_point):
+            await views.restore(found.views)
         trash.start(row for row, _ in found.rows if row.state == "trash")
     except BaseException:
         if trash is not None:
@@ -138,8 +144,9 @@ async def start(
     return Opened(
         context=context,
         trash=trash,
-        room=Room(context, trash),
+        room=room,
         leases=leases,
+        views=views,
         recency=Recency(context),
         quarantine=quarantine,
         checks=checks,
@@ -186,6 +193,7 @@ async def _take_up(context: Context, leases: Leases, found: Found) -> None:
 async def stop(opened: Opened) -> None:
     """Suspend what is being ingested, stop the background, write last uses, let go of the lock.
     Bounded by the file I/O under way."""
+    opened.views.interrupt()
     for ingest in list(opened.ingests):
         await ingest.suspend()
     await opened.context.background.stop()
@@ -195,6 +203,7 @@ async def stop(opened: Opened) -> None:
     except Exception:
         log.exception("last uses couldn't be kept")
     opened.checks.close()
+    opened.views.close()
     opened.context.threads.close()
     opened.context.syncing.close()
     opened.lock.release()

@@ -20,6 +20,7 @@ from cachd.store.observe import NoMetrics, SystemClock, ignore_step
 from cachd.store.opening import open_ingest
 from cachd.store.recency import FLUSH_INTERVAL
 from cachd.store.relief import Relief
+from cachd.store.showing import show
 from cachd.store.startup import Opened, Phase, start, stop
 from cachd.store.types import GcReport, SpacePlan, StoredLease, StoredSnapshot, Usage
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cachd.store.index import Index, Row
     from cachd.store.observe import Clock, OnStep, StoreMetrics
     from cachd.store.quarantine import Quarantine
+    from cachd.store.views import Views
 
 __all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]
 
@@ -134,6 +136,11 @@ class Store:
     def quarantine(self) -> Quarantine:
         """Where wrong bytes are kept. Raises NotReady."""
         return self._opened.quarantine
+
+    @property
+    def views(self) -> Views:
+        """What pods mount. Raises NotReady."""
+        return self._opened.views
 
     @property
     def _index(self) -> Index:
@@ -314,13 +321,27 @@ class Store:
         return sorted(self._index.pins)
 
     async def lease(
-        self, key: str, revision: str | None, holder: str, ttl: float | None
+        self, key: str, revision: str | None, holder: str, ttl: float | None, pod: str = ""
     ) -> StoredLease:
         """Never evict that revision (None: the current one) for ``ttl`` seconds (None: as the
-        settings say). Raises ModelUnknown, InvalidError, TooManyLeases, DiskError."""
+        settings say), or until ``end_pod``. Raises ModelUnknown, InvalidError, TooManyLeases,
+        DiskError."""
         row = self._require(key, revision)
         self._opened.recency.touch(row)
-        return await self._opened.leases.grant(row, holder, ttl)
+        return await self._opened.leases.grant(row, holder, ttl, pod)
+
+    @property
+    def boot_id(self) -> str:
+        return self._opened.context.boot_id
+
+    def pods(self) -> dict[str, str]:
+        """The pods whose end something waits for, each with the boot that it was last seen in."""
+        return {**self._opened.leases.pods(), **self._opened.views.pods()}
+
+    async def end_pod(self, pod: str) -> None:
+        """``pod`` is gone: its leases and views end. Raises DiskError."""
+        await self._opened.leases.end_pod(pod)
+        await self._opened.views.remove(pod, "the pod is gone")
 
     async def renew(self, lease_id: str, ttl: float | None = None) -> StoredLease:
         """Raises LeaseUnknown, InvalidError, DiskError."""
@@ -360,27 +381,8 @@ class Store:
 
     async def expire_leases(self) -> None:
         await self._opened.leases.expire()
+        await self._opened.views.expire()
 
     async def tidy(self) -> None:
         """Let go of revisions and ingests that are only old."""
         await housekeeping.tidy(self._opened)
-
-
-def show(opened: Opened, row: Row) -> StoredSnapshot:
-    """``row`` as it is now, for the store's callers."""
-    key, revision = row.key, row.revision
-    manifests = opened.context.manifests
-    path = opened.context.layout.snapshot(key, revision)
-    return StoredSnapshot(
-        key=key,
-        revision=revision,
-        path=path,
-        tree=path / "tree",
-        info=row.info,
-        allocated=row.allocated,
-        last_used=row.last_used / 1e9,
-        is_current=row.is_current,
-        damage=tuple(row.damage.values()),
-        checked_at=row.checked_at,
-        load=lambda: manifests.get(key, revision),
-    )

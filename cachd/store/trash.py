@@ -71,8 +71,8 @@ class Trash:
         moves = []
         for row in rows:
             source = _place_of(row, context.layout)
-            place = f"{row.key}-{row.revision}-{secrets.token_hex(8)}"
-            was = _Was(row, source, row.state, row.is_current, row.linkable)
+            place = f"{row.key or row.state}-{row.revision}-{secrets.token_hex(8)}"
+            was = _Was(row, source, row.state, row.is_current, row.linkable, row.place)
             if row.state == "snapshot":
                 context.manifests.forget(row.key, row.revision)
             context.index.condemn(row, place)
@@ -157,20 +157,22 @@ class _Was:
     state: State
     is_current: bool
     linkable: array[int]
+    place: str
 
 
 def _restore(context: Context, was: _Was) -> None:
     """The row is still where it was: find it again, unless another took its name meanwhile."""
     index, row = context.index, was.row
     names = index.snapshots if was.state == "snapshot" else index.ingests
-    if was.state == "trash" or (row.key, row.revision) in names:
+    is_taken = was.state != "view" and (row.key, row.revision) in names
+    if was.state == "trash" or is_taken:
         row.is_stuck = True
         return
     shared = [
         (inode, index.table[inode].bytes, index.table[inode].rows - {row}) for inode in row.shared
     ]
     index.discard(row)
-    row.state, row.place = was.state, ""
+    row.state, row.place = was.state, was.place
     index.add(row, {})
     row.linkable = was.linkable
     for inode, size, others in shared:
@@ -182,6 +184,8 @@ def _restore(context: Context, was: _Was) -> None:
 def _place_of(row: Row, layout: Layout) -> Path:
     if row.state == "ingest":
         return layout.ingest(row.key, row.revision)
+    if row.state == "view":
+        return layout.views / row.place
     return layout.snapshot(row.key, row.revision)
 
 
@@ -189,9 +193,14 @@ def _move_away(layout: Layout, source: Path, place: str, key: str, is_current: b
     if is_current:
         with suppress(FileNotFoundError):
             layout.current(key).unlink()
+    target = layout.trash / place
+    if source.parent == layout.views:
+        # What a pod's directory holds must not be taken for a manifest or a journal of ours.
+        target.mkdir(0o700)
+        target /= "view"
     with suppress(FileNotFoundError):
-        source.rename(layout.trash / place)
-    if source.parent != layout.ingests:
+        source.rename(target)
+    if source.parent not in (layout.ingests, layout.views):
         with suppress(OSError):
             source.parent.rmdir()
 

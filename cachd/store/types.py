@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from cachd.model import Ref
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cachd.model import Identity, Manifest, Ref
+    from cachd.model import Identity, Manifest
     from cachd.store.damage import FileDamage
+
+ViewMode = Literal["link", "copy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +31,20 @@ class SnapshotInfo:
     is_validated: bool
     is_immutable: bool
     identity: Identity
+
+
+NOBODY = SnapshotInfo(
+    ref=Ref(uri="", origin="", key=""),
+    files=0,
+    bytes=0,
+    created="",
+    source="",
+    is_credentialed=True,
+    is_validated=False,
+    is_immutable=False,
+    identity="caller",
+)
+"""Of what is no model: trash of an earlier daemon, a pod's views."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +84,8 @@ class StoredSnapshot:
 class StoredLease:
     """``id`` is a pass, so it is only given to who brought it or has just got it; lists have "".
 
-    ``handle`` names the lease without being a pass. ``ttl`` and ``expires_in`` in seconds.
+    ``handle`` names the lease without being a pass. ``ttl`` and ``expires_in`` in seconds;
+    ``expires_in`` None: it lives as long as ``pod``.
     """
 
     id: str = field(repr=False)
@@ -75,7 +94,32 @@ class StoredLease:
     revision: str
     holder: str
     ttl: float
-    expires_in: float
+    expires_in: float | None
+    pod: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredView:
+    """What one pod was given. ``path`` is the directory, ``device`` and ``inode`` are its own.
+
+    ``files`` and ``bytes`` are the model's. ``is_writable``: whoever the pod runs as may create
+    files at its top. ``expires_in`` in seconds, None: until the pod is gone. ``notes``: what a
+    person should know, in sentences.
+    """
+
+    pod: str
+    name: str
+    ref: Ref
+    revision: str
+    mode: ViewMode
+    path: Path
+    device: int
+    inode: int
+    files: int
+    bytes: int
+    is_writable: bool
+    expires_in: float | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +138,13 @@ class Victim:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holder:
-    """Why space can't be freed. ``what``: lease, pin, reader, ingest, others, open-files; ``key``
-    empty where no model is to blame."""
+    """Why space can't be freed. ``what``: view, lease, pin, reader, ingest, others, open-files;
+    ``key`` empty where no model is to blame. ``views``: the pods that have it, as ``pod/name``."""
 
     what: str
     key: str
     bytes: int
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +181,7 @@ class Usage:
     ingests and not yet allocated. ``free`` is the volume's, for anybody. ``high_watermark`` and
     ``low_watermark`` are bytes of ``allocated + reserved``. ``corrupt`` counts snapshots that are
     known to be damaged; ``scrub_pass``: when everything was last read once, since the epoch.
+    ``view_bytes`` are held by views alone: copies, and links to snapshots that have gone.
     """
 
     quota: int
@@ -156,3 +202,6 @@ class Usage:
     corrupt: int = 0
     scrub_pass: float = 0.0
     degraded: tuple[str, ...] = ()
+    views: int = 0
+    view_bytes: int = 0
+    pod_leases: int = 0

@@ -20,6 +20,8 @@ from cachd.cache.types import (
     LeaseRequest,
     ModelInfo,
     Snapshot,
+    View,
+    ViewRequest,
 )
 from cachd.errors import (
     ArchiveInvalid,
@@ -58,6 +60,7 @@ class MemoryCache:
         self.refs: dict[str, Ref] = {}
         self.pins: set[str] = set()
         self.held: dict[str, Lease] = {}
+        self.shown: dict[str, View] = {}
         self.flights: dict[str, asyncio.Task[Snapshot]] = {}
         self.waiting: dict[str, int] = {}
         self.asks: list[Ask] = []
@@ -128,7 +131,9 @@ class MemoryCache:
             finally:
                 self.waiting[key] -= 1
         lease = self._grant(key, ask.lease) if ask.lease else None
-        yield Event(name="ready", answer=self._answer(ask.uri, snapshot, result, lease))
+        view = self._view(key, ask.view) if ask.view else None
+        answer = replace(self._answer(ask.uri, snapshot, result, lease), view=view)
+        yield Event(name="ready", answer=answer)
 
     def _board(self, uri: str) -> asyncio.Task[Snapshot]:
         key = self.ref(uri).key
@@ -227,6 +232,34 @@ class MemoryCache:
         if not self._may(key, caller) and lease_id not in self.held:
             raise Forbidden("not yours", hint="ask for it with a lease")
         return snapshot
+
+    # --- views ---
+
+    async def views(self, caller: Caller) -> list[View]:
+        return [v for v in self.shown.values() if caller.role == "admin" or v.pod == caller.pod_uid]
+
+    async def remove_views(self, pod: str, caller: Caller) -> int:
+        return int(self.shown.pop(pod, None) is not None)
+
+    def _view(self, key: str, request: ViewRequest) -> View:
+        snapshot = self.snapshots[key]
+        view = View(
+            pod=request.pod,
+            name=request.name,
+            key=key,
+            uri=self.refs[key].uri,
+            revision=snapshot.revision,
+            mode=request.mode,
+            path=str(self.root / "views" / request.pod),
+            device=1,
+            inode=2,
+            files=len(snapshot.manifest.files),
+            bytes=snapshot.manifest.size,
+            is_writable=request.mode == "copy",
+            expires_in=None,
+        )
+        self.shown[request.pod] = view
+        return view
 
     # --- changing ---
 

@@ -38,6 +38,7 @@ def free_port() -> int:
 
 def target(route: Route, key: str) -> str:
     path = route.path.replace("{key}", key).replace("{path}", "a.bin").replace("{id}", "none")
+    path = path.replace("{pod}", "none")
     return path + ("?uri=s3://b/new" if route.name == "import_model" else "")
 
 

@@ -45,8 +45,11 @@ async def test_a_hit_is_answered_with_everything_the_contract_names(rig: Rig) ->
             "revision": "ab" * 16,
             "holder": "pod-1",
             "ttl": 60,
+            "pod": None,
+            "until": "ttl",
             "expires_in": 60,
         },
+        "view": None,
         "request_id": reply.headers["X-Request-Id"],
     }
 

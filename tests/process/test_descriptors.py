@@ -1,0 +1,158 @@
+"""``files.sock``: descriptors of files, which nobody can reopen for writing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import Daemon, eventually
+from tests.process.origin import CountingOrigin
+from tests.servers import require
+
+BODY = os.urandom(300_000)
+
+
+class Client:
+    """One connection to ``files.sock``."""
+
+    def __init__(self, path: Path) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.sock.settimeout(30)
+        self.sock.connect(str(path))
+
+    def ask(self, **request: Any) -> tuple[dict[str, Any], int]:
+        """The answer, and the descriptor or -1."""
+        return self.send(json.dumps(request).encode())
+
+    def send(self, packet: bytes) -> tuple[dict[str, Any], int]:
+        self.sock.send(packet)
+        data, fds, _, _ = socket.recv_fds(self.sock, 1 << 16, 4)
+        assert len(fds) <= 1
+        return json.loads(data), fds[0] if fds else -1
+
+
+def twin_of(daemon: Daemon, options: str) -> Daemon:
+    """The daemon gets a mount namespace of its own, where its root is mounted a second time."""
+    require.root()
+    twin = daemon.home / "twin"
+    for path in (daemon.root, twin):
+        path.mkdir(parents=True)
+    script = f'mount --bind "{daemon.root}" "{twin}" && {options} && exec "$@"'
+    daemon.prefix = ["unshare", "-m", "--propagation", "private", "sh", "-c", script, "sh"]
+    daemon.settings["STORE_READONLY_ROOT"] = str(twin)
+    return daemon
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path / "one")
+    twin_of(daemon, f'mount -o remount,bind,ro "{tmp_path / "one" / "twin"}"')
+    yield daemon.start()
+    daemon.close()
+
+
+@pytest.fixture
+def model(shared: Daemon, origin: CountingOrigin) -> dict[str, Any]:
+    origin.bodies["/m.bin"] = BODY
+    found: dict[str, Any] = shared.ask(f"{origin.url}/m.bin", lease={"holder": "x"}).json()
+    return found
+
+
+@pytest.fixture
+def client(shared: Daemon) -> Iterator[Client]:
+    one = Client(shared.run / "files.sock")
+    yield one
+    one.sock.close()
+
+
+def test_root_can_not_write_through_a_descriptor(client: Client, model: dict[str, Any]):
+    """Not by it, not by opening it anew, not by changing its mode; as uid 0 with all rights."""
+    assert os.geteuid() == 0
+    answer, fd = client.ask(key=model["key"], path="m.bin", lease=model["lease"]["id"])
+    assert answer == {"size": len(BODY), "revision": model["revision"]}
+    try:
+        assert os.pread(fd, len(BODY) + 1, 0) == BODY
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.pwrite(fd, b"evil", 0)
+        for flags in (os.O_RDWR, os.O_WRONLY, os.O_WRONLY | os.O_TRUNC):
+            with pytest.raises(OSError, match="Read-only file system"):
+                os.open(f"/proc/self/fd/{fd}", flags)
+        for change in (lambda: os.fchmod(fd, 0o666), lambda: os.ftruncate(fd, 0)):
+            with pytest.raises(OSError, match=r"Read-only file system|Invalid argument"):
+                change()
+    finally:
+        os.close(fd)
+    tree = Path(model["path"])
+    assert (tree / "m.bin").read_bytes() == BODY
+
+
+def test_what_is_open_stays_whole_when_the_model_goes(
+    shared: Daemon, client: Client, model: dict[str, Any]
+):
+    _, fd = client.ask(key=model["key"], path="m.bin")
+    assert shared.admin("DELETE", f"/v1/models/{model['key']}?force=true").status == 200
+    eventually(lambda: not Path(model["path"]).exists())
+    assert os.pread(fd, len(BODY), 0) == BODY
+    os.close(fd)
+    answer, fd = client.ask(key=model["key"], path="m.bin")
+    assert (answer["problem"]["code"], fd) == ("model_unknown", -1)
+
+
+def test_what_is_wrong_is_a_problem_and_the_connection_goes_on(
+    client: Client, model: dict[str, Any]
+):
+    key = model["key"]
+    for request, code in (
+        ({"key": key, "path": "../m.bin"}, "file_unknown"),
+        ({"key": key, "path": "no.bin"}, "file_unknown"),
+        ({"key": "../../etc", "path": "m.bin"}, "model_unknown"),
+        ({"key": key, "path": "m.bin", "revision": "ff" * 16}, "model_unknown"),
+        ({"key": key}, "request_invalid"),
+        ({"key": key, "path": "m.bin", "more": 1}, "request_invalid"),
+    ):
+        answer, fd = client.ask(**request)
+        assert (answer["problem"]["code"], fd) == (code, -1), request
+    for packet in (b"{", b"[]", b"\xff", b"x" * 66_000):
+        answer, fd = client.send(packet)
+        assert (answer["problem"]["code"], fd) == ("request_invalid", -1)
+    answer, fd = client.ask(key=key, path="m.bin")
+    assert answer["size"] == len(BODY)
+    os.close(fd)
+
+
+def test_the_daemon_keeps_no_descriptor(shared: Daemon, client: Client, model: dict[str, Any]):
+    assert shared.process is not None
+    place = Path(f"/proc/{shared.process.pid}/fd")
+    before = 0
+    for _ in range(100):
+        _, fd = client.ask(key=model["key"], path="m.bin")
+        os.close(fd)
+        before = before or len(list(place.iterdir()))
+    assert len(list(place.iterdir())) <= before
+    client.sock.close()
+    eventually(lambda: len(list(place.iterdir())) < before)
+    assert shared.terminate() == 0
+    assert not (shared.run / "files.sock").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [("true", "is mounted writable"), ('umount "$(dirname "$PWD")/one/twin"', "another directory")],
+)
+def test_without_a_read_only_mount_the_daemon_does_not_start(
+    tmp_path: Path, options: str, what: str
+):
+    daemon = twin_of(Daemon(tmp_path / "one"), options)
+    daemon.start(wait=False)
+    try:
+        assert daemon.process is not None
+        assert daemon.process.wait(60) == 2
+        assert what in daemon.log()
+    finally:
+        daemon.close()
