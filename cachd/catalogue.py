@@ -115,6 +115,21 @@ CATALOGUE: tuple[Metric, ...] = (
         values="same (the mirror has the same revision), other (another: planned anew)",
     ),
     Metric(
+        name="cachd_place_bytes_total",
+        kind="counter",
+        help="cachd_fetch_bytes_total by who was called.",
+        labels=("place",),
+        values="origin, mirror, upstream (another cachd)",
+    ),
+    Metric(
+        name="cachd_upstream_asks_total",
+        kind="counter",
+        help="Models that another cachd was asked for before their origin's bytes.",
+        labels=("result",),
+        values="used (all that was missing came from it), part (some did), missing, failed, "
+        "held (it is left alone)",
+    ),
+    Metric(
         name="cachd_worker_deaths_total",
         kind="counter",
         help="Worker processes that ended by themselves, or were killed because they hung.",

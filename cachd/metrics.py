@@ -121,10 +121,12 @@ class Metrics:
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 
-    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
-        """``count`` bytes came from an origin of the scheme ``source``, or from its mirror."""
-        if is_mirror:
+    def received(self, source: str, count: int, place: str = "origin") -> None:
+        """``count`` bytes came from an origin of the scheme ``source``, or in its place from its
+        ``mirror``, or an ``upstream``."""
+        if place == "mirror":
             self._made["cachd_mirror_bytes_total"].inc(count)
+        self._made["cachd_place_bytes_total"].labels(place=place).inc(count)
         self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
 
     def phase(self, name: str, seconds: float) -> None:
@@ -141,6 +143,10 @@ class Metrics:
     def mirror_used(self, result: str) -> None:
         """An ask went on at a mirror that has the ``same`` revision, or an ``other``."""
         self._made["cachd_mirror_uses_total"].labels(result=result).inc()
+
+    def upstream_asked(self, result: str) -> None:
+        """An upstream was asked for a model."""
+        self._made["cachd_upstream_asks_total"].labels(result=result).inc()
 
     def breaker(self, state: str) -> None:
         """An origin's breaker went to ``state``."""

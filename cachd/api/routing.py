@@ -41,8 +41,8 @@ class Route:
     """``name`` is the operation id and the label in metrics.
 
     ``is_admin``: not for pods, unless a rule allows them ``verb``. ``is_health``: also on the
-    health listener. ``is_ask``: refused while the daemon drains. ``errors``: what it may answer
-    besides what every route may.
+    health listener. ``is_ask``: refused while the daemon drains. ``is_for_peers``: other daemons
+    may call it. ``errors``: what it may answer besides what every route may.
     """
 
     method: str
@@ -56,6 +56,7 @@ class Route:
     verb: Verb = "admin"
     is_health: bool = False
     is_ask: bool = False
+    is_for_peers: bool = False
     parameters: tuple[Parameter, ...] = ()
     body: dict[str, Schema] = field(default_factory=dict)
     is_body_required: bool = True

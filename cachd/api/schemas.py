@@ -66,6 +66,7 @@ DIGEST: Final[Schema] = {
 }
 RESULT: Final[Schema] = {"type": "string", "enum": ["hit", "miss", "stale"]}
 
+_STEPS: Final = ("resolving", "queued", "progress", "retry", "verifying")
 _ENDS: Final = ("heartbeat", "ready", "error")
 
 _PATIENCE: Final[Schema] = {
@@ -208,6 +209,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "mirror": _said(
                 _maybe(TEXT), "the endpoint that it was fetched from in its origin's place"
             ),
+            "upstream": _said(_maybe(TEXT), "another cachd that gave some of the bytes"),
+            "upstream_bytes": BYTES,
             "timings": _said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
@@ -227,16 +230,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "event": {
                 "type": "string",
-                "enum": [
-                    "resolving",
-                    "queued",
-                    "progress",
-                    "retry",
-                    "verifying",
-                    "heartbeat",
-                    "ready",
-                    "error",
-                ],
+                "enum": [*_STEPS, *_ENDS],
             }
         },
         description="One line. ready has the members of Answer, error those of Problem; one of the "
@@ -261,6 +255,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 )
             ),
             "metadata": {"type": "object", "additionalProperties": TEXT},
+            "immutable": _said(FLAG, "its URI names this revision for ever"),
             "verified": _said(
                 {"type": "object", "additionalProperties": COUNT},
                 "by algorithm: files compared with a digest of the source's or of a caller's pin",

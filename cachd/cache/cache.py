@@ -13,7 +13,8 @@ from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
 from cachd.cache.types import Snapshot
-from cachd.errors import Draining, Forbidden, ModelUnknown
+from cachd.errors import Draining, Forbidden, ModelUnknown, UpstreamLoop
+from cachd.fetch.upstream import DAEMON_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from cachd.model import Ref
     from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
+
+
+HOPS_MOST = 4
+"""Daemons that an ask may have come through: node, zone, region, and one to spare."""
 
 
 class Cache:
@@ -47,6 +52,7 @@ class Cache:
         """A second call does nothing."""
         await self._scrub.stop()
         await self._asking.refresher.stop()
+        await self.parts.upstreams.close()
 
     # --- asking -----------------------------------------------------------------------------
 
@@ -72,6 +78,11 @@ class Cache:
         if self._draining:
             raise Draining(
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
+            )
+        if DAEMON_ID in ask.via or len(ask.via) >= HOPS_MOST:
+            raise UpstreamLoop(
+                f"the ask came through {len(ask.via)} daemons and would go in a circle",
+                hint="see upstream.endpoints of each: no daemon needs its own downstream",
             )
         return self._lookup.understand(ask, caller)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
 from cachd.cache.slots import Slots
+from cachd.fetch.upstream import Upstreams
 
 if TYPE_CHECKING:
     from cachd.cache.access import Proofs
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Parts:
-    """``slots`` bounds the models that are fetched at the same time."""
+    """``slots`` bounds the models that are fetched at the same time. ``upstreams`` are other
+    cachds."""
 
     settings: Settings
     store: Store
@@ -35,7 +38,10 @@ class Parts:
     events: EventBus
     slots: Slots = field(init=False)
     pinning: Pinning = field(init=False)
+    upstreams: Upstreams = field(init=False)
 
     def __post_init__(self) -> None:
         self.pinning = Pinning(self.store, self.mover)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)
+        patience = 2 * self.settings.fetch.stall_window
+        self.upstreams = Upstreams(self.settings.upstream, self.mover.gates, os.environ, patience)

@@ -22,6 +22,7 @@ from cachd.settings.sources import (
 )
 from cachd.settings.store import KubeletSettings, LeaseSettings, ScrubSettings, StoreSettings
 from cachd.settings.tree import LogSettings, Settings, variable_name, walk_fields
+from cachd.settings.upstream import PrefetchRule, UpstreamSettings
 from cachd.settings.values import Share, show_bytes
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "MirrorRule",
+    "PrefetchRule",
     "RefreshRule",
     "S3Settings",
     "ScrubSettings",
@@ -47,6 +49,7 @@ __all__ = [
     "Share",
     "SourcesSettings",
     "StoreSettings",
+    "UpstreamSettings",
     "Verb",
     "load_settings",
     "read_rules",
