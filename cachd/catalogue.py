@@ -217,6 +217,24 @@ CATALOGUE: tuple[Metric, ...] = (
         gauge="flights_queued",
     ),
     Metric(
+        name="cachd_prefetch_wanted",
+        kind="gauge",
+        help="Models that the setting prefetch names.",
+        gauge="prefetch_wanted",
+    ),
+    Metric(
+        name="cachd_prefetch_ready",
+        kind="gauge",
+        help="Those of them that are here.",
+        gauge="prefetch_ready",
+    ),
+    Metric(
+        name="cachd_prefetch_failed",
+        kind="gauge",
+        help="Those of them that couldn't be had at the last try.",
+        gauge="prefetch_failed",
+    ),
+    Metric(
         name="cachd_store_allocated_bytes",
         kind="gauge",
         help="Disk space that the cache has allocated.",

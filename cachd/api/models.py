@@ -115,6 +115,13 @@ async def list_models(request: web.Request) -> web.StreamResponse:
     return web.Response(body=body, content_type="application/json")
 
 
+async def list_prefetched(request: web.Request) -> web.StreamResponse:
+    """GET /v1/prefetch"""
+    query(request)
+    rows = context.cache(request).prefetched(context.caller(request))
+    return wire.reply({"prefetch": list(rows)})
+
+
 async def show(request: web.Request) -> web.StreamResponse:
     """GET /v1/models/{key}"""
     fields = query(request, "revision", "blocks")

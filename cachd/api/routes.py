@@ -127,6 +127,15 @@ ROUTES: Final[tuple[Route, ...]] = (
     ),
     Route(
         method="GET",
+        path="/v1/prefetch",
+        name="prefetch",
+        handler=models.list_prefetched,
+        summary="What should be here without being asked for, and how far it is",
+        is_admin=True,
+        replies=(_json(200, "The rules of the setting prefetch.", "Prefetched"),),
+    ),
+    Route(
+        method="GET",
         path="/v1/models/{key}",
         name="show",
         is_for_peers=True,

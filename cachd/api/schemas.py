@@ -282,6 +282,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "refresh_in",
         ),
     ),
+    "Prefetched": _said(FREE, "prefetch: uri, pin, every, key, revision, state, failures, code, …"),
     "Models": _object({"models": _list(ref("Model")), "store": ref("Usage")}),
     "Usage": _said(FREE, "bytes: allocated, reserved, quota, free, …; counts: models, leases, …"),
     "Removed": _object({"freed": BYTES}),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cache import admin, importing, listing
 from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup, corrupt_error
+from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
 from cachd.cache.types import Snapshot
@@ -41,15 +42,18 @@ class Cache:
         self._asking = Asking(parts, self._lookup)
         self._rights = Rights(parts, self._lookup, self._asking.flights)
         self._scrub = Scrub(parts, self._asking)
+        self._prefetcher = Prefetcher(parts, self._lookup, self._asking.follow)
         self._draining = False
 
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self._scrub.start()
         self._asking.refresher.start()
+        self._prefetcher.start()
 
     async def close(self) -> None:
         """A second call does nothing."""
+        await self._prefetcher.stop()
         await self._scrub.stop()
         await self._asking.refresher.stop()
         await self.parts.upstreams.close()
@@ -276,6 +280,11 @@ class Cache:
         self._rights.check_uri(caller, "admin", uri)
         return await importing.import_tar(self.parts, uri, chunks)
 
+    def prefetched(self, caller: Caller) -> list[dict[str, Any]]:
+        """What should be here without being asked for, and how far it is. Raises Forbidden."""
+        self.authorize(caller, "admin")
+        return self._prefetcher.describe()
+
     async def events(self, caller: Caller) -> AsyncIterator[dict[str, Any]]:
         """What happens from now on. Raises Forbidden; of what the caller may not read it is not
         told."""
@@ -308,6 +317,7 @@ class Cache:
         queued = stages.count("queued")
         return {
             **listing.usage(self.parts.store),
+            **self._prefetcher.usage(),
             "flights_in_flight": len(stages) - queued,
             "flights_queued": queued,
         }

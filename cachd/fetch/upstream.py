@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import secrets
 import ssl
 import time
@@ -46,6 +47,7 @@ ID_HEADER = "Cachd-Daemon"
 VIA_HEADER = "Cachd-Via"
 """The daemons that an ask to fetch came through, with commas."""
 
+_REVISION = re.compile(r"[0-9a-f]{8,128}")
 _MANIFEST_MOST = 512 * 1024 * 1024
 _LINE_MOST = 1024 * 1024
 
@@ -299,6 +301,8 @@ def _held(place: str, body: bytes, ref: Ref, revision: str | None) -> Held | Non
             return None
         if data["revision"] is None or revision not in (None, data["revision"]):
             return None
+        if not _REVISION.fullmatch(data["revision"]):
+            raise ValueError("revision")
         files = [_file(row) for row in data["manifest_files"]]
         return Held(
             revision=str(data["revision"]),

@@ -73,8 +73,8 @@ class PrefetchRule(Section):
     """Patterns of files to leave out."""
 
     pin: bool = False
-    """Never evict it."""
+    """Pin it: it isn't evicted until somebody unpins it, also when the rule is gone."""
 
     every: Duration | None = None
     """Seconds between looks at the source, or a number with a unit: 90s, 15m, 6h, 1d. None: it is
-    fetched at start, and again only if it is gone or failed."""
+    fetched once after each start."""
