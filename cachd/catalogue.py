@@ -217,6 +217,20 @@ CATALOGUE: tuple[Metric, ...] = (
         gauge="flights_queued",
     ),
     Metric(
+        name="cachd_kubernetes_events_total",
+        kind="counter",
+        help="Events about models for the API server.",
+        labels=("result",),
+        values="created, updated (the same again), dropped (too many), failed",
+    ),
+    Metric(
+        name="cachd_node_label_patches_total",
+        kind="counter",
+        help="Changes of this node's labels.",
+        labels=("result",),
+        values="patched, failed",
+    ),
+    Metric(
         name="cachd_prefetch_wanted",
         kind="gauge",
         help="Models that the setting prefetch names.",

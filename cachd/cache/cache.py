@@ -13,8 +13,9 @@ from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
+from cachd.cache.telling import tell_failed, tell_ready
 from cachd.cache.types import Snapshot
-from cachd.errors import Draining, Forbidden, ModelUnknown, UpstreamLoop
+from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown, UpstreamLoop
 from cachd.fetch.upstream import DAEMON_ID
 
 if TYPE_CHECKING:
@@ -47,6 +48,12 @@ class Cache:
 
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
+        publish = self.parts.events.publish
+        self.parts.metrics.hear_evictions(
+            lambda key, uri, reason, count: publish(
+                "evicted", key=key, uri=uri, reason=reason, freed=count
+            )
+        )
         self._scrub.start()
         self._asking.refresher.start()
         self._prefetcher.start()
@@ -63,10 +70,16 @@ class Cache:
     async def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
-        events = self._asking.follow(self._understand(ask, caller))
-        async with contextlib.aclosing(events):
-            async for event in events:
-                yield event
+        asked = self._understand(ask, caller)
+        try:
+            async with contextlib.aclosing(self._asking.follow(asked)) as events:
+                async for event in events:
+                    if event.answer is not None:
+                        tell_ready(self.parts.events, caller, event.answer)
+                    yield event
+        except CachdError as error:
+            tell_failed(self.parts.events, caller, asked.ref, error)
+            raise
 
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
@@ -321,6 +334,11 @@ class Cache:
             "flights_in_flight": len(stages) - queued,
             "flights_queued": queued,
         }
+
+    def uris(self) -> tuple[list[str], list[str]]:
+        """The URIs of what may be given now, and of what is being fetched."""
+        ready = [s.ref.uri for s in self.parts.store.snapshots() if s.is_current and not s.damage]
+        return ready, [flight.ref.uri for flight in self._asking.flights.values()]
 
     def degraded(self) -> list[str]:
         """What is wrong with the store though it serves."""

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from cachd.cache.telling import tell_failed, tell_ready
 from cachd.cache.types import Ask, Caller, LeaseRequest
 from cachd.errors import CachdError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
     from cachd.cache.types import Answer, Event
+    from cachd.model import Ref
     from cachd.settings import PrefetchRule
 
 log = logging.getLogger("cachd.prefetch")
@@ -43,6 +45,9 @@ _FIRST_TIMES = 10.0
 _HOLD = 60.0
 """Seconds of the lease that keeps a model until it is pinned."""
 
+_WHO = Caller(role="admin")
+"""Whose identity at the source is the daemon's own."""
+
 State = Literal["wanted", "fetching", "ready", "failed", "gone"]
 
 
@@ -57,7 +62,7 @@ class Entry:
     """One rule and its luck. ``due``: when it is looked at next (monotonic), None: not again."""
 
     rule: PrefetchRule
-    key: str = ""
+    ref: Ref | None = None
     revision: str | None = None
     state: State = "wanted"
     failures: int = 0
@@ -115,7 +120,7 @@ class Prefetcher:
                 "ignore": list(entry.rule.ignore),
                 "pin": entry.rule.pin,
                 "every": entry.rule.every,
-                "key": entry.key or None,
+                "key": entry.ref.key if entry.ref else None,
                 "revision": entry.revision,
                 "state": self._state(entry),
                 "failures": entry.failures,
@@ -129,8 +134,8 @@ class Prefetcher:
 
     def _state(self, entry: Entry) -> State:
         """A model that is ready may have gone since."""
-        if entry.state == "ready" and entry.revision is not None:
-            there = self._parts.store.get(entry.key, entry.revision)
+        if entry.state == "ready" and entry.ref is not None:
+            there = self._parts.store.get(entry.ref.key, entry.revision)
             return "ready" if there is not None else "gone"
         return entry.state
 
@@ -164,7 +169,8 @@ class Prefetcher:
                 error.message,
                 delay,
             )
-            self._parts.events.publish("prefetch", key=entry.key, result=error.code)
+            if entry.ref is not None:
+                tell_failed(self._parts.events, _WHO, entry.ref, error)
             return delay
         except Exception:
             log.exception("%s can't be prefetched", rule.uri)
@@ -172,7 +178,7 @@ class Prefetcher:
             return LONGEST
         if answer.result == "miss" or had != "ready":
             log.info("%s is here: %s", rule.uri, answer.result)
-        self._parts.events.publish("prefetch", key=entry.key, result=answer.result)
+        tell_ready(self._parts.events, _WHO, answer)
         entry.revision, entry.state = answer.revision, "ready"
         entry.failures, entry.error = 0, None
         return None if rule.every is None else rule.every * (0.9 + 0.2 * self._chance())
@@ -186,8 +192,8 @@ class Prefetcher:
             priority="prefetch",
             lease=LeaseRequest(holder="prefetch", ttl=_HOLD) if rule.pin else None,
         )
-        asked = self._lookup.understand(ask, Caller(role="admin"))
-        entry.key = asked.ref.key
+        asked = self._lookup.understand(ask, _WHO)
+        entry.ref = asked.ref
         answer: Answer | None = None
         async with contextlib.aclosing(self._follow(asked)) as events:
             async for event in events:

@@ -6,7 +6,7 @@ environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names i
 
 from cachd.settings.access import AccessRule, AccessSettings, Verb, read_rules
 from cachd.settings.fetch import FetchSettings
-from cachd.settings.kubernetes import KubernetesSettings
+from cachd.settings.kubernetes import KubernetesSettings, NodeLabelRule
 from cachd.settings.listen import ApiTcpSettings, ListenSettings
 from cachd.settings.loading import load_settings, suggest, unknown_variables
 from cachd.settings.sources import (
@@ -41,6 +41,7 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "MirrorRule",
+    "NodeLabelRule",
     "PrefetchRule",
     "RefreshRule",
     "S3Settings",
