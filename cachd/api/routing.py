@@ -41,8 +41,8 @@ class Route:
     """``name`` is the operation id and the label in metrics.
 
     ``is_admin``: not for pods, unless a rule allows them ``verb``. ``is_health``: also on the
-    health listener. ``is_ask``: refused while the daemon drains. ``is_for_peers``: other daemons
-    may call it. ``errors``: what it may answer besides what every route may.
+    health listener. ``is_ask``: refused while the daemon drains. ``errors``: what it may answer
+    besides what every route may.
     """
 
     method: str
@@ -56,12 +56,16 @@ class Route:
     verb: Verb = "admin"
     is_health: bool = False
     is_ask: bool = False
-    is_for_peers: bool = False
     parameters: tuple[Parameter, ...] = ()
     body: dict[str, Schema] = field(default_factory=dict)
     is_body_required: bool = True
     errors: tuple[type[CachdError], ...] = ()
     http_errors: tuple[int, ...] = ()
+
+    @property
+    def is_for_peers(self) -> bool:
+        """Other daemons may call it: they read what is cached, and ask."""
+        return not self.is_admin and (self.method in ("GET", "HEAD") or self.name == "ask")
 
     @property
     def pattern(self) -> str:
