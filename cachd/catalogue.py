@@ -115,6 +115,21 @@ CATALOGUE: tuple[Metric, ...] = (
         values="same (the mirror has the same revision), other (another: planned anew)",
     ),
     Metric(
+        name="cachd_place_bytes_total",
+        kind="counter",
+        help="cachd_fetch_bytes_total by who was called.",
+        labels=("place",),
+        values="origin, mirror, upstream (another cachd)",
+    ),
+    Metric(
+        name="cachd_upstream_asks_total",
+        kind="counter",
+        help="Models that another cachd was asked for before their origin's bytes.",
+        labels=("result",),
+        values="used (all that was missing came from it), part (some did), missing, failed, "
+        "held (it is left alone)",
+    ),
+    Metric(
         name="cachd_worker_deaths_total",
         kind="counter",
         help="Worker processes that ended by themselves, or were killed because they hung.",
@@ -200,6 +215,38 @@ CATALOGUE: tuple[Metric, ...] = (
         kind="gauge",
         help="Fetches that wait for their turn.",
         gauge="flights_queued",
+    ),
+    Metric(
+        name="cachd_kubernetes_events_total",
+        kind="counter",
+        help="Events about models for the API server.",
+        labels=("result",),
+        values="created, updated (the same again), dropped (too many), failed",
+    ),
+    Metric(
+        name="cachd_node_label_patches_total",
+        kind="counter",
+        help="Changes of this node's labels.",
+        labels=("result",),
+        values="patched, failed",
+    ),
+    Metric(
+        name="cachd_prefetch_wanted",
+        kind="gauge",
+        help="Models that the setting prefetch names.",
+        gauge="prefetch_wanted",
+    ),
+    Metric(
+        name="cachd_prefetch_ready",
+        kind="gauge",
+        help="Those of them that are here.",
+        gauge="prefetch_ready",
+    ),
+    Metric(
+        name="cachd_prefetch_failed",
+        kind="gauge",
+        help="Those of them that couldn't be had at the last try.",
+        gauge="prefetch_failed",
     ),
     Metric(
         name="cachd_store_allocated_bytes",

@@ -20,9 +20,12 @@ from cachd.cache.freshness import Freshness
 from cachd.cache.parts import Parts
 from cachd.cache.policy import Policy
 from cachd.environment import default_root, default_socket
+from cachd.errors import ConfigInvalid
 from cachd.fetch.mover import Mover
 from cachd.fetch.proxy import ProxyRules
 from cachd.kube.client import KubernetesClient
+from cachd.kube.events import Reporter
+from cachd.kube.labels import Labels
 from cachd.kube.tokens import TokenReviews
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
@@ -78,7 +81,7 @@ async def serve(settings: Settings) -> int:
                 events=EventBus(),
             )
         )
-        accounts = None
+        accounts = kubernetes = None
         if settings.kubernetes.enabled:
             kubernetes = KubernetesClient(settings.kubernetes, os.environ)
             await kubernetes.start()
@@ -105,6 +108,8 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(resolver.stop)
         await mover.start()
         stack.push_async_callback(mover.stop)
+        if kubernetes is not None:
+            tell_cluster(stack, kubernetes, settings, cache, metrics)
         cache.start()
         stack.push_async_callback(cache.close)
         pods, administrators = socket_paths(settings)
@@ -125,6 +130,47 @@ async def serve(settings: Settings) -> int:
                 await listeners.drain()
     log.info("stopped")
     return 0
+
+
+def tell_cluster(
+    stack: contextlib.AsyncExitStack,
+    client: KubernetesClient,
+    settings: Settings,
+    cache: Cache,
+    metrics: Metrics,
+) -> None:
+    """Events and labels of the node, where they are switched on. Raises ConfigInvalid."""
+    wanted = settings.kubernetes
+    if not wanted.events and not wanted.node_labels:
+        return
+    node = wanted.node_name or os.environ.get("NODE_NAME", "")
+    if not node:
+        raise ConfigInvalid(
+            "nothing says which node this is, for its events and labels",
+            field="kubernetes.node_name",
+            hint="in a pod, set NODE_NAME from the field spec.nodeName",
+        )
+    bus = cache.parts.events
+    tasks = []
+    if wanted.events:
+        reporter = Reporter(client, node, metrics)
+        tasks.append(asyncio.create_task(reporter.run(bus.follow()), name="kubernetes-events"))
+    if wanted.node_labels:
+        labels = Labels(client, node, wanted.node_labels, cache.uris, metrics)
+        tasks.append(asyncio.create_task(labels.run(), name="kubernetes-labels"))
+        tasks.append(asyncio.create_task(_notice(bus, labels), name="kubernetes-changes"))
+    stack.push_async_callback(_end, tasks)
+
+
+async def _notice(bus: EventBus, labels: Labels) -> None:
+    async for _ in bus.follow():
+        labels.changed()
+
+
+async def _end(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def socket_paths(settings: Settings) -> tuple[Path, Path]:

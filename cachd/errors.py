@@ -92,9 +92,7 @@ class ConfigInvalid(InvalidError):
 
 class UriInvalid(InvalidError):
     code = "uri_invalid"
-    next_step = (
-        "a URI looks like s3://bucket/model or https://host/model.tar.gz; see docs/sources.md"
-    )
+    next_step = "a URI looks like s3://bucket/model or https://host/model.tgz; see docs/sources.md"
 
 
 class SchemeUnknown(UriInvalid):
@@ -112,9 +110,7 @@ class AccessError(CachdError):
     """The origin, or a rule of ours, refuses this caller."""
 
     code = "access_denied"
-    next_step = (
-        "check that the credentials of the request may list and read every file of the model"
-    )
+    next_step = "check that the request's credentials may list and read all files of the model"
 
 
 class CredentialsMissing(AccessError):
@@ -227,6 +223,12 @@ class Offline(CachdError):
     code = "offline"
 
 
+class UpstreamLoop(CachdError):
+    """An ask to fetch has come round to a daemon that waits for it, or through too many."""
+
+    code = "upstream_loop"
+
+
 # --- the content ------------------------------------------------------------------------------
 
 
@@ -305,9 +307,7 @@ class ModelCorrupt(StoreError):
     """What is cached is known to be damaged, and can't be repaired now."""
 
     code = "model_corrupt"
-    next_step = (
-        "ask for the model again when its source can be reached: what is bad is fetched anew"
-    )
+    next_step = "ask again when the model's source can be reached: what is bad is fetched anew"
     retryable = True
 
 

@@ -62,6 +62,7 @@ class Metrics:
         self._made: dict[str, Any] = made
         self._sources: set[str] = set()
         self._words: dict[str, set[str]] = {}
+        self._on_evicted: Callable[[str, str, str, int], None] = lambda *_: None
         ProcessCollector(registry=self.registry)
         made["cachd_build_info"].labels(version=__version__).set(1)
         for result in ("hit", "miss", "stale"):
@@ -121,10 +122,12 @@ class Metrics:
     def looked_up(self, result: str) -> None:
         self._made["cachd_lookups_total"].labels(result=result).inc()
 
-    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
-        """``count`` bytes came from an origin of the scheme ``source``, or from its mirror."""
-        if is_mirror:
+    def received(self, source: str, count: int, place: str = "origin") -> None:
+        """``count`` bytes came from an origin of the scheme ``source``, or in its place from its
+        ``mirror``, or an ``upstream``."""
+        if place == "mirror":
             self._made["cachd_mirror_bytes_total"].inc(count)
+        self._made["cachd_place_bytes_total"].labels(place=place).inc(count)
         self._made["cachd_fetch_bytes_total"].labels(source=self._word("source", source)).inc(count)
 
     def phase(self, name: str, seconds: float) -> None:
@@ -141,6 +144,10 @@ class Metrics:
     def mirror_used(self, result: str) -> None:
         """An ask went on at a mirror that has the ``same`` revision, or an ``other``."""
         self._made["cachd_mirror_uses_total"].labels(result=result).inc()
+
+    def upstream_asked(self, result: str) -> None:
+        """An upstream was asked for a model."""
+        self._made["cachd_upstream_asks_total"].labels(result=result).inc()
 
     def breaker(self, state: str) -> None:
         """An origin's breaker went to ``state``."""
@@ -166,6 +173,19 @@ class Metrics:
         word = self._word("reason", reason)
         self._made["cachd_evictions_total"].labels(reason=word).inc()
         self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
+
+    def hear_evictions(self, listener: Callable[[str, str, str, int], None]) -> None:
+        """Tell ``listener`` of each: key, URI, reason, bytes."""
+        self._on_evicted = listener
+
+    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
+        self._on_evicted(key, uri, reason, count)
+
+    def kubernetes_event(self, result: str) -> None:
+        self._made["cachd_kubernetes_events_total"].labels(result=result).inc()
+
+    def node_labelled(self, result: str) -> None:
+        self._made["cachd_node_label_patches_total"].labels(result=result).inc()
 
     def scrub(self, what: str, count: int) -> None:
         """``what``: scrub_bytes, bad_blocks or repaired_blocks."""

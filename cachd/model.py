@@ -157,6 +157,8 @@ class PlannedFile:
     ``path`` is relative, with ``/``, already checked to be safe. ``size`` in bytes, None where
     the origin doesn't say. ``url`` carries no secret. ``ranges`` False: one stream from the start.
     ``digest`` is what the origin claims of the bytes, where it can be trusted to be that.
+    ``blocks``: the checksums that they had elsewhere, where somebody is asked in the origin's place
+    who knows them; ``noted_etag``: the origin's ETag, as that one noted it.
     """
 
     path: str
@@ -165,6 +167,8 @@ class PlannedFile:
     validator: Validator = Validator()
     digest: Digest | None = None
     ranges: bool = True
+    blocks: tuple[str, ...] = ()
+    noted_etag: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

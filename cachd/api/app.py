@@ -29,7 +29,7 @@ KEEPALIVE = 30.0
 def build_app(
     cache: CacheApi,
     *,
-    role: Literal["pod", "admin", "health"],
+    role: Literal["pod", "admin", "peer", "health"],
     settings: Settings,
     metrics: Metrics,
     identity: Identify | None = None,

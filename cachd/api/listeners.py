@@ -106,7 +106,7 @@ class Listeners:
             await asyncio.to_thread(one.close)
 
     async def _runner(
-        self, role: Literal["pod", "admin", "health"], identity: Identify | None = None
+        self, role: Literal["pod", "admin", "peer", "health"], identity: Identify | None = None
     ) -> web.AppRunner:
         app = build_app(
             self._cache,

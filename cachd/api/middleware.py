@@ -14,7 +14,8 @@ from aiohttp import web
 
 from cachd import logs
 from cachd.api import context, problem
-from cachd.errors import CachdError, Draining
+from cachd.errors import CachdError, Draining, Forbidden
+from cachd.fetch.upstream import DAEMON_ID, ID_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -119,6 +120,11 @@ async def _admit(request: web.Request, route: Route | None) -> None:
     caller = context.facts(request).caller
     if route.is_admin and caller is not None and caller.role != "admin":
         parts.cache.admit(caller, route.verb, f"{route.method} {route.path}")
+    if caller is not None and caller.role == "peer" and not route.is_for_peers:
+        raise Forbidden(
+            f"{route.method} {route.path} is not for other daemons",
+            hint="their token lets them read what is cached, and ask; see listen.api.role",
+        )
     if route.is_ask and parts.drain.is_begun:
         raise Draining("the daemon is shutting down", hint="ask again in a moment")
 
@@ -157,6 +163,7 @@ def _account(caller: Caller | None) -> dict[str, str]:
 async def finish_head(request: web.Request, response: web.StreamResponse) -> None:
     """Headers of every answer, set as its head goes out."""
     response.headers["Server"] = "cachd"
+    response.headers[ID_HEADER] = DAEMON_ID
     response.headers["X-Content-Type-Options"] = "nosniff"
     if context.has_facts(request):
         facts = context.facts(request)

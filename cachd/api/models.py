@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from cachd.api.body import query, query_flag, read_json
 from cachd.api.stream import send_lines, wants_ndjson
 from cachd.cache.types import Answer
 from cachd.errors import InternalError, ModelUnknown
+from cachd.fetch.upstream import VIA_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     from cachd.cache.types import Ask, Event
 
 LEASE_HEADER = "Cachd-Lease"
+
+_NAME_MOST = 64
 
 _KEY = re.compile(r"[0-9a-f]{16}|[0-9a-f]{32}")
 
@@ -53,6 +57,8 @@ async def ask(request: web.Request) -> web.StreamResponse:
     query(request)
     request_id = context.facts(request).request_id
     parsed = parse_ask(await read_json(request), request_id)
+    if context.caller(request).role == "peer":
+        parsed = replace(parsed, ask=replace(parsed.ask, via=_via(request)))
     if not parsed.wait:
         found = await context.cache(request).request(parsed.ask, context.caller(request))
         if isinstance(found, Answer):
@@ -69,6 +75,12 @@ async def ask(request: web.Request) -> web.StreamResponse:
     if answer is None:
         raise InternalError("an ask ended without an answer")
     return _ready(request, answer)
+
+
+def _via(request: web.Request) -> tuple[str, ...]:
+    """The daemons that the ask came through, the last one first asked by somebody."""
+    sent = request.headers.get(VIA_HEADER, "")
+    return tuple(name.strip()[:_NAME_MOST] for name in sent.split(",") if name.strip())
 
 
 def _events(request: web.Request, ask: Ask) -> AsyncGenerator[Event, None]:
@@ -106,6 +118,13 @@ async def list_models(request: web.Request) -> web.StreamResponse:
         lambda: wire.dumps({"models": [wire.model(m) for m in models], "store": usage})
     )
     return web.Response(body=body, content_type="application/json")
+
+
+async def list_prefetched(request: web.Request) -> web.StreamResponse:
+    """GET /v1/prefetch"""
+    query(request)
+    rows = context.cache(request).prefetched(context.caller(request))
+    return wire.reply({"prefetch": list(rows)})
 
 
 async def show(request: web.Request) -> web.StreamResponse:

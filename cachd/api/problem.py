@@ -32,6 +32,7 @@ STATUS: Final[dict[type[errors.CachdError], tuple[int, str]]] = {
     errors.OriginBusy: (503, "The origin is busy"),
     errors.OriginStalled: (504, "The origin stalled"),
     errors.Offline: (503, "Offline"),
+    errors.UpstreamLoop: (508, "A circle of upstreams"),
     errors.ContentError: (422, "The content is not acceptable"),
     errors.NoSpace: (507, "Not enough space"),
     errors.TooLarge: (507, "Larger than the cache"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     from cachd.cache.types import (
@@ -118,6 +118,10 @@ class CacheApi(Protocol):
     async def gc(
         self, caller: Caller, *, dry_run: bool, target: int | None
     ) -> Mapping[str, Any]: ...
+
+    def prefetched(self, caller: Caller) -> Sequence[Mapping[str, Any]]:
+        """What should be here without being asked for, and how far it is; administrators only."""
+        ...
 
     def events(self, caller: Caller) -> AsyncIterator[Mapping[str, Any]]:
         """What happens from now on, for ever: ``{"time", "event", "key", …}``; administrators

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from cachd import errors
-from cachd.api import archive, files, leases, models, ops, probes, verifying
+from cachd.api import archive, files, leases, models, ops, probes
+from cachd.api.routes_verifying import VERIFYING_ROUTES
 from cachd.api.routes_views import VIEW_ROUTES
 from cachd.api.routing import Parameter, Reply, Route
 from cachd.api.shapes import FLAG, TEXT, ref
@@ -30,6 +31,7 @@ _ASKING = (
     errors.OriginBusy,
     errors.OriginStalled,
     errors.Offline,
+    errors.UpstreamLoop,
     errors.ContentError,
     errors.NoSpace,
     errors.TooLarge,
@@ -83,19 +85,6 @@ def _body(*schemas: str) -> dict[str, dict[str, object]]:
 
 _NOT_MODIFIED = Reply(status=304, description="You have it already.")
 
-_VERIFYING = (
-    "All revisions. What is bad is marked and given to nobody any more; with `repair: true` bad "
-    "blocks are fetched again, and files that no manifest lists go to quarantine. With `Accept: "
-    "application/x-ndjson` it streams progress."
-)
-_VERIFIED = (
-    Reply(
-        status=200,
-        description="What was found. `ok` is false where something is bad still.",
-        content={_JSON: ref("Verified"), NDJSON: ref("VerifyEvent")},
-    ),
-)
-
 ROUTES: Final[tuple[Route, ...]] = (
     Route(
         method="POST",
@@ -125,6 +114,15 @@ ROUTES: Final[tuple[Route, ...]] = (
         handler=models.list_models,
         summary="What is here, as far as the caller may see it",
         replies=(_json(200, "Models and the store's numbers.", "Models"),),
+    ),
+    Route(
+        method="GET",
+        path="/v1/prefetch",
+        name="prefetch",
+        handler=models.list_prefetched,
+        summary="What should be here without being asked for, and how far it is",
+        is_admin=True,
+        replies=(_json(200, "The rules of the setting prefetch.", "Prefetched"),),
     ),
     Route(
         method="GET",
@@ -302,32 +300,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         is_body_required=False,
         replies=(_json(200, "What went, or would go.", "Collected"),),
     ),
-    Route(
-        method="POST",
-        path="/v1/models/{key}/verify",
-        name="verify",
-        handler=verifying.verify,
-        summary="Read a model again, against its checksums",
-        description=_VERIFYING,
-        is_admin=True,
-        body=_body("Verification"),
-        is_body_required=False,
-        replies=_VERIFIED,
-        errors=(errors.ModelUnknown, errors.DiskError),
-    ),
-    Route(
-        method="POST",
-        path="/v1/verify",
-        name="verify_all",
-        handler=verifying.verify_all,
-        summary="Read everything again, against its checksums",
-        description=_VERIFYING,
-        is_admin=True,
-        body=_body("Verification"),
-        is_body_required=False,
-        replies=_VERIFIED,
-        errors=(errors.DiskError,),
-    ),
+    *VERIFYING_ROUTES,
     Route(
         method="POST",
         path="/v1/may",

@@ -63,6 +63,11 @@ class Route:
     http_errors: tuple[int, ...] = ()
 
     @property
+    def is_for_peers(self) -> bool:
+        """Other daemons may call it: they read what is cached, and ask."""
+        return not self.is_admin and (self.method in ("GET", "HEAD") or self.name == "ask")
+
+    @property
     def pattern(self) -> str:
         """The path as the router takes it: a file's path may have slashes."""
         return self.path.replace("{path}", "{path:.+}")

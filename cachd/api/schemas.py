@@ -27,6 +27,7 @@ from cachd.api.shapes import maybe as _maybe
 from cachd.api.shapes import object_of as _object
 from cachd.api.shapes import said as _said
 
+_STEPS: Final = ("resolving", "queued", "progress", "retry", "verifying")
 _ENDS: Final = ("heartbeat", "ready", "error")
 
 _PATIENCE: Final[Schema] = {
@@ -174,6 +175,8 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "mirror": _said(
                 _maybe(TEXT), "the endpoint that it was fetched from in its origin's place"
             ),
+            "upstream": _said(_maybe(TEXT), "another cachd that gave some of the bytes"),
+            "upstream_bytes": BYTES,
             "timings": _said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
@@ -194,16 +197,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "event": {
                 "type": "string",
-                "enum": [
-                    "resolving",
-                    "queued",
-                    "progress",
-                    "retry",
-                    "verifying",
-                    "heartbeat",
-                    "ready",
-                    "error",
-                ],
+                "enum": [*_STEPS, *_ENDS],
             }
         },
         description="One line. ready has the members of Answer, error those of Problem; one of the "
@@ -228,6 +222,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                 )
             ),
             "metadata": {"type": "object", "additionalProperties": TEXT},
+            "immutable": _said(FLAG, "its URI names this revision for ever"),
             "verified": _said(
                 {"type": "object", "additionalProperties": COUNT},
                 "by algorithm: files compared with a digest of the source's or of a caller's pin",
@@ -254,6 +249,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "refresh_in",
         ),
     ),
+    "Prefetched": _said(FREE, "prefetch: uri, pin, every, key, revision, state, failures, code, …"),
     "Models": _object({"models": _list(ref("Model")), "store": ref("Usage")}),
     "Usage": _said(FREE, "bytes: allocated, reserved, quota, free, …; counts: models, leases, …"),
     "Removed": _object({"freed": BYTES}),

@@ -54,7 +54,8 @@ def principal_of(
     At an endpoint that the caller chose, the daemon's identity is lent only to those who are the
     daemon's own user anyway: a signed request must not be lured to a stranger's server.
     """
-    if credentials.anonymous:
+    if credentials.anonymous or caller.role == "peer":
+        # What another daemon has fetched here is what needs no pass; it brings nobody's.
         return ANONYMOUS
     if not credentials.is_empty:
         text = json.dumps(asdict(credentials), sort_keys=True).encode()

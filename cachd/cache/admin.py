@@ -99,9 +99,6 @@ def describe_plan(
 async def collect(parts: Parts, *, dry_run: bool, target: int | None) -> dict[str, Any]:
     """The answer of POST /v1/gc. ``target``: bytes to get down to; None: the low watermark."""
     report = await parts.store.collect(dry_run=dry_run, target=target)
-    if not dry_run:
-        for victim in report.evicted:
-            parts.events.publish("evicted", key=victim.key, reason=victim.reason)
     return {
         "evicted": [_victim(v) for v in report.evicted],
         "freed": report.freed,

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import listing, mirrors
+from cachd.cache.anywhere import has_places
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
 from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
@@ -24,8 +25,10 @@ from cachd.errors import (
     OriginChanged,
     OriginError,
     Overloaded,
+    UpstreamLoop,
 )
 from cachd.fetch.breaker import verdict_of
+from cachd.fetch.job import is_upstream
 from cachd.model import Plan
 
 if TYPE_CHECKING:
@@ -77,7 +80,7 @@ class Asking:
                 yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
             except EndpointFailed as failed:
                 asked = replace(asked, avoid=asked.avoid | {failed.endpoint})
-                if not mirrors.places(asked, self._parts.settings.sources):
+                if not has_places(asked, self._parts):
                     stale = self._lookup.stale(asked)
                     if stale is None:
                         raise failed.error from None
@@ -114,7 +117,7 @@ class Asking:
             for p in flight.participants
         ):
             flight.join(_participant(place, plan, stays=True))
-            if len(mirrors.places(asked, self._parts.settings.sources)) > 1:
+            if has_places(replace(asked, avoid=asked.avoid | {plan.mirror}), self._parts):
                 task = asyncio.create_task(self._see_through(asked, flight), name="see-through")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -127,7 +130,7 @@ class Asking:
         if not isinstance(error, OriginError) or verdict_of(error) not in ("busy", "bad"):
             return
         asked = replace(asked, avoid=asked.avoid | {flight.plan.mirror})
-        if not mirrors.places(asked, self._parts.settings.sources):
+        if not has_places(asked, self._parts):
             return
         try:
             found = await self._lookup.find(asked)
@@ -186,7 +189,7 @@ class Asking:
                 timings=timings,
                 fetched_bytes=flight.fetched_bytes,
                 is_shared=is_shared,
-                mirror=flight.plan.mirror,
+                flight=flight,
             )
         finally:
             flight.leave(participant)
@@ -235,7 +238,7 @@ class Asking:
 
     def at(self, asked: Asked, plan: Plan) -> Asked:
         """The ask at the endpoint that showed the plan."""
-        if plan.mirror:
+        if plan.mirror and not is_upstream(plan.mirror):
             same = any(place == (asked.ref, plan.revision) for place in self.flights)
             same = same or self._parts.store.has_ingest(asked.ref, plan.revision)
             self._parts.metrics.mirror_used("same" if same else "other")
@@ -252,6 +255,11 @@ class Asking:
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
             )
         if flight is not None:
+            if flight.nearby.waits_at and flight.nearby.waits_at in asked.ask.via:
+                raise UpstreamLoop(
+                    f"{asked.ref.key} is waited for at who asks for it",
+                    hint="fetch it from its origin",
+                )
             return flight, True
         settings = self._parts.settings.fetch
         if self._parts.slots.waiting >= settings.max_queued_models:
@@ -289,7 +297,7 @@ class Asking:
         timings: dict[str, float] | None = None,
         fetched_bytes: int = 0,
         is_shared: bool = False,
-        mirror: str = "",
+        flight: Flight | None = None,
     ) -> Answer:
         store = self._parts.store
         if asked.caller is not None:
@@ -321,7 +329,9 @@ class Asking:
             is_shared_flight=is_shared,
             is_validated=snapshot.info.is_validated,
             fetched_bytes=fetched_bytes,
-            mirror=mirror,
+            mirror=flight.plan.mirror if flight else "",
+            upstream=flight.nearby.endpoint if flight else "",
+            upstream_bytes=flight.nearby.share_of(flight.fetched_bytes) if flight else 0,
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
             view=listing.to_view(view) if view is not None else None,
@@ -345,6 +355,7 @@ def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participan
         stays=stays,
         pins=asked.ask.pins,
         mirror=plan.mirror,
+        via=asked.ask.via,
     )
 
 

@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Any
 from cachd.cache import admin, importing, listing
 from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup, corrupt_error
+from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
+from cachd.cache.telling import tell_failed, tell_ready
 from cachd.cache.types import Snapshot
-from cachd.errors import Draining, Forbidden, ModelUnknown
+from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown, UpstreamLoop
+from cachd.fetch.upstream import DAEMON_ID
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 
+HOPS_MOST = 4
+"""Daemons that an ask may have come through: node, zone, region, and one to spare."""
+
+
 class Cache:
     """Asks, reads, leases and administration; see ``api.protocol`` for the contract."""
 
@@ -45,30 +52,46 @@ class Cache:
         self._asking = Asking(parts, self._lookup)
         self._rights = Rights(parts, self._lookup, self._asking.flights)
         self._scrub = Scrub(parts, self._asking)
+        self._prefetcher = Prefetcher(parts, self._lookup, self._asking.follow)
         self._draining = False
 
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self.parts.pods.start()
+        publish = self.parts.events.publish
+        self.parts.metrics.hear_evictions(
+            lambda key, uri, reason, count: publish(
+                "evicted", key=key, uri=uri, reason=reason, freed=count
+            )
+        )
         self._scrub.start()
         self._asking.refresher.start()
+        self._prefetcher.start()
 
     async def close(self) -> None:
         """A second call does nothing."""
         await self.parts.pods.close()
+        await self._prefetcher.stop()
         await self._scrub.stop()
         await self._asking.refresher.stop()
+        await self.parts.upstreams.close()
 
     # --- asking -----------------------------------------------------------------------------
 
     async def ask(self, ask: Ask, caller: Caller) -> AsyncIterator[Event]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
         the caller went away. Raises CachdError."""
-        events = self._asking.follow(await self._admit(ask, caller))
-        async with contextlib.aclosing(events):
-            with admin.without_pods(caller):
-                async for event in events:
-                    yield event
+        asked = await self._admit(ask, caller)
+        try:
+            async with contextlib.aclosing(self._asking.follow(asked)) as events:
+                with admin.without_pods(caller):
+                    async for event in events:
+                        if event.answer is not None:
+                            tell_ready(self.parts.events, caller, event.answer)
+                        yield event
+        except CachdError as error:
+            tell_failed(self.parts.events, caller, asked.ref, error)
+            raise
 
     async def request(self, ask: Ask, caller: Caller) -> Answer | dict[str, Any]:
         """Without waiting: the answer if the model is there, else a fetch that goes on to its end,
@@ -85,6 +108,11 @@ class Cache:
         if self._draining:
             raise Draining(
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
+            )
+        if DAEMON_ID in ask.via or len(ask.via) >= HOPS_MOST:
+            raise UpstreamLoop(
+                f"the ask came through {len(ask.via)} daemons and would go in a circle",
+                hint="see upstream.endpoints of each: no daemon needs its own downstream",
             )
         return self._lookup.understand(ask, caller)
 
@@ -235,13 +263,7 @@ class Cache:
 
     async def views(self, caller: Caller) -> list[View]:
         """All of them for administrators; else those of the pod that the caller is proven to be."""
-        pods = self.parts.pods
-        own = caller.pod_uid or await pods.provider.pod_of(caller.pid)
-        return [
-            listing.to_view(view)
-            for view in self.parts.store.views.all()
-            if caller.role == "admin" or (own and view.pod == own)
-        ]
+        return [listing.to_view(view) for view in await self.parts.pods.views(caller)]
 
     async def remove_views(self, pod: str, caller: Caller) -> int:
         """Take a pod's views away; how many there were. Raises Forbidden, DiskError."""
@@ -301,6 +323,11 @@ class Cache:
         self._rights.check_uri(caller, "admin", uri)
         return await importing.import_tar(self.parts, uri, chunks)
 
+    def prefetched(self, caller: Caller) -> list[dict[str, Any]]:
+        """What should be here without being asked for, and how far it is. Raises Forbidden."""
+        self.authorize(caller, "admin")
+        return self._prefetcher.describe()
+
     async def events(self, caller: Caller) -> AsyncIterator[dict[str, Any]]:
         """What happens from now on. Raises Forbidden; of what the caller may not read it is not
         told."""
@@ -333,16 +360,21 @@ class Cache:
         queued = stages.count("queued")
         return {
             **listing.usage(self.parts.store),
+            **self._prefetcher.usage(),
             "flights_in_flight": len(stages) - queued,
             "flights_queued": queued,
             **self.parts.pods.usage(),
         }
 
+    def uris(self) -> tuple[list[str], list[str]]:
+        """The URIs of what may be given now, and of what is being fetched."""
+        ready = [s.ref.uri for s in self.parts.store.snapshots() if s.is_current and not s.damage]
+        return ready, [flight.ref.uri for flight in self._asking.flights.values()]
+
     def degraded(self) -> list[str]:
         """What is wrong with the store, the rules or the provider of pods though it serves."""
-        complaints = [*self.parts.store.degraded(), *self.parts.policy.complaints()]
-        blind = self.parts.pods.provider.complaint()
-        return [*complaints, blind] if blind else complaints
+        parts = self.parts
+        return [*parts.store.degraded(), *parts.policy.complaints(), *parts.pods.complaints()]
 
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""

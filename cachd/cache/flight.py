@@ -15,7 +15,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Literal
 
-from cachd.cache.mirrors import server_of
+from cachd.cache.mirrors import place_of, server_of
+from cachd.cache.nearby import Nearby, renew
 from cachd.cache.participant import Participant, raise_for_waiter
 from cachd.cache.patience import in_ingest, with_relief
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
@@ -24,12 +25,11 @@ from cachd.errors import (
     AccessError,
     CachdError,
     Cancelled,
-    DeadlineExceeded,
     InternalError,
     NotFound,
     OriginError,
 )
-from cachd.fetch.job import FetchJob
+from cachd.fetch.job import FetchJob, is_upstream
 from cachd.fetch.progress import Progress
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Flight:
         self._parts = parts
         self._on_end = on_end
         self._job: FetchJob | None = None
+        self.nearby = Nearby(parts, ref, plan)
         self._task: asyncio.Task[None] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._last: Participant | None = None
@@ -108,7 +109,7 @@ class Flight:
             return self._job.progress.to_json()
         planned = Progress()
         planned.total, planned.files_total = self.plan.size, len(self.plan.files)
-        return planned.to_json()
+        return self.nearby.progress(planned.to_json())
 
     # --- who takes part ---------------------------------------------------------------------
 
@@ -188,12 +189,13 @@ class Flight:
             await asyncio.wait({self._task})
 
     def _adjust_priority(self) -> None:
-        if self._job is not None:
-            self._parts.mover.set_priority(self._job, self._priority())
+        job = self._job or self.nearby.job
+        if job is not None:
+            self._parts.mover.set_priority(job, self.priority())
         else:
             self._parts.slots.admit()
 
-    def _priority(self) -> Priority:
+    def priority(self) -> Priority:
         wanted = {p.priority for p in self.participants}
         if "interactive" in wanted:
             return "interactive"
@@ -210,6 +212,8 @@ class Flight:
             "the origin refused the credentials while the model was being fetched",
             hint="check that they may read every file of the model, not only list it",
         )
+        if is_upstream(self.plan.mirror):
+            return await renew(self._parts.upstreams, self.plan.mirror, self._job)
         while True:
             participant = self._user()
             if participant is None:
@@ -241,7 +245,7 @@ class Flight:
 
     # --- pins -------------------------------------------------------------------------------
 
-    def _present(self) -> list[Participant]:
+    def present(self) -> list[Participant]:
         """Who would get what is published; while it lingers, who was the last to want it."""
         return self.participants or [p for p in (self._last,) if p is not None]
 
@@ -251,9 +255,9 @@ class Flight:
             self.participants.remove(participant)
         self._last = None
 
-    def _pinned(self, path: str) -> set[str]:
+    def pinned(self, path: str) -> set[str]:
         """The algorithms of the pins on ``path``, as far as is known by now."""
-        return {name for p in self._present() if p.pins for name in p.pins.algorithms(path)}
+        return {name for p in self.present() if p.pins for name in p.pins.algorithms(path)}
 
     def _close(self) -> None:
         self.is_stopping = True
@@ -292,7 +296,7 @@ class Flight:
     async def _fetch(self) -> StoredSnapshot:
         parts = self._parts
         started = time.monotonic()
-        async with parts.slots.taken(self._priority):
+        async with parts.slots.taken(self.priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
             return await in_ingest(parts.store, self.ref, self.plan, self._fetch_into)
@@ -313,45 +317,39 @@ class Flight:
         async def grow(more: int) -> None:
             await asyncio.create_task(ingest.grow(more), context=context)
 
+        near = await self.nearby.fetch(self, ingest, journal, relief)
         job = FetchJob(
             id=f"{self.ref.key}-{self.revision}",
             origin=server_of(self.ref, self.plan.mirror),
-            is_mirror=bool(self.plan.mirror),
+            place=place_of(self.plan.mirror),
             plan=self.plan,
             tree=ingest.tree,
-            done=ingest.done,
+            done=near.done,
+            sums=near.sums,
             linked=ingest.linked,
-            also=self._pinned,
+            also=self.pinned,
             etags=parts.settings.fetch.verify_etags,
-            priority=self._priority(),
+            priority=self.priority(),
             on_parts=journal,
             grow=grow,
             make_room=relief,
             refresh_auth=self._refresh_auth,
-            on_retry=self._note_retry,
+            on_retry=self.note_retry,
         )
         self._job = job
         user = self._user()
         if user is not None:
             self._use(user)  # Whoever made the plan may have left the queue.
-        deadline = parts.settings.fetch.deadline or None
-        try:
-            async with asyncio.timeout(deadline):
-                result = await fetch_checked(parts, self.ref, ingest, job)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"fetching {self.ref.key} took longer than {deadline:g} s",
-                hint="ask again: it goes on where it stopped; fetch.deadline sets the limit",
-            ) from None
-        self.timings.update(result.timings)
-        self.fetched_bytes = result.fetched_bytes
+        result = await fetch_checked(parts, self.ref, ingest, job)
+        self.timings.update(self.nearby.timings, **result.timings)
+        self.fetched_bytes = result.fetched_bytes + self.nearby.received
         self.stage = "verifying"
         files = await settle_pins(
             parts,
             self.ref,
             ingest,
             result,
-            present=self._present,
+            present=self.present,
             remove=self._remove,
             close=self._close,
         )
@@ -373,7 +371,7 @@ class Flight:
             is_daemons = self._passes == {"daemon"}
             await ingest.mark_credentialed("daemon" if is_daemons else "caller")
 
-    def _note_retry(self, cause: str, error: CachdError) -> None:
+    def note_retry(self, cause: str, error: CachdError) -> None:
         self.retries.append({"cause": cause, "code": error.code, "message": error.message})
         del self.retries[:-20]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
-from cachd.cache.resolve import Asked, locate, resolve
+from cachd.cache.anywhere import resolve_anywhere
+from cachd.cache.resolve import Asked, locate
 from cachd.cache.singleflight import SingleFlight
 from cachd.errors import Forbidden, ModelCorrupt, Offline, OriginError
 from cachd.fetch.breaker import verdict_of
@@ -114,8 +115,8 @@ class Lookup:
         patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
             plan = await self._resolving.run(
-                (ref, principal.fingerprint, asked.avoid),
-                lambda: resolve(asked, parts, patience),
+                (ref, principal.fingerprint, asked.avoid, asked.has_open_hits),
+                lambda: resolve_anywhere(asked, parts, patience),
             )
         except OriginError as error:
             if snapshot is None or not has_stale or verdict_of(error) not in ("busy", "bad"):
@@ -129,7 +130,8 @@ class Lookup:
         if not self._may_fetch(asked) and (stale := self.stale(asked)) is not None:
             return stale
         self.check_fetch(asked)
-        if plan.mirror and not parts.store.has_ingest(ref, plan.revision):
+        is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
+        if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
             # Other validators at a mirror are no sign of a change at the origin; what was begun
             # there the origin had shown itself.
             return self.stale(asked) or plan
@@ -182,7 +184,7 @@ class Lookup:
         settings = self._parts.settings.access
         if not decision.is_allowed:
             return False
-        if caller.role == "admin" or not snapshot.info.is_credentialed:
+        if caller.role in ("admin", "peer") or not snapshot.info.is_credentialed:
             return True
         if settings.open_hits or decision.has_open_hits:
             return True

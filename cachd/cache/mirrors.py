@@ -11,10 +11,12 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
+from cachd.fetch.job import is_upstream
 
 if TYPE_CHECKING:
     from cachd.cache.access import Principal
     from cachd.cache.resolve import Asked
+    from cachd.fetch.job import Place
     from cachd.model import Ref
     from cachd.settings import MirrorRule, SourcesSettings
 
@@ -47,9 +49,18 @@ def matches(pattern: str, ref: Ref) -> bool:
 def server_of(ref: Ref, mirror: str) -> str:
     """The server that is called, as connections and breakers know it: what is trusted there makes
     no other server of it."""
+    if is_upstream(mirror):
+        return mirror
     if mirror:
         return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
     return ref.origin.partition("#")[0]
+
+
+def place_of(mirror: str) -> Place:
+    """What metrics call the place of a plan."""
+    if is_upstream(mirror):
+        return "upstream"
+    return "mirror" if mirror else "origin"
 
 
 def _at(asked: Asked, endpoint: str, rule: MirrorRule) -> Asked:

@@ -50,7 +50,8 @@ class Participant:
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
     else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and
-    its pass are for, "" for the origin: at another they are never used.
+    its pass are for, "" for the origin: at another they are never used. ``via``: the daemons that
+    it came through.
     """
 
     request: SourceRequest
@@ -61,6 +62,7 @@ class Participant:
     stays: bool = False
     pins: DigestPins = DigestPins()
     mirror: str = ""
+    via: tuple[str, ...] = ()
     refreshed: bool = False
     refusal: CachdError | None = None
     failed: asyncio.Future[None] = field(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
 from cachd.cache.pods import Pods
 from cachd.cache.slots import Slots
+from cachd.fetch.upstream import Upstreams
 from cachd.kube.pods import NoProvider
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Parts:
-    """``slots`` bounds the models that are fetched at the same time."""
+    """``slots`` bounds the models that are fetched at the same time. ``upstreams`` are other
+    cachds."""
 
     settings: Settings
     store: Store
@@ -40,8 +43,11 @@ class Parts:
     pods: Pods = field(init=False)
     slots: Slots = field(init=False)
     pinning: Pinning = field(init=False)
+    upstreams: Upstreams = field(init=False)
 
     def __post_init__(self) -> None:
         self.pinning = Pinning(self.store, self.mover)
         self.pods = Pods(self.store, self.provider, self.settings.leases)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)
+        patience = 2 * self.settings.fetch.stall_window
+        self.upstreams = Upstreams(self.settings.upstream, self.mover.gates, os.environ, patience)

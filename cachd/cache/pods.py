@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cachd.kube.pods import PodProvider
     from cachd.settings import LeaseSettings
     from cachd.store.store import Store
+    from cachd.store.types import StoredView
 
 log = logging.getLogger("cachd.pods")
 
@@ -87,6 +88,10 @@ class Pods:
             log.info("the pod %s is gone: its leases and views end", uid)
             await self._store.end_pod(uid)
 
+    def complaints(self) -> list[str]:
+        """What is wrong with the provider, for an operator."""
+        return [text for text in (self._provider.complaint(),) if text]
+
     def usage(self) -> dict[str, float | None]:
         """Numbers for metrics."""
         if not self.can_tell:
@@ -95,6 +100,15 @@ class Pods:
             "pods_visible": float(not self._provider.complaint()),
             "pods_answer_age": self._provider.answer_age(),
         }
+
+    async def views(self, caller: Caller) -> list[StoredView]:
+        """All of them for administrators; else those of the pod that the caller is proven to be."""
+        own = caller.pod_uid or await self._provider.pod_of(caller.pid)
+        return [
+            view
+            for view in self._store.views.all()
+            if caller.role == "admin" or (own and view.pod == own)
+        ]
 
     # --- claims -------------------------------------------------------------------------------
 

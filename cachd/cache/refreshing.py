@@ -15,12 +15,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
+from cachd.cache.anywhere import resolve_anywhere
 from cachd.cache.mirrors import matches
-from cachd.cache.resolve import Asked, locate, resolve
-from cachd.cache.types import Ask
+from cachd.cache.resolve import Asked, ask_for, locate
 from cachd.errors import CachdError
-from cachd.model import SourceOptions
-from cachd.sources.s3_location import endpoint_of_origin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -173,10 +171,10 @@ class Refresher:
         if asked is None:
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
-        plan = await resolve(asked, self._parts, 0.0)
+        plan = await resolve_anywhere(asked, self._parts, 0.0)
         if plan.revision == snapshot.revision:
             return "unchanged"
-        if plan.mirror:
+        if plan.mirror and self._parts.upstreams.has_way_to_origins:
             # Other validators at a mirror are no sign of a change at the origin.
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
@@ -188,16 +186,9 @@ class Refresher:
         ref, principal = snapshot.ref, principal_for(snapshot)
         if principal is None:
             return None
-        endpoint = SourceOptions(endpoint=endpoint_of_origin(ref.origin))
-        for options in (SourceOptions(), endpoint, replace(endpoint, addressing="virtual")):
-            ask = Ask(
-                uri=ref.uri,
-                allow=ref.allow,
-                ignore=ref.ignore,
-                options=options,
-                priority="prefetch",
-            )
-            found, location = locate(ask, self._parts.resolver)
-            if found == ref:
-                return Asked(ask=ask, ref=ref, location=location, principal=principal)
-        return None
+        ask = ask_for(ref, self._parts.resolver)
+        if ask is None:
+            return None
+        _, location = locate(ask, self._parts.resolver)
+        ask = replace(ask, priority="prefetch")
+        return Asked(ask=ask, ref=ref, location=location, principal=principal)

@@ -12,8 +12,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
+from cachd.cache.anywhere import resolve_anywhere
 from cachd.cache.participant import FlightRefused, Participant
-from cachd.cache.resolve import Asked, locate, resolve
+from cachd.cache.resolve import Asked, locate
 from cachd.cache.types import Ask
 from cachd.errors import CachdError
 from cachd.model import SourceOptions
@@ -59,7 +60,7 @@ async def _try(parts: Parts, asking: Asking, snapshot: StoredSnapshot) -> str:
     if asked is None:
         return "it was fetched with options of a caller: it is repaired when one asks again"
     try:
-        plan = await resolve(asked, parts, parts.settings.fetch.origin_patience)
+        plan = await resolve_anywhere(asked, parts, parts.settings.fetch.origin_patience)
         if plan.revision != snapshot.revision:
             return "its source has another revision by now"
         asked = asking.at(asked, plan)
@@ -70,6 +71,7 @@ async def _try(parts: Parts, asking: Asking, snapshot: StoredSnapshot) -> str:
             auth=plan.auth,
             is_credentialed=plan.is_credentialed,
             priority="scrub",
+            mirror=plan.mirror,
         )
         flight.join(participant)
         try:

@@ -11,18 +11,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import places, server_of
+from cachd.cache.types import Ask
 from cachd.errors import AccessError, OriginError
 from cachd.fetch.breaker import verdict_of
-from cachd.model import make_ref
+from cachd.model import SourceOptions, make_ref
 from cachd.sources.base import SourceRequest
+from cachd.sources.s3_location import endpoint_of_origin
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
-    from cachd.cache.types import Ask, Caller
-    from cachd.model import Plan, PlannedFile, Ref, SourceOptions
+    from cachd.cache.types import Caller
+    from cachd.model import Plan, PlannedFile, Ref
     from cachd.sources.base import Location
     from cachd.sources.resolver import Resolver
 
@@ -75,6 +77,17 @@ def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
         ignore=ask.ignore,
     )
     return ref, location
+
+
+def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
+    """The ask that means just this ref; None where nothing but its caller's options would."""
+    endpoint = SourceOptions(endpoint=endpoint_of_origin(ref.origin))
+    for options in (SourceOptions(), endpoint, replace(endpoint, addressing="virtual")):
+        ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
+        found, _ = locate(ask, resolver)
+        if found == ref:
+            return ask
+    return None
 
 
 def _trust_suffix(origin: str, options: SourceOptions) -> str:

@@ -50,6 +50,10 @@ class Decision:
 
 ADMINISTRATOR = Decision(is_allowed=True)
 
+_PEER = Decision(is_allowed=True)
+_PEER_VERBS = frozenset({"read", "fetch"})
+"""Another daemon's callers are subject to that daemon's rules."""
+
 
 def decide(
     rules: Sequence[AccessRule],
@@ -71,6 +75,8 @@ def for_caller(
     """``decide`` for one caller and verb, for many URIs."""
     if caller.role == "admin":
         return lambda uri: ADMINISTRATOR
+    if caller.role == "peer":
+        return lambda uri: _PEER if verb in _PEER_VERBS else Decision(is_allowed=False)
     last = Decision(is_allowed=default == "allow" and verb in _DEFAULT_VERBS["allow"])
     matching: list[tuple[AccessRule, bool]] = []
     for rule in rules:
@@ -100,8 +106,8 @@ def could_allow(
 ) -> bool:
     """Whether there is any URI for which ``caller`` may ``verb``, as far as the rules' ``uris``
     aren't looked at."""
-    if caller.role == "admin":
-        return True
+    if caller.role != "pod":
+        return caller.role == "admin" or verb in _PEER_VERBS
     for rule in rules:
         if verb in _verbs(rule) and _matches_caller(rule, caller) is not False:
             if rule.effect == "allow":
@@ -115,8 +121,8 @@ def always_allows(
     rules: Sequence[AccessRule], caller: Caller, verb: Verb, default: Literal["allow", "deny"]
 ) -> bool:
     """Whether ``caller`` may ``verb`` whatever the URI."""
-    if caller.role == "admin":
-        return True
+    if caller.role != "pod":
+        return caller.role == "admin" or verb in _PEER_VERBS
     for rule in rules:
         who = _matches_caller(rule, caller) if verb in _verbs(rule) else False
         if rule.effect == "deny" and who is not False:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from cachd.cache.digest_pins import DigestPins
 from cachd.model import Credentials, Manifest, Ref, SourceOptions
 
-Role = Literal["pod", "admin"]
+Role = Literal["pod", "admin", "peer"]
 Priority = Literal["interactive", "prefetch", "scrub"]
 Result = Literal["hit", "miss", "stale"]
 ViewMode = Literal["link", "copy"]
@@ -18,7 +18,8 @@ ViewMode = Literal["link", "copy"]
 class Caller:
     """Who asks: from the kernel (SO_PEERCRED), or a token over TCP (uid None).
 
-    ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too. The rest is
+    ``role`` is decided by the socket, never by the uid: root in a pod is uid 0 too. A ``peer`` is
+    another daemon, whose callers' passes their origins have proven to it. The rest is
     what the API server says of the caller's token, "" where none was sent. ``unproven``: why it
     couldn't be asked about the token, "" where it was or where there is none.
     """
@@ -66,7 +67,7 @@ class ViewRequest:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """A request for a model. ``timeout`` in seconds, None for no limit. ``pins``: the bytes that
-    are taken, and no others."""
+    are taken, and no others. ``via``: the daemons that it came through."""
 
     uri: str
     allow: tuple[str, ...] = ()
@@ -78,6 +79,7 @@ class Ask:
     view: ViewRequest | None = None
     timeout: float | None = None
     pins: DigestPins = DigestPins()
+    via: tuple[str, ...] = ()
     request_id: str = ""
 
 
@@ -122,7 +124,8 @@ class View:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A model that is there. Sizes in bytes, timings in seconds by phase. ``mirror``: the endpoint
-    that it was fetched from now in its origin's place, "" for none."""
+    that it was fetched from now in its origin's place, "" for none; another cachd's has ``cachd+``
+    in front. ``upstream``: another cachd that gave ``upstream_bytes`` of ``fetched_bytes``."""
 
     key: str
     revision: str
@@ -139,6 +142,8 @@ class Answer:
     lease: Lease | None = None
     view: View | None = None
     mirror: str = ""
+    upstream: str = ""
+    upstream_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

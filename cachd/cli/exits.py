@@ -67,6 +67,7 @@ EXIT_OF_CODE: Final[dict[str, int]] = {
     "origin_changed": FAILURE,
     "range_ignored": FAILURE,
     "offline": FAILURE,
+    "upstream_loop": FAILURE,
     "content_invalid": FAILURE,
     "size_mismatch": FAILURE,
     "digest_mismatch": FAILURE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from typing import TYPE_CHECKING, Any
@@ -11,24 +12,38 @@ from cachd.cli import render
 from cachd.cli.choosing import admin_client, find_key
 from cachd.cli.client import path_of
 from cachd.cli.output import print_json
-from cachd.errors import CachdError, DaemonUnreachable
+from cachd.errors import CachdError, DaemonUnreachable, Forbidden
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from cachd.cli.client import Client
+
 _RIGHT = frozenset({"FILES", "SIZE", "ON DISK", "LEASES", "BLOCKS"})
 
 
 def ls(arguments: argparse.Namespace) -> int:
-    answer = admin_client(arguments, needed=False).call("GET", "/v1/models")
+    client = admin_client(arguments, needed=False)
+    answer = client.call("GET", "/v1/models")
     if arguments.json:
         print_json(answer)
         return 0
     models = answer.get("models", [])
     print(models_table(models, width=terminal_width()))
-    print(f"\n{usage_line(answer.get('store') or {}, len(models))}")
+    store = answer.get("store") or {}
+    print(f"\n{usage_line(store, len(models))}")
+    if store.get("prefetch_failed"):
+        print_failed_prefetches(client)
     return 0
+
+
+def print_failed_prefetches(client: Client) -> None:
+    """Which models that should be here can't be had, and why; administrators alone may know."""
+    with contextlib.suppress(Forbidden):
+        for row in client.call("GET", "/v1/prefetch").get("prefetch") or []:
+            if row["state"] == "failed":
+                print(f"prefetch of {row['uri']} failed ({row['code']}): {row['message']}")
 
 
 def show(arguments: argparse.Namespace) -> int:
@@ -133,6 +148,8 @@ def usage_line(store: dict[str, Any], models: int) -> str:
         text += f", {render.size(store['free'])} free on the volume"
         floor = floor_note(store)
         text += f"; floor: {floor}" if floor else ""
+    if store.get("prefetch_wanted"):
+        text += f"; prefetched: {store.get('prefetch_ready')} of {store['prefetch_wanted']}"
     if store.get("degraded"):
         text += f"; degraded: {', '.join(map(str, store['degraded']))}"
     return text

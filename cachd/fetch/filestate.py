@@ -10,7 +10,7 @@ from cachd.fetch.plan import block_count, done_blocks
 from cachd.model import BLOCK_SIZE, Digest, ManifestFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from cachd.fetch.claims import Facts
     from cachd.model import PartDone, PlannedFile
@@ -43,8 +43,14 @@ class FileState:
     sums: dict[str, str] = field(default_factory=dict)
 
     @staticmethod
-    def start(index: int, planned: PlannedFile, done: Sequence[PartDone]) -> FileState:
-        """The state at the beginning, with what the journal has; the same rule as the plan's."""
+    def start(
+        index: int,
+        planned: PlannedFile,
+        done: Sequence[PartDone],
+        sums: Mapping[str, str] | None = None,
+    ) -> FileState:
+        """The state at the beginning, with what the journal has; the same rule as the plan's.
+        ``sums``: digests of all its bytes that are known already."""
         blocks = done_blocks(planned.size, done)
         size = planned.size
         if size is None and blocks:
@@ -52,6 +58,8 @@ class FileState:
         file = FileState(index, planned, size, blocks, planned.size is None or not planned.ranges)
         if file.is_stream and not file.has_all_blocks:
             file.blocks, file.size = {}, planned.size
+        if file.has_all_blocks:
+            file.sums.update(sums or {})
         file.in_place = sum(min(BLOCK_SIZE, (size or 0) - i * BLOCK_SIZE) for i in file.blocks)
         return file
 
@@ -94,6 +102,22 @@ class FileState:
         """All blocks in their order; KeyError if one is missing."""
         return [self.blocks[index] for index in range(block_count(self.size or 0))]
 
+    def wrong_blocks(self, offset: int, blocks: Sequence[str]) -> set[int]:
+        """Those of ``blocks`` that are not what they were elsewhere, by index in the file."""
+        known = self.planned.blocks
+        first = offset // BLOCK_SIZE
+        return {
+            index
+            for index, block in enumerate(blocks, first)
+            if known and (index >= len(known) or known[index] != block)
+        }
+
+    def _etag(self) -> str | None:
+        planned = self.planned
+        if planned.blocks:
+            return planned.noted_etag
+        return planned.validator.etag or (self.facts.etag if self.facts else None)
+
     def to_manifest(self) -> ManifestFile:
         """Raises SizeMismatch if the blocks don't make the whole file."""
         if self.size is None or not self.has_all_blocks or self.in_place != self.size:
@@ -102,6 +126,6 @@ class FileState:
             path=self.planned.path,
             size=self.size,
             blocks=tuple(self.block_list()),
-            etag=self.planned.validator.etag or (self.facts.etag if self.facts else None),
+            etag=self._etag(),
             digests=(self.verified,) if self.verified else (),
         )

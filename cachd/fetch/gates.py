@@ -8,10 +8,12 @@ import logging
 import math
 import random
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cachd.errors import CachdError, OriginBusy, OriginError, OriginUnreachable
 from cachd.fetch.breaker import Breaker, BreakerPolicy, verdict_of
+from cachd.fetch.job import is_upstream
 from cachd.fetch.observe import FetchMetrics, NoMetrics
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Gates:
             most=settings.backoff_max,
             full=settings.connections_per_origin,
         )
+        # There is another place for what an upstream doesn't give.
+        self._hasty = replace(self._policy, failures=1)
         self._attempts = settings.attempts
         self._metrics = metrics or NoMetrics()
         self._breakers: dict[str, Breaker] = {}
@@ -96,7 +100,9 @@ class Gates:
         if verdict == "neutral" or (breaker is None and verdict == "good"):
             return None
         if breaker is None:
-            breaker = self._breakers[origin] = Breaker(self._policy)
+            breaker = self._breakers[origin] = Breaker(
+                self._hasty if is_upstream(origin) else self._policy
+            )
             self._forget_some()
         was = breaker.state
         if verdict == "good":

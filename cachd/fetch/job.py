@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cachd.fetch.progress import Progress
 
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
     from cachd.errors import CachdError, DiskFull
     from cachd.fetch.schedule import Priority
     from cachd.model import Auth, ManifestFile, PartDone, Plan
+
+
+Place = Literal["origin", "mirror", "upstream"]
+
+
+UPSTREAM = "cachd+"
+"""Before the endpoint of another cachd, where it stands beside those of origins and mirrors."""
+
+
+def is_upstream(place: str) -> bool:
+    """Whether an endpoint is another cachd's."""
+    return place.startswith(UPSTREAM)
 
 
 async def _grow_nothing(count: int) -> None:
@@ -37,7 +49,12 @@ class FetchJob:
     ``refresh_auth`` gives other credentials when the origin refused the present ones, or raises;
     called once for all parts at a time. ``make_room`` lets go of something so that what the disk
     had no room for can be tried again, or raises. ``on_retry`` hears of each retry: the error's
-    code, and it. ``is_mirror``: another endpoint is called in the origin's place.
+    code, and it. ``place``: who is called, in the origin's place if it is another.
+
+    What is asked of an upstream before the origin is not finished by that: ``has_claims`` False
+    leaves out what is said of the files; a block that isn't what it should be (``PlannedFile``)
+    counts as ``wrong`` and is not journalled, up to ``wrong_most``. ``sums``: digests by path that
+    were computed of whole files. ``attempts`` of a part, None: as configured.
     """
 
     id: str
@@ -54,7 +71,12 @@ class FetchJob:
     also: Callable[[str], Collection[str]] = lambda path: ()
     etags: bool = True
     priority: Priority = "interactive"
-    is_mirror: bool = False
+    place: Place = "origin"
+    has_claims: bool = True
+    wrong_most: int = 0
+    wrong: set[tuple[str, int]] = field(default_factory=set)
+    sums: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    attempts: int | None = None
     progress: Progress = field(default_factory=Progress)
     _auth: Auth | None = field(default=None, repr=False)
     _listener: Callable[[Auth], None] | None = field(default=None, repr=False)

@@ -125,7 +125,7 @@ class Mover:
         # A large model's share of the event loop's time would hold everybody else up.
         files, units = await asyncio.to_thread(start_files, job, int(self._settings.part_size))
         self._check_fit(job)
-        transfer = Transfer(job, self._policy, self, files)
+        transfer = Transfer(job, self._policy.at_most(job.attempts), self, files)
         self._transfers[job.id] = transfer
         job.listen(lambda auth: self._on_auth(job, auth))
         job.progress.state = "queued"
@@ -295,7 +295,7 @@ class Mover:
 
     def received(self, job: FetchJob, count: int) -> None:
         if count > 0:
-            self._metrics.received(job.source, count, job.is_mirror)
+            self._metrics.received(job.source, count, job.place)
 
     # --- what workers say ----------------------------------------------------------------------
 

@@ -8,8 +8,9 @@ from typing import Protocol
 class FetchMetrics(Protocol):
     """``source`` is a scheme (s3, http, https), ``cause`` the code of an error: bounded labels."""
 
-    def received(self, source: str, count: int, is_mirror: bool = False) -> None:
-        """``count`` more body bytes came from an origin or a mirror, wasted ones included."""
+    def received(self, source: str, count: int, place: str = "origin") -> None:
+        """``count`` more body bytes came from an origin, a mirror or an upstream, wasted ones
+        included."""
 
     def retried(self, cause: str) -> None:
         """A part is tried again."""
@@ -39,7 +40,7 @@ class FetchMetrics(Protocol):
 class NoMetrics:
     """Tells nobody."""
 
-    def received(self, source: str, count: int, is_mirror: bool = False) -> None: ...
+    def received(self, source: str, count: int, place: str = "origin") -> None: ...
 
     def retried(self, cause: str) -> None: ...
 

@@ -6,13 +6,13 @@ left is cut into parts of whole blocks, a file's last one apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.model import BLOCK_SIZE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from cachd.model import PartDone, PlannedFile
 
@@ -71,6 +71,21 @@ def done_blocks(size: int | None, done: Iterable[PartDone]) -> dict[int, str]:
         first = part.offset // BLOCK_SIZE
         blocks.update(enumerate(part.blocks, first))
     return blocks
+
+
+def without_blocks(part: PartDone, wrong: Collection[int]) -> list[PartDone]:
+    """What is left of ``part`` without the blocks of these indexes in the file."""
+    if not wrong:
+        return [part]
+    first = part.offset // BLOCK_SIZE
+    end = part.offset + part.length
+    found = []
+    for index, block in enumerate(part.blocks, first):
+        if index not in wrong:
+            offset = index * BLOCK_SIZE
+            length = min(BLOCK_SIZE, end - offset)
+            found.append(replace(part, offset=offset, length=length, blocks=(block,)))
+    return found
 
 
 def plan_parts(

@@ -6,7 +6,7 @@ in a message. ``final`` in an error's detail: this one will come again, whatever
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from cachd.errors import (
@@ -42,6 +42,10 @@ class RetryPolicy:
             backoff_base=settings.backoff_base,
             backoff_max=settings.backoff_max,
         )
+
+    def at_most(self, attempts: int | None) -> RetryPolicy:
+        """With no more tries than ``attempts``."""
+        return self if attempts is None else replace(self, attempts=min(self.attempts, attempts))
 
 
 @dataclass(frozen=True, slots=True)

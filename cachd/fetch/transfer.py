@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cachd.errors import CachdError, InternalError, SizeMismatch, WorkerDied
+from cachd.errors import CachdError, InternalError, OriginError, SizeMismatch, WorkerDied
 from cachd.fetch.claims import Facts
 from cachd.fetch.filestate import FileState
-from cachd.fetch.plan import Part, plan_parts
+from cachd.fetch.plan import Part, plan_parts, without_blocks
 from cachd.fetch.recovery import Recovery
 from cachd.fetch.schedule import make_units
 from cachd.fetch.verification import Verification
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from cachd.fetch.retry import RetryPolicy
     from cachd.fetch.schedule import Unit
 
+log = logging.getLogger("cachd.fetch")
+
 _FLUSH_PATIENCE = 5.0
 _FILES_AT_ONCE = 1000
 
@@ -32,7 +35,7 @@ _FILES_AT_ONCE = 1000
 def start_files(job: FetchJob, part_size: int) -> tuple[list[FileState], list[Unit]]:
     """The files at the beginning, and what is left to fetch of them. Pure."""
     files = [
-        FileState.start(index, planned, job.done.get(planned.path, ()))
+        FileState.start(index, planned, job.done.get(planned.path, ()), job.sums.get(planned.path))
         for index, planned in enumerate(job.plan.files)
     ]
     return files, make_units(plan_parts(job.plan.files, job.done, part_size))
@@ -275,14 +278,31 @@ class Transfer:
         if not length:
             return
         file.add_blocks(part.offset, blocks, length)
-        self._pending.append(
-            PartDone(
-                path=file.planned.path, offset=part.offset, length=length, blocks=tuple(blocks)
-            )
+        done = PartDone(
+            path=file.planned.path, offset=part.offset, length=length, blocks=tuple(blocks)
         )
+        wrong = file.wrong_blocks(part.offset, blocks)
+        if wrong:
+            self._note_wrong(file, wrong)
+        self._pending += without_blocks(done, wrong)
         self._journal_wanted.set()
         if not part.is_stream and length < (file.size or 0):
             self._verification.trail(file)
+
+    def _note_wrong(self, file: FileState, wrong: set[int]) -> None:
+        """Blocks that are not what they should be: they count as fetched, and go nowhere."""
+        path, job = file.planned.path, self.job
+        job.wrong.update((path, index) for index in wrong)
+        log.warning("%s sends %d wrong blocks of %s", job.origin, len(wrong), path)
+        if len(job.wrong) > job.wrong_most:
+            self.fail(
+                OriginError(
+                    f"{job.origin} sends other bytes of {path} than it says it holds",
+                    hint="its disk may be failing: `cachd verify` there tells",
+                    status=502,
+                    final=True,
+                )
+            )
 
     def _succeed(self, file: FileState, verified: list[str] | None) -> None:
         self.recovery.note_success()

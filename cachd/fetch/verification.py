@@ -46,7 +46,7 @@ class Verification:
 
     def may_be_told(self, file: FileState) -> bool:
         """S3 tells a checksum of the whole object to HEAD, and to a GET of all of it."""
-        return self._job.is_s3 and file.planned.digest is None
+        return self._job.has_claims and self._job.is_s3 and file.planned.digest is None
 
     def trail(self, file: FileState) -> None:
         """A digest that takes a pass over the file follows its finished parts, from the first
@@ -74,6 +74,8 @@ class Verification:
             file.task = self._spawn(self._run(file), "verify")
 
     def _claim(self, file: FileState) -> Claim | None:
+        if not self._job.has_claims:
+            return None
         return claim_to_check(file.planned.digest, file.facts, takes_etags=self._job.takes_etags)
 
     @staticmethod
@@ -93,6 +95,7 @@ class Verification:
             and file.planned.digest is None
             and bool(file.size)
             and file.planned.path not in self._job.linked
+            and self._job.has_claims
             and file.planned.url.startswith(("http://", "https://"))
         )
 

@@ -6,7 +6,7 @@ environment variables: ``store.quota`` is ``CACHD_STORE_QUOTA``. Unknown names i
 
 from cachd.settings.access import AccessRule, AccessSettings, Verb, read_rules
 from cachd.settings.fetch import FetchSettings
-from cachd.settings.kubernetes import KubernetesSettings
+from cachd.settings.kubernetes import KubernetesSettings, NodeLabelRule
 from cachd.settings.listen import ApiTcpSettings, ListenSettings
 from cachd.settings.loading import load_settings, suggest, unknown_variables
 from cachd.settings.sources import (
@@ -22,6 +22,7 @@ from cachd.settings.sources import (
 )
 from cachd.settings.store import KubeletSettings, LeaseSettings, ScrubSettings, StoreSettings
 from cachd.settings.tree import LogSettings, Settings, variable_name, walk_fields
+from cachd.settings.upstream import PrefetchRule, UpstreamSettings
 from cachd.settings.values import Share, show_bytes
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "ListenSettings",
     "LogSettings",
     "MirrorRule",
+    "NodeLabelRule",
+    "PrefetchRule",
     "RefreshRule",
     "S3Settings",
     "ScrubSettings",
@@ -47,6 +50,7 @@ __all__ = [
     "Share",
     "SourcesSettings",
     "StoreSettings",
+    "UpstreamSettings",
     "Verb",
     "load_settings",
     "read_rules",

@@ -5,11 +5,31 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from cachd.settings.values import Seconds, Section
 
+_LABEL_MOST = 63
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class NodeLabelRule(Section):
+    """One entry of `kubernetes.node_labels`."""
+
+    match: str
+    """Pattern (`*`, `?`) over the whole URI."""
+
+    label: str
+    """`cachd.dev/model-NAME`, of at most 63 characters after the slash."""
+
+    @field_validator("label")
+    @classmethod
+    def _label_is_ours(cls, label: str) -> str:
+        prefix, slash, name = label.partition("/")
+        is_name = re.fullmatch(r"model-[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name)
+        if prefix != "cachd.dev" or not slash or not is_name or len(name) > _LABEL_MOST:
+            raise ValueError("a label looks like cachd.dev/model-llama-3")
+        return label
 
 
 class KubernetesSettings(Section):
@@ -40,9 +60,25 @@ class KubernetesSettings(Section):
     identity_grace: Seconds = 600.0
     """Seconds more, while the API server can't be asked."""
 
+    events: bool = False
+    """Tell of models in events: on the pod that asked, where its token says which; else on the
+    node. `ModelReady`, `ModelFailed` (code and hint), `ModelEvicted` (for want of space)."""
+
+    node_labels: tuple[NodeLabelRule, ...] = ()
+    """Labels of this node for chosen models: a list of `match` and `label`
+    (`cachd.dev/model-llama`). The value is `ready` while a model that matches is here, `fetching`
+    while one is on its way; else there is no such label. Other labels that begin with
+    `cachd.dev/model-` are taken away. In the environment: JSON."""
+
     @field_validator("server")
     @classmethod
     def _server_is_a_url(cls, server: str | None) -> str | None:
         if server and not re.fullmatch(r"https?://[^/?#@\s]+/?", server):
             raise ValueError("the API server looks like https://10.0.0.1:443")
         return server
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> KubernetesSettings:
+        if not self.enabled and (self.events or self.node_labels):
+            raise ValueError("events and node_labels need kubernetes.enabled")
+        return self

@@ -31,8 +31,10 @@ class ApiTcpSettings(Section):
     token_file: Path | None = None
     """File holding the bearer token that callers must send. Read again when it changes."""
 
-    role: Literal["pod", "admin"] = "pod"
-    """What a caller with the token may do."""
+    role: Literal["pod", "admin", "peer"] = "pod"
+    """What a caller with the token may do. `peer` is for other daemons whose `upstream` this is: it
+    reads everything that is cached, what needed credentials included, for they have their callers
+    proven by the origin; and has what needs no credentials fetched. Nothing else."""
 
     @model_validator(mode="after")
     def _is_whole(self) -> ApiTcpSettings:

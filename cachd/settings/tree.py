@@ -12,6 +12,7 @@ from cachd.settings.kubernetes import KubernetesSettings
 from cachd.settings.listen import ListenSettings
 from cachd.settings.sources import FreshnessSettings, SourcesSettings
 from cachd.settings.store import LeaseSettings, ScrubSettings, StoreSettings
+from cachd.settings.upstream import PrefetchRule, UpstreamSettings
 from cachd.settings.values import (
     Seconds,
     Section,
@@ -39,10 +40,16 @@ class Settings(Section):
     drain_timeout: Seconds = 20.0
     """Seconds that SIGTERM leaves to running answers; fetches stop at once and keep journals."""
 
+    prefetch: tuple[PrefetchRule, ...] = ()
+    """Models that this node has without being asked: a list of `uri`, `allow`, `ignore`, `pin` and
+    `every` ("6h"). Fetched after the start and by schedule, with the daemon's own identity, behind
+    what somebody waits for. In the environment: JSON."""
+
     store: StoreSettings = StoreSettings()
     listen: ListenSettings = ListenSettings()
     fetch: FetchSettings = FetchSettings()
     sources: SourcesSettings = SourcesSettings()
+    upstream: UpstreamSettings = UpstreamSettings()
     access: AccessSettings = AccessSettings()
     freshness: FreshnessSettings = FreshnessSettings()
     leases: LeaseSettings = LeaseSettings()

@@ -12,6 +12,9 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
+    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
+        """The same of which model."""
+
     def scrub(self, what: str, count: int) -> None:
         """Snapshots against their checksums. ``what``: scrub_bytes, that were read; bad_blocks,
         that were found; repaired_blocks, that were replaced by good ones."""
@@ -27,6 +30,9 @@ class NoMetrics:
     """Counts nothing."""
 
     def evicted(self, reason: str, count: int) -> None:
+        return
+
+    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
         return
 
     def scrub(self, what: str, count: int) -> None:

@@ -411,6 +411,10 @@ class MemoryCache:
         for queue in self.followers:
             queue.put_nowait({"event": event, "time": "2026-01-01T00:00:00Z", **data})
 
+    def prefetched(self, caller: Caller) -> list[dict[str, Any]]:
+        del caller
+        return []
+
     async def events(self, caller: Caller) -> AsyncIterator[dict[str, Any]]:
         queue: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self.followers.append(queue)

@@ -66,6 +66,7 @@ def test_the_split_is_the_one_that_is_promised() -> None:
         "verify_all",
         "events",
         "import_model",
+        "prefetch",
         "may",
         "metrics",
     }

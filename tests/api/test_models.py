@@ -39,6 +39,8 @@ async def test_a_hit_is_answered_with_everything_the_contract_names(rig: Rig) ->
         "validated": True,
         "fetched_bytes": 0,
         "mirror": None,
+        "upstream": None,
+        "upstream_bytes": 0,
         "timings": {"resolve": 0.001, "fetch": 0.002},
         "lease": {
             "key": key,

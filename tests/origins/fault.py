@@ -223,7 +223,9 @@ class FaultOrigin:
                         return
                     buffer += more
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
-                if not self._answer(connection, head.decode("latin-1"), peer):
+                text = head.decode("latin-1")
+                is_last = "\r\nconnection: close" in text.lower()
+                if not self._answer(connection, text, peer) or is_last:
                     return
         except (OSError, ssl.SSLError):
             pass

@@ -1,0 +1,133 @@
+"""Whatever goes wrong at a neighbour, the origin has the rest, and nothing wrong is published."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.harness import eventually
+from tests.servers.ports import free_ports
+from tests.upstream.conftest import DATA, MAIN, MIB, PART, Zone, check, endpoint
+
+
+def test_the_neighbour_is_killed_in_mid_transfer(zone: Zone) -> None:
+    [port] = free_ports(1)
+    neighbour = zone.daemon("neighbour", port=port)
+    check(zone.ask(neighbour).json())
+    sent = zone.origin.bytes_sent(MAIN)
+    node = zone.daemon("node", endpoint(port), FETCH_BANDWIDTH="16MiB", FETCH_CONNECTIONS="1")
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(zone.ask, node)
+        eventually(
+            lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART + MIB, 30
+        )
+        neighbour.kill()
+        answer = asked.result(60).json()
+    check(answer)
+    # What had come was kept: the origin sent the rest, and at most one part of it twice.
+    assert answer["upstream_bytes"] > PART
+    rest = zone.origin.bytes_sent(MAIN) - sent
+    assert 0 < rest <= len(DATA) - PART
+    assert node.metric("cachd_upstream_asks_total", result="part") == 1
+
+
+def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
+    [port] = free_ports(1)
+    neighbour = zone.daemon("neighbour", port=port)
+    check(zone.ask(neighbour).json())
+    node = zone.daemon(
+        "node",
+        endpoint(port),
+        FETCH_BANDWIDTH="16MiB",
+        FETCH_CONNECTIONS="1",
+        FETCH_STALL_WINDOW="1",
+    )
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(zone.ask, node)
+        eventually(lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART, 30)
+        assert neighbour.process is not None
+        neighbour.process.send_signal(signal.SIGSTOP)
+        try:
+            answer = asked.result(60).json()
+        finally:
+            neighbour.process.send_signal(signal.SIGCONT)
+    check(answer)
+    assert 0 < answer["upstream_bytes"] < len(DATA)
+
+
+def test_a_flipped_byte_on_the_neighbours_disk(zone: Zone) -> None:
+    """Only the block that is wrong comes from the origin."""
+    [port] = free_ports(1)
+    neighbour = zone.daemon("neighbour", port=port)
+    weights = Path(zone.ask(neighbour).json()["path"]) / "weights.bin"
+    with weights.open("r+b") as file:
+        file.seek(PART + 17)
+        byte = file.read(1)
+        file.seek(PART + 17)
+        file.write(bytes([byte[0] ^ 1]))
+    sent = zone.origin.bytes_sent(MAIN)
+    node = zone.daemon("node", endpoint(port))
+    answer = zone.ask(node).json()
+    check(answer)
+    assert answer["upstream_bytes"] == len(DATA) + 2
+    assert zone.origin.bytes_sent(MAIN) - sent == PART
+    assert "sends 1 wrong blocks of weights.bin" in node.log()
+
+
+def test_a_neighbours_disk_that_is_wrong_all_over(zone: Zone) -> None:
+    """A manifest that contradicts the origin: the bytes are refused as any origin's would be."""
+    [port] = free_ports(1)
+    neighbour = zone.daemon("neighbour", port=port)
+    weights = Path(zone.ask(neighbour).json()["path"]) / "weights.bin"
+    weights.write_bytes(bytes(len(DATA)))
+    sent = zone.origin.bytes_sent(MAIN)
+    node = zone.daemon("node", endpoint(port))
+    check(zone.ask(node).json())
+    assert zone.origin.bytes_sent(MAIN) - sent == len(DATA)
+
+
+def test_a_wrong_token_and_a_stranger_are_passed_over(zone: Zone) -> None:
+    """A token that is refused, a certificate that nobody vouches for, nobody there, and one that
+    can help."""
+    good, wrong, nobody = free_ports(3)
+    check(zone.ask(zone.daemon("good", port=good)).json())
+    other = zone.token("another-token")
+    zone.daemon("wrong", port=wrong, LISTEN_API_TOKEN_FILE=str(other))
+    sent = zone.origin.bytes_sent(MAIN)
+    stranger = f"https://127.0.0.1:{nobody}"
+    node = zone.daemon("node", endpoint(wrong), stranger, endpoint(good))
+    answer = zone.ask(node).json()
+    check(answer)
+    assert answer["upstream"] == endpoint(good)
+    assert zone.origin.bytes_sent(MAIN) == sent
+    assert node.metric("cachd_upstream_asks_total", result="failed") == 2
+    assert "refuses this daemon's token" in node.log()
+
+
+def test_a_certificate_of_nobody_and_a_new_token(zone: Zone) -> None:
+    [port] = free_ports(1)
+    zone.ask(zone.daemon("neighbour", port=port))
+    sent = zone.origin.bytes_sent(MAIN)
+    distrusting = zone.daemon("distrusting", endpoint(port), UPSTREAM_CA_BUNDLE="/dev/null")
+    answer = zone.ask(distrusting).json()
+    check(answer)
+    assert (answer["upstream"], zone.origin.bytes_sent(MAIN)) == (None, sent + len(DATA))
+    token = zone.token("an-old-token")
+    node = zone.daemon("node", endpoint(port), UPSTREAM_TOKEN_FILE=str(token))
+    token.write_text("a-token-of-this-zone")
+    answer = zone.ask(node).json()
+    check(answer)
+    assert answer["upstream"] == endpoint(port)
+
+
+def test_a_neighbour_that_fails_is_left_alone(zone: Zone) -> None:
+    [port] = free_ports(1)
+    node = zone.daemon(
+        "node", endpoint(port), FETCH_BACKOFF_BASE="60", FETCH_BACKOFF_MAX="60", FETCH_ATTEMPTS="1"
+    )
+    check(zone.ask(node).json())
+    zone.fill(DATA[::-1])
+    check(zone.ask(node).json(), DATA[::-1])
+    assert node.metric("cachd_upstream_asks_total", result="failed") == 1
+    assert node.metric("cachd_upstream_asks_total", result="held") == 1
