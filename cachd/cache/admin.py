@@ -46,6 +46,18 @@ def check_lease(store: Store, key: str, lease_id: str) -> None:
         )
 
 
+async def pin(parts: Parts, key: str) -> None:
+    """Raises ModelUnknown."""
+    await parts.store.pin(key)
+    parts.events.publish("pinned", key=key)
+
+
+async def unpin(parts: Parts, key: str) -> None:
+    """Raises ModelUnknown."""
+    await parts.store.unpin(key)
+    parts.events.publish("unpinned", key=key)
+
+
 async def remove(
     parts: Parts, flights: dict[tuple[Ref, str], Flight], key: str, *, force: bool
 ) -> int:

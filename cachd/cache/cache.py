@@ -279,13 +279,11 @@ class Cache:
 
     async def pin(self, key: str, caller: Caller) -> None:
         self._rights.check(caller, "pin", key)
-        await self.parts.store.pin(key)
-        self.parts.events.publish("pinned", key=key)
+        await admin.pin(self.parts, key)
 
     async def unpin(self, key: str, caller: Caller) -> None:
         self._rights.check(caller, "pin", key)
-        await self.parts.store.unpin(key)
-        self.parts.events.publish("unpinned", key=key)
+        await admin.unpin(self.parts, key)
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         """Would it fit, and what would go and why. Changes nothing."""
@@ -373,8 +371,8 @@ class Cache:
 
     def degraded(self) -> list[str]:
         """What is wrong with the store, the rules or the provider of pods though it serves."""
-        parts = self.parts
-        return [*parts.store.degraded(), *parts.policy.complaints(), *parts.pods.complaints()]
+        store, policy, pods = self.parts.store, self.parts.policy, self.parts.pods
+        return [*store.degraded(), *policy.complaints(), *pods.complaints()]
 
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""
