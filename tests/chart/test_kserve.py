@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -106,14 +107,25 @@ def test_it_has_kserve_s_shape(name: str) -> None:
     assert not {"args", "command"} & container.keys(), "a list of args would replace the URI"
 
 
-def test_every_prefix_by_default_is_one_that_cachd_can_serve() -> None:
+# config/storagecontainers/default.yaml in kserve/kserve; the regular expressions aren't anchored.
+KSERVE_PREFIXES = ("gs://", "s3://", "hdfs://", "hf://", "modelscope://", "webhdfs://")
+KSERVE_REGEXES = (
+    r"https://(.+?).blob.core.windows.net/(.+)",
+    r"https://(.+?).file.core.windows.net/(.+)",
+    r"https?://(.+)/(.+)",
+)
+
+
+def test_every_prefix_by_default_is_cachd_s_alone_and_one_that_it_can_serve() -> None:
     schemes = {entry.name for entry in entry_points(group="cachd.sources")}
     formats = storage_container("cachd", ENABLED)["spec"]["supportedUriFormats"]
     prefixes = [item["prefix"] for item in formats]
     assert prefixes
     for prefix in prefixes:
-        assert prefix.startswith(OWN_PREFIX), "KServe's own container claims the others"
         assert prefix.removeprefix(OWN_PREFIX).removesuffix("://") in schemes
+        uri = f"{prefix}host/bucket/model"
+        assert not uri.startswith(KSERVE_PREFIXES)
+        assert not any(re.search(regex, uri) for regex in KSERVE_REGEXES)
 
 
 def test_no_prefix_is_claimed_twice() -> None:

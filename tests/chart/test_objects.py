@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import kubernetes_validate
 import pytest
@@ -138,17 +138,45 @@ def test_values_that_contradict_each_other_are_refused(
     assert said in refusal(*settings)
 
 
-def test_every_value_is_described_and_in_the_schema() -> None:
+# Passed on as they are, or described elsewhere.
+WHOLE = {"config", "podSecurityContext", "securityContext", "resources", "nodeSelector"}
+
+
+def test_every_value_is_in_the_schema() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text())
     values = yaml.safe_load((CHART / "values.yaml").read_text())
-    assert values.keys() == schema["properties"].keys() - {"global"}
-    lines = (CHART / "values.yaml").read_text().splitlines()
-    undescribed = [
-        line
-        for before, line in zip(["", *lines], lines, strict=False)
-        if re.match(r"[a-zA-Z]", line) and not line.endswith(":") and not before.startswith("#")
-    ]
-    assert undescribed == []
+
+    def compare(value: object, described: dict[str, Any], path: str) -> None:
+        is_whole = path.rpartition(".")[2] in WHOLE
+        if isinstance(value, dict) and "properties" in described and not is_whole:
+            assert value.keys() == described["properties"].keys() - {"global"}, path
+            for name, inner in value.items():
+                compare(inner, described["properties"][name], f"{path}.{name}".lstrip("."))
+
+    compare(values, schema, "")
+
+
+def test_the_readme_has_every_value_and_is_generated() -> None:
+    subprocess.run(
+        [sys.executable, ROOT / "scripts/generate_chart_readme.py", "--check"],
+        check=True,
+        timeout=30,
+    )
+    readme = (CHART / "README.md").read_text()
+
+    missing: list[str] = []
+
+    def look(value: object, path: str) -> None:
+        if f"| `{path}` |" in readme:
+            return
+        if not isinstance(value, dict):
+            missing.append(path)
+            return
+        for name, inner in value.items():
+            look(inner, f"{path}.{name}".lstrip("."))
+
+    look(yaml.safe_load((CHART / "values.yaml").read_text()), "")
+    assert missing == []
 
 
 def test_the_schema_is_strict_all_the_way_down() -> None:
