@@ -148,7 +148,7 @@ def test_every_value_is_in_the_schema() -> None:
 
     def compare(value: object, described: dict[str, Any], path: str) -> None:
         is_whole = path.rpartition(".")[2] in WHOLE
-        if isinstance(value, dict) and "properties" in described and not is_whole:
+        if isinstance(value, dict) and "properties" in described and value and not is_whole:
             assert value.keys() == described["properties"].keys() - {"global"}, path
             for name, inner in value.items():
                 compare(inner, described["properties"][name], f"{path}.{name}".lstrip("."))
