@@ -9,9 +9,10 @@ from pathlib import Path
 
 import yaml
 
-from cachd.settings import Settings, load_settings
+from cachd.settings import Settings, load_settings, read_rules
 from tests.chart.rendering import (
     CHART,
+    Object,
     container_of,
     environment,
     of_kind,
@@ -155,7 +156,7 @@ def test_the_chart_s_variables_are_settings(tmp_path: Path) -> None:
         assert settings.store.kubelet_eviction.floor(100) == 18
 
 
-def the_config(objects: list[dict[str, object]]) -> str:
+def the_config(objects: list[Object]) -> str:
     (found,) = [o for o in of_kind(objects, "ConfigMap") if "config.yaml" in o["data"]]
     return str(found["data"]["config.yaml"])
 
@@ -176,6 +177,26 @@ def test_a_changed_configuration_restarts_the_pods() -> None:
 
     assert checksum() == checksum()
     assert checksum() != checksum("config.offline=true")
+
+
+def test_changed_rules_restart_no_pod_and_are_valid(tmp_path: Path) -> None:
+    rules = ("rules[0].name=a", "rules[0].namespaces={team-a}", "rules[0].verbs={read,fetch}")
+    objects = render(*rules)
+    assert the(objects, "DaemonSet") == the(render(), "DaemonSet")
+    file = tmp_path / "rules.yaml"
+    file.write_text(rules_of(objects))
+    (rule,) = read_rules(file)
+    assert (rule.name, rule.namespaces, rule.verbs) == ("a", ("team-a",), ("read", "fetch"))
+    file.write_text(rules_of(render()))
+    assert read_rules(file) == ()
+    place = environment(container_of(objects))["CACHD_ACCESS_RULES_FILE"]
+    (mount,) = [m for m in container_of(objects)["volumeMounts"] if m["name"] == "config"]
+    assert place == f"{mount['mountPath']}/rules.yaml"
+    assert "subPath" not in mount, "kubelet never refreshes a subPath"
+
+
+def rules_of(objects: list[Object]) -> str:
+    return str(the(objects, "ConfigMap")["data"]["rules.yaml"])
 
 
 def test_pods_find_no_administrators_socket_beside_theirs() -> None:

@@ -1,19 +1,19 @@
-import os
 import shutil
 import sys
+from pathlib import Path
 
-root, *socket_directories = sys.argv[1:]
+root, *socket_directories = map(Path, sys.argv[1:])
+layout = root / "layout.json"
 # Only what is a cache: a wrong path must not cost anybody a disk.
-if os.path.exists(os.path.join(root, "layout.json")):
-    for entry in os.scandir(root):
-        if entry.name in (".volume-id", "lost+found", "layout.json"):
+if layout.exists():
+    for entry in root.iterdir():
+        if entry.name in (".volume-id", "lost+found") or entry == layout:
             continue
-        if entry.is_dir(follow_symlinks=False):
-            shutil.rmtree(entry.path)
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
         else:
-            os.unlink(entry.path)
-    os.unlink(os.path.join(root, "layout.json"))
+            entry.unlink()
+    layout.unlink()
 for directory in socket_directories:
-    for entry in os.scandir(directory):
-        if entry.name in ("cachd.sock", "files.sock", "admin.sock"):
-            os.unlink(entry.path)
+    for name in ("cachd.sock", "files.sock", "admin.sock"):
+        (directory / name).unlink(missing_ok=True)

@@ -11,6 +11,7 @@
     - {name: CACHD_SOCKET, value: /run/cachd/cachd.sock}
     - {name: CACHD_ADMIN_SOCKET, value: /run/cachd-admin/admin.sock}
     - {name: CACHD_LISTEN_HEALTH_ADDRESS, value: "0.0.0.0:{{ .Values.health.port }}"}
+    - {name: CACHD_ACCESS_RULES_FILE, value: /etc/cachd/rules.yaml}
     - {name: CACHD_KUBERNETES_ENABLED, value: {{ .Values.kubernetes.enabled | quote }}}
     {{- if .Values.api.enabled }}
     - {name: CACHD_LISTEN_API_ADDRESS, value: "0.0.0.0:{{ .Values.api.port }}"}
