@@ -101,7 +101,7 @@ def test_it_has_kserve_s_shape(name: str) -> None:
     found = storage_container(name, values=VALUES)
     assert found["apiVersion"] == "serving.kserve.io/v1alpha1"
     jsonschema.validate(found["spec"], SCHEMA)
-    assert found["spec"]["supportsMultiModelDownload"] is True
+    assert found["spec"]["supportsMultiModelDownload"] is (name == "cachd")
     container = found["spec"]["container"]
     assert container["name"] == "storage-initializer", "KServe looks for this name"
     assert not {"args", "command"} & container.keys(), "a list of args would replace the URI"
@@ -212,6 +212,32 @@ def test_a_view_is_this_pod_s_own_directory(tmp_path: Path) -> None:
     assert environ["CACHD_VIEW"]["value"] == "always"
     assert environ["POD_UID"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.uid"
     assert {m["mountPath"] for m in init["volumeMounts"]} >= {"/var/run/secrets/cachd"}
+
+
+def variables(*settings: str) -> dict[str, Object]:
+    container = storage_container("cachd", ENABLED, *settings)["spec"]["container"]
+    return {item["name"]: item for item in container["env"]}
+
+
+def test_a_service_says_its_wishes_by_annotation() -> None:
+    def annotation(name: str) -> str:
+        return f"metadata.annotations['{name}']"
+
+    found = {
+        name: item["valueFrom"]["fieldRef"]["fieldPath"]
+        for name, item in variables().items()
+        if "annotations" in str(item)
+    }
+    assert found["CACHD_READONLY"] == annotation("storage.kserve.io/readonly")
+    assert found["CACHD_ALLOW"] == annotation("cachd/allow")
+    assert "CACHD_ALLOW" not in variables("storageContainer.annotations.CACHD_ALLOW=null")
+
+
+def test_read_write_may_be_the_cluster_s_default() -> None:
+    assert variables("storageContainer.readOnly=false")["CACHD_READONLY"] == {
+        "name": "CACHD_READONLY",
+        "value": "false",
+    }
 
 
 def test_the_initializer_fits_restricted_namespaces_and_has_not_the_daemon_s_uid() -> None:

@@ -24,6 +24,16 @@ spec:
       - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
       {{- if .view }}
       - {name: CACHD_VIEW, value: always}
+      - {name: CACHD_VIEW_MOUNT, value: /mnt/models}
+      {{- end }}
+      {{- if not $values.readOnly }}
+      - {name: CACHD_READONLY, value: "false"}
+      {{- end }}
+      # The downward API gives nothing for an annotation that isn't there, and that counts as unset.
+      {{- range $variable, $annotation := $values.annotations }}
+      {{- if or $values.readOnly (ne $variable "CACHD_READONLY") }}
+      - {name: {{ $variable }}, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['{{ $annotation }}']"}}}
+      {{- end }}
       {{- end }}
       {{- with $values.env }}
       {{- toYaml . | nindent 6 }}
@@ -53,7 +63,8 @@ spec:
     - regex: {{ . | quote }}
     {{- end }}
   workloadType: initContainer
-  supportsMultiModelDownload: true
+  # KServe names the volume of several models by their common path, and the view's mount knows one name.
+  supportsMultiModelDownload: {{ not .view }}
 {{- end -}}
 
 {{- define "cachd.storageImage" -}}
