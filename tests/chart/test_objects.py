@@ -85,6 +85,8 @@ def test_an_old_kubernetes_is_told_only_what_it_knows() -> None:
         ("config.store.quota=300%", "quota"),
         ("resurces.limits.memory=1", "resurces"),
         ("cache.hostPath.path=relative", "cache.hostPath.path"),
+        ("config.store.readonly_root=/x", "set cache.descriptors"),
+        ("config.leases.provider=cgroup", "set hostPID to true"),
         ("config.access.rules_file=/x", "set rules, beside config"),
         ("rules[0].names=a", "names"),
         ("rules[0].verbs={write}", "verbs"),
@@ -119,6 +121,10 @@ def test_wrong_values_are_refused_with_the_way_out(setting: str, said: str) -> N
                 "storageContainer.view.prefixes={cachd+s3://}",
             ),
             "in no order that it promises",
+        ),
+        (
+            ("kubernetes.enabled=false", "config.leases.provider=kubernetes"),
+            "set kubernetes.enabled",
         ),
         (
             ("storageContainer.enabled=true", "storageContainer.prefixes=null"),

@@ -108,8 +108,8 @@ def test_a_shared_claim_has_a_directory_for_each_node() -> None:
     assert volumes(*CLAIM)["cache"] == {"persistentVolumeClaim": {"claimName": "models"}}
     pod = pod_of(objects)
     for container in (*pod["initContainers"], *pod["containers"]):
-        (mount,) = [item for item in container["volumeMounts"] if item["name"] == "cache"]
-        assert mount["subPathExpr"] == "nodes/$(NODE_NAME)"
+        mounts = [item for item in container["volumeMounts"] if item["name"] == "cache"]
+        assert {mount["subPathExpr"] for mount in mounts} == {"nodes/$(NODE_NAME)"}
         (node,) = [item for item in container["env"] if item["name"] == "NODE_NAME"]
         assert node["valueFrom"] == {"fieldRef": {"fieldPath": "spec.nodeName"}}
     assert pod["securityContext"]["fsGroup"] == 10001
@@ -151,7 +151,10 @@ def test_the_chart_s_variables_are_settings(tmp_path: Path) -> None:
         settings = load_settings(file, environment(container))
         assert str(settings.store.root) == "/var/cache/cachd"
         assert str(settings.listen.admin_socket) == "/run/cachd-admin/admin.sock"
-        assert settings.kubernetes.enabled is ("without-kubernetes" not in values.name)
+        alone = values.name in ("without-kubernetes-values.yaml", "cgroup-values.yaml")
+        assert settings.kubernetes.enabled is not alone
+        provider = {"without-kubernetes-values.yaml": "ttl", "cgroup-values.yaml": "cgroup"}
+        assert settings.leases.provider == provider.get(values.name, "kubernetes")
         # With the chart kubelet's thresholds are heeded, and without it they aren't known.
         assert settings.store.kubelet_eviction.floor(100) == 18
 
@@ -206,6 +209,29 @@ def test_pods_find_no_administrators_socket_beside_theirs() -> None:
     sockets = environ["CACHD_SOCKET"].parent, environ["CACHD_ADMIN_SOCKET"].parent
     assert sockets[0] != sockets[1]
     assert {*sockets, environ["CACHD_STORE_ROOT"]} <= mounts
+
+
+def test_the_read_only_twin_is_the_same_directory() -> None:
+    for settings in ((), CLAIM, PER_NODE):
+        container = container_of(render(*settings))
+        place = environment(container)["CACHD_STORE_READONLY_ROOT"]
+        mounts = {item["mountPath"]: dict(item) for item in container["volumeMounts"]}
+        twin = mounts[place]
+        assert twin.pop("readOnly") is True
+        assert {**twin, "mountPath": "/var/cache/cachd"} == mounts["/var/cache/cachd"]
+    without = container_of(render("cache.descriptors=false"))
+    assert "CACHD_STORE_READONLY_ROOT" not in environment(without)
+    assert len([m for m in without["volumeMounts"] if m["name"] == "cache"]) == 1
+
+
+def test_the_host_s_processes_are_seen_only_where_leases_need_it() -> None:
+    objects = render(values=CHART / "ci/cgroup-values.yaml")
+    assert pod_of(objects)["hostPID"] is True
+    container = container_of(objects)
+    (mount,) = [item for item in container["volumeMounts"] if item["name"] == "cgroup"]
+    assert mount["readOnly"] is True
+    assert environment(container)["CACHD_LEASES_CGROUP_ROOT"] == mount["mountPath"]
+    assert "hostPID" not in pod_of(render())
 
 
 def test_selinux_options_reach_every_container() -> None:

@@ -11,6 +11,15 @@
     - {name: CACHD_SOCKET, value: /run/cachd/cachd.sock}
     - {name: CACHD_ADMIN_SOCKET, value: /run/cachd-admin/admin.sock}
     - {name: CACHD_LISTEN_HEALTH_ADDRESS, value: "0.0.0.0:{{ .Values.health.port }}"}
+    {{- if .Values.cache.descriptors }}
+    - {name: CACHD_STORE_READONLY_ROOT, value: /var/cache/cachd-readonly}
+    {{- end }}
+    {{- if and .Values.kubernetes.enabled (not (dig "leases" "provider" "" (default dict .Values.config))) }}
+    - {name: CACHD_LEASES_PROVIDER, value: kubernetes}
+    {{- end }}
+    {{- if .Values.hostPID }}
+    - {name: CACHD_LEASES_CGROUP_ROOT, value: /host/cgroup}
+    {{- end }}
     - {name: CACHD_ACCESS_RULES_FILE, value: /etc/cachd/rules.yaml}
     - {name: CACHD_KUBERNETES_ENABLED, value: {{ .Values.kubernetes.enabled | quote }}}
     {{- if .Values.api.enabled }}
@@ -53,6 +62,13 @@
   {{- end }}
   volumeMounts:
     {{- include "cachd.directoryMounts" . | nindent 4 }}
+    {{- if .Values.cache.descriptors }}
+    # The same volume again: what is opened here can't be reopened for writing.
+    - {name: cache, mountPath: /var/cache/cachd-readonly{{ include "cachd.cacheSubPath" . }}, readOnly: true}
+    {{- end }}
+    {{- if .Values.hostPID }}
+    - {name: cgroup, mountPath: /host/cgroup, readOnly: true}
+    {{- end }}
     - {name: config, mountPath: /etc/cachd, readOnly: true}
     - {name: tmp, mountPath: /tmp}
     {{- if .Values.api.enabled }}
@@ -99,6 +115,10 @@
     name: {{ include "cachd.fullname" . }}
 - name: tmp
   emptyDir: {}
+{{- if and .Values.hostPID (not .Values.cleanUp.enabled) }}
+- name: cgroup
+  hostPath: {path: /sys/fs/cgroup, type: Directory}
+{{- end }}
 {{- if .Values.api.enabled }}
 - name: api-tls
   secret:

@@ -16,6 +16,9 @@ spec:
   automountServiceAccountToken: {{ .Values.kubernetes.enabled }}
   # A Service called cachd would put CACHD_PORT=tcp://… among the settings.
   enableServiceLinks: false
+  {{- if .Values.hostPID }}
+  hostPID: true
+  {{- end }}
   terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
