@@ -44,6 +44,7 @@ check: $(VENV)/.stamp ## Lint, format, types, layers, generated pages, house rul
 	$(BIN)/lint-imports
 	test ! -e scripts/generate_docs.py || $(BIN)/python scripts/generate_docs.py --check
 	$(BIN)/python scripts/generate_chart_schema.py --check
+	$(BIN)/python scripts/generate_chart_readme.py --check
 	$(BIN)/python -m pytest -q tests/project/test_tree.py
 
 bench: $(VENV)/.stamp $(VENV)-bench/.stamp ## cachd beside its peers against one origin.
@@ -60,13 +61,15 @@ $(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv
 lock: ## Lock the requirements again (UPGRADE=--upgrade for newer versions).
 	@UV_VERSION=$(UV_VERSION) scripts/lock $(PYTHON) $(UPGRADE)
 
-chart: $(VENV)/.stamp ## Lint and render the chart with real helm, validate the objects.
+chart: $(VENV)/.stamp ## The chart: helm, Kubernetes schemas, promtool, a live scrape, KServe's pod.
 	$(BIN)/helm lint --strict charts/cachd
-	$(BIN)/python -m pytest -q tests/project/test_chart.py
+	$(BIN)/python scripts/generate_chart_readme.py --check
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadfile tests/chart
 
 docs: $(VENV)/.stamp ## The pages that are generated from the code.
 	test ! -e scripts/generate_docs.py || $(BIN)/python scripts/generate_docs.py
 	$(BIN)/python scripts/generate_chart_schema.py
+	$(BIN)/python scripts/generate_chart_readme.py
 
 image-test: $(VENV)/.stamp ## Lint the Dockerfile, build the image offline, run it (root, Debian).
 	$(BIN)/hadolint Dockerfile

@@ -65,7 +65,8 @@ def test_make_venv_says_that_there_is_no_such_python(tmp_path: Path) -> None:
 
 
 def test_missing_programs_are_named_with_what_they_prove(tmp_path: Path) -> None:
-    for tool in ("curl", "nginx", "promtool", "mkfs.xfs", "mkfs.btrfs", "mkfs.ext4", "faketime"):
+    present = "curl nginx promtool kubectl mkfs.xfs mkfs.btrfs mkfs.ext4 faketime"
+    for tool in present.split():
         (tmp_path / tool).write_text("#!/bin/sh\n")
         (tmp_path / tool).chmod(0o755)
     (tmp_path / "dirname").symlink_to("/usr/bin/dirname")
