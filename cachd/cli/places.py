@@ -9,6 +9,7 @@ from cachd.cli import render
 from cachd.errors import DestinationUnusable, NoSpace
 
 _MEMORY = frozenset({"tmpfs", "ramfs"})
+_NO_LIMIT = 2**60
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -77,13 +78,19 @@ def is_memory(path: Path) -> bool:
     return file_system(path) in _MEMORY
 
 
-def memory_limit(path: Path = Path("/sys/fs/cgroup/memory.max")) -> int | None:
-    """This container's memory limit in bytes (cgroup v2); None for no limit."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def memory_limit(
+    v2: Path = Path("/sys/fs/cgroup/memory.max"),
+    v1: Path = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+) -> int | None:
+    """This container's memory limit in bytes, of either cgroup version; None for no limit."""
+    for path in (v2, v1):
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        # Version 1 says "no limit" with the largest number of pages.
+        return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
+    return None
 
 
 def check_space(destination: Path, needed: int, replaced: int) -> bool:

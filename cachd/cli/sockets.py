@@ -12,6 +12,9 @@ from cachd.environment import CLIENT_VARIABLES, default_socket, is_service_link
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TOKEN_FILE = "/var/run/secrets/cachd/token"  # noqa: S105  (a path)
+"""A projected service-account token whose audience is cachd."""
+
 SYSTEM_SOCKET = Path("/run/cachd/cachd.sock")
 
 
@@ -25,6 +28,11 @@ def pod_socket(option: str | None, environ: Mapping[str, str] = os.environ) -> P
     if not own.exists() and SYSTEM_SOCKET.exists():
         return SYSTEM_SOCKET
     return own
+
+
+def token_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """``CACHD_TOKEN_FILE``, else where the chart's examples mount it; it needn't be there."""
+    return Path(environ.get("CACHD_TOKEN_FILE") or TOKEN_FILE)
 
 
 def admin_socket(

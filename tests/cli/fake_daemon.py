@@ -50,6 +50,7 @@ class Script:
     asks: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     lease_headers: list[str] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)
     renewals: int = 0
     hide_path: bool = False
@@ -189,6 +190,7 @@ class FakeDaemon:
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.script.requests.append((request.method, request.path))
+        self.script.authorizations.append(request.headers.get("Authorization", ""))
         if self.script.hang:
             await asyncio.sleep(60)
         if self.script.problem is not None:

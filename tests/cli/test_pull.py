@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cachd.cli import pull as pull_module
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -241,10 +239,10 @@ def test_a_failure_leaves_a_termination_message(
 ) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    monkeypatch.setattr(pull_module, "TERMINATION_LOG", log)
+    monkeypatch.setenv("CACHD_TERMINATION_LOG", str(log))
     outcome = run("pull", "s3://bucket/none", "--socket", daemon.socket, "--json")
     assert outcome.code == 4
-    assert log.read_text() == "nothing at s3://bucket/none\nlook"
+    assert log.read_text() == "nothing at s3://bucket/none\nnext: look\ncode: not_found"
     assert outcome.err.endswith("cachd: nothing at s3://bucket/none\n  next: look\n")
     assert outcome.json["error"]["code"] == "not_found"
 
