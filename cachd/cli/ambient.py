@@ -80,12 +80,12 @@ class Passes:
         """Getting new ones failed: try again later, the old ones may last till then."""
         self._due = self._clock() + seconds
 
-    def body(self, *, fresh: bool = False) -> dict[str, Any]:
-        """The body; with new credentials where it has none yet or they end soon, or if they must
-        be ``fresh``. Raises what the identity's service says."""
+    def body(self) -> dict[str, Any]:
+        """The body; with new credentials where it has none yet or they end soon. Raises what the
+        identity's service says."""
         if self._identity is None:
             return self._body
-        if fresh or not self._has_any or self.is_due:
+        if not self._has_any or self.is_due:
             found = self._identity.obtain()
             given = self._body.get("credentials", {})
             self._body = {**self._body, "credentials": {**given, **found.credentials}}
