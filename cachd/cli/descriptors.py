@@ -19,6 +19,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli.client import CONNECT_TIMEOUT, connect
+from cachd.cli.sockets import is_there
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,7 +48,7 @@ class Descriptors:
         self._local = threading.local()
         self._open_sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._is_there = self._path.exists()
+        self._is_there = is_there(self._path)
 
     def open(self, file: WantedFile) -> int | None:
         """A descriptor to read ``file`` with; None where the daemon gives none. What keeps it from

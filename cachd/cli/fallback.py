@@ -39,7 +39,7 @@ _SETTINGS = {
     # All of the destination's volume is the model's: nobody else's space is looked after.
     "CACHD_STORE_QUOTA": "100%",
     "CACHD_STORE_FREE_FLOOR": "0",
-    "CACHD_STORE_INODE_FLOOR": "0",
+    "CACHD_STORE_INODE_FLOOR": "0.01",
     "CACHD_SCRUB_INTERVAL": "0",
     # One worker bounds the memory; its connections are what makes it quick.
     "CACHD_FETCH_WORKERS": "1",
@@ -83,8 +83,10 @@ class PrivateDaemon:
 
     def _start(self) -> Client:
         home = self._staging.tree
+        sockets = home / "run"
+        sockets.mkdir()
         # A socket's path is short, a destination's may be long: the directory's descriptor is both.
-        directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        directory = os.open(sockets, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         own = {name: v for name, v in self._environ.items() if not name.startswith("CACHD_")}
         settings = {
             **_SETTINGS,
@@ -102,7 +104,7 @@ class PrivateDaemon:
             )
         finally:
             os.close(directory)
-        client = Client(home / "s")
+        client = Client(sockets / "s")
         self._wait_ready(client)
         return client
 
@@ -119,7 +121,7 @@ class PrivateDaemon:
                     raise DaemonUnreachable(
                         "the model can't be fetched here either: cachd doesn't start in "
                         f"{self._staging.destination}",
-                        hint="the lines above say why; it takes about 300 MiB of memory and a "
+                        hint="the lines above say why; it takes 220 MiB of memory and a "
                         "volume that may be written",
                         reason="fallback",
                     ) from error

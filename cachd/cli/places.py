@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -24,8 +25,9 @@ def identity(path: Path) -> tuple[int, int] | None:
 def cache_root(tree: Path) -> Path | None:
     """The cache's root above a snapshot's tree, if it can be seen from here."""
     for directory in tree.parents:
-        if (directory / "layout.json").is_file() and (directory / "snapshots").is_dir():
-            return directory
+        with contextlib.suppress(OSError):  # The way there may be closed to this user.
+            if (directory / "layout.json").is_file() and (directory / "snapshots").is_dir():
+                return directory
     return None
 
 

@@ -25,7 +25,7 @@ def pod_socket(option: str | None, environ: Mapping[str, str] = os.environ) -> P
     if named:
         return Path(named)
     own = default_socket(environ)
-    if not own.exists() and SYSTEM_SOCKET.exists():
+    if not is_there(own) and is_there(SYSTEM_SOCKET):
         return SYSTEM_SOCKET
     return own
 
@@ -42,6 +42,15 @@ def admin_socket(
     and whether somebody named it."""
     named = option or environ.get("CACHD_ADMIN_SOCKET")
     return (Path(named), True) if named else (pods.with_name("admin.sock"), False)
+
+
+def is_there(path: Path) -> bool:
+    """Whether this user can see ``path``."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def may_open(path: Path) -> bool:

@@ -67,6 +67,8 @@ class Script:
     hang: bool = False
     forget_once: bool = False
     """Forget the snapshot between the first ask and the copy, until it is asked for again."""
+    move_after: tuple[int, dict[str, bytes]] | None = None
+    """After so many files the snapshot is gone, and the source has these instead."""
     stall_files: bool = False
     """Send half of each file, then nothing."""
     slow_files: float = 0.0
@@ -319,6 +321,13 @@ class FakeDaemon:
     async def _file(self, request: web.Request) -> web.StreamResponse:
         model = self._model(request)
         path = request.match_info["path"]
+        if self.script.move_after is not None:
+            left, files = self.script.move_after
+            self.script.move_after = (left - 1, files) if left else None
+            if not left:
+                model = self.add(model.uri, files)
+        if request.query.get("revision") not in (None, model.revision):
+            return _problem(404, code="model_unknown", detail="no such revision")
         file = model.tree / path
         await asyncio.sleep(self.script.slow_files)
         if self.script.stall_files:
