@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 import threading
@@ -155,7 +156,8 @@ class Materialiser:
     def _sample(self, wanted: Wanted) -> WantedFile | None:
         """The smallest file with bytes in it that can be opened here: the first few tell, for all
         of them lie in one tree."""
-        for file in sorted((f for f in wanted.files if f.size), key=lambda f: f.size)[:_SAMPLES]:
+        with_bytes = (file for file in wanted.files if file.size)
+        for file in heapq.nsmallest(_SAMPLES, with_bytes, key=lambda file: file.size):
             opened = self._open_any(file)
             if opened is not None:
                 os.close(opened[0])

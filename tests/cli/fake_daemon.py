@@ -13,7 +13,7 @@ import json
 import tarfile
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -186,6 +186,13 @@ class FakeDaemon:
         model = Model(ref.key, uri, revision, tree, manifest)
         self.models[ref.key] = model
         return model
+
+    def grow(self, model: Model, path: str, size: int) -> None:
+        """One more file, of zeros that take no space here; without checksums."""
+        with (model.tree / path).open("wb") as file:
+            file.truncate(size)
+        added = ManifestFile(path=path, size=size, blocks=(), digests=())
+        model.manifest = replace(model.manifest, files=(*model.manifest.files, added))
 
     # --- routes ----------------------------------------------------------------------------
 
