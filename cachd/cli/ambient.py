@@ -66,6 +66,10 @@ class Passes:
         self._due: float | None = None
         self._has_any = False
 
+    def get(self, field: str) -> Any:
+        """A field of the body, None if it isn't there."""
+        return self._body.get(field)
+
     def set(self, **fields: object) -> None:
         """Set fields of the body; None takes one out."""
         merged = {**self._body, **fields}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli import views
@@ -13,10 +13,12 @@ from cachd.errors import (
     CachdError,
     DaemonUnreachable,
     DiskFull,
+    Forbidden,
     InvalidError,
     NoSpace,
     NotFound,
     NotReady,
+    StoreError,
 )
 
 if TYPE_CHECKING:
@@ -75,13 +77,18 @@ class _Unhelpful(Exception):
 def _from_daemon(
     client: Client, passes: Passes, wishes: Wishes, display: Display
 ) -> tuple[dict[str, Any], Materialised | None]:
+    destination = wishes.destination
+    if wishes.view and destination:
+        found = _by_view(client, passes, wishes, wishes.view, destination, display)
+        if found is not None:
+            return found
     is_last = False
     while True:
         answer = _ask(client, passes, wishes, display)
-        if wishes.destination is None:
+        if destination is None:
             return answer, None
         try:
-            return answer, _materialise(client, answer, wishes, wishes.destination, display)
+            return answer, _copy(client, answer, wishes, destination, display)
         except NotFound as error:
             # The snapshot went while it was copied: a daemon that lost its leases.
             if is_last:
@@ -92,9 +99,34 @@ def _from_daemon(
             raise _Unhelpful(error) from error
 
 
+def _by_view(
+    client: Client,
+    passes: Passes,
+    wishes: Wishes,
+    view: ViewWish,
+    destination: Path,
+    display: Display,
+) -> tuple[dict[str, Any], Materialised] | None:
+    """The answer and the view, if ``destination`` shows it; None: the model is to be copied."""
+    lease = passes.get("lease")
+    # A view is a lease itself; the one of a copy would end it soon.
+    passes.set(view=view.to_json(), lease=lease if wishes.keep else None)
+    try:
+        answer = _ask(client, passes, wishes, display)
+    except (InvalidError, Forbidden, StoreError, NoSpace) as error:
+        if view.is_must:
+            raise
+        display.say(f"no view: {error.message}; the model is copied, if it can be had")
+        return None
+    finally:
+        passes.set(view=None, lease=lease)
+    done = views.shown(client, view, answer, destination)
+    for note in done.notes if done else ():
+        display.say(note)
+    return (answer, done) if done else None
+
+
 def _ask(client: Client, passes: Passes, wishes: Wishes, display: Display) -> dict[str, Any]:
-    view = wishes.view
-    passes.set(view=view.to_json() if view else None)
     try:
         return ask(
             client,
@@ -103,16 +135,13 @@ def _ask(client: Client, passes: Passes, wishes: Wishes, display: Display) -> di
             wait_daemon=wishes.wait_daemon,
             timeout=wishes.timeout,
         )
-    except InvalidError as error:
-        if view is None or view.is_must or not views.is_unknown(error):
-            raise
-        display.say("this daemon knows no views: the model is copied")
-        return _ask(client, passes, replace(wishes, view=None), display)
     except (DaemonUnreachable, NotReady, NoSpace, DiskFull) as error:
+        if isinstance(error, NoSpace) and passes.get("view"):
+            raise
         raise _Unhelpful(error) from error
 
 
-def _materialise(
+def _copy(
     client: Client,
     answer: dict[str, Any],
     wishes: Wishes,
@@ -129,6 +158,4 @@ def _materialise(
         wait_daemon=wishes.wait_daemon,
     )
     with LeaseKeeper(client, answer.get("lease"), keep=wishes.keep):
-        done = views.shown(client, wishes.view, answer, destination) if wishes.view else None
-        done = done or run.already_there()
-        return done or run.run(fetch_wanted(client, answer, blocks=wishes.verify))
+        return run.already_there() or run.run(fetch_wanted(client, answer, blocks=wishes.verify))

@@ -157,7 +157,9 @@ class Client:
         """
         connection = _UnixConnection(self.path, timeout or self.timeout)
         response: http.client.HTTPResponse | None = None
-        sent = {**(headers or {}), **self._token()}
+        sent = dict(headers or {})
+        if token := self.token():
+            sent["Authorization"] = f"Bearer {token}"
         try:
             with connection_errors(self.path):
                 response = _send(connection, method, _target(target, query), body, chunks, sent)
@@ -169,15 +171,16 @@ class Client:
                 response.close()
             connection.close()
 
-    def _token(self) -> dict[str, str]:
-        """Read anew for each call: kubelet replaces the file long before the token ends."""
+    def token(self) -> str:
+        """Empty where there is none. Read anew for each call: kubelet replaces the file long before
+        the token ends."""
         if self._token_file is None:
-            return {}
+            return ""
         try:
             token = self._token_file.read_text(encoding="ascii").strip()
         except (OSError, UnicodeDecodeError):
-            return {}
-        return {"Authorization": f"Bearer {token}"} if token.isprintable() and token else {}
+            return ""
+        return token if token.isprintable() else ""
 
     def events(
         self, target: str, body: object, *, timeout: float | None = None

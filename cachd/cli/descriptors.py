@@ -22,8 +22,7 @@ from cachd.cli.client import CONNECT_TIMEOUT, connect
 from cachd.cli.sockets import is_there
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from cachd.cli.client import Client
     from cachd.cli.manifest import WantedFile
 
 SOCKET_NAME = "files.sock"
@@ -37,8 +36,9 @@ class Descriptors:
     """Opens files of the snapshot that ``answer`` names. Used by several threads, each of which
     has a connection of its own."""
 
-    def __init__(self, pods_socket: Path, answer: dict[str, Any]) -> None:
-        self._path = pods_socket.with_name(SOCKET_NAME)
+    def __init__(self, client: Client, answer: dict[str, Any]) -> None:
+        self._client = client
+        self._path = client.path.with_name(SOCKET_NAME)
         lease = answer.get("lease")
         self._request = {
             "key": answer["key"],
@@ -72,7 +72,8 @@ class Descriptors:
 
     def _ask(self, path: str) -> tuple[bytes, list[int]]:
         sock = self._connection()
-        sock.send(json.dumps({**self._request, "path": path}).encode())
+        request = {**self._request, "path": path, "token": self._client.token() or None}
+        sock.send(json.dumps({k: v for k, v in request.items() if v is not None}).encode())
         size = array.array("i").itemsize
         data, ancillary, _, _ = sock.recvmsg(
             _MAX_PACKET, socket.CMSG_SPACE(4 * size), socket.MSG_CMSG_CLOEXEC

@@ -76,7 +76,7 @@ class Materialiser:
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._streamer = Streamer(client, answer, wait_daemon, self._stop)
-        self._descriptors = Descriptors(client.path, answer)
+        self._descriptors = Descriptors(client, answer)
         self._reflink = False
         self._place_each = False
         self._ways: dict[str, int] = {}

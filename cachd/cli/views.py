@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
+from cachd.cli import render
 from cachd.cli.client import path_of
 from cachd.cli.materialise import Materialised
 from cachd.cli.places import identity
@@ -75,11 +76,6 @@ def _name(destination: Path, mount: Path) -> str:
     return "" if relative == PurePosixPath(".") else str(relative)
 
 
-def is_unknown(error: CachdError) -> bool:
-    """Whether a daemon of an older release doesn't know views at all."""
-    return isinstance(error, InvalidError) and error.field == "view"
-
-
 def shown(
     client: Client, wish: ViewWish, answer: dict[str, Any], destination: Path
 ) -> Materialised | None:
@@ -87,13 +83,16 @@ def shown(
     given back. Raises DestinationUnusable where it must be one."""
     view = answer.get("view")
     if view and identity(destination) == (view["device"], view["inode"]):
-        is_private = view.get("mode") == "copy"
+        notes = [str(note) for note in view.get("notes") or ()]
+        if view.get("until") == "ttl" and view.get("expires_in"):
+            left = render.duration(float(view["expires_in"]))
+            notes.append(f"nobody tells this daemon when a pod ends: the view ends in {left}")
         return Materialised(
             way="view",
             seconds=0.0,
             bytes=int(answer["bytes"]),
             files=int(view.get("files", answer["files"])),
-            notes=("the view is a private copy, writable in this pod",) if is_private else (),
+            notes=tuple(notes),
         )
     if view:
         give_back(client, wish)

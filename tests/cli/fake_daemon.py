@@ -75,6 +75,10 @@ class Script:
     """Seconds before each file."""
     corrupt: str = ""
     """A path whose streamed bytes are wrong in one bit."""
+    view_problem: dict[str, Any] | None = None
+    """What an ask for a view ends with."""
+    view_facts: dict[str, Any] = field(default_factory=dict)
+    views: list[dict[str, Any]] = field(default_factory=list)
     imported: bytes = b""
     plan: dict[str, Any] = field(default_factory=dict)
 
@@ -132,6 +136,7 @@ class FakeDaemon:
                 web.post("/v1/key", self._key),
                 web.post("/v1/gc", self._gc),
                 web.get("/openapi.json", self._openapi),
+                web.delete("/v1/views/{pod}", self._remove_views),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -230,7 +235,9 @@ class FakeDaemon:
             assert request.transport is not None
             request.transport.close()
             return response
-        if self.script.error_event:
+        if self.script.view_problem and body.get("view"):
+            await _line(response, {"event": "error", **self.script.view_problem})
+        elif self.script.error_event:
             await _line(response, {"event": "error", **self.script.error_event})
         elif model is None:
             problem = {"code": "not_found", "detail": f"nothing at {body['uri']}", "hint": "look"}
@@ -269,7 +276,33 @@ class FakeDaemon:
             "timings": {},
             "lease": lease,
             "request_id": "req-1",
+            **({"view": self._view(model, body["view"])} if body.get("view") else {}),
         }
+
+    def _view(self, model: Model, wanted: dict[str, Any]) -> dict[str, Any]:
+        directory = self.root / "views" / wanted["pod"] / (wanted.get("name") or "")
+        for file in model.manifest.files:
+            target = directory / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(model.tree / file.path)
+        view = {
+            **wanted,
+            "path": str(directory),
+            "device": directory.stat().st_dev,
+            "inode": directory.stat().st_ino,
+            "revision": model.revision,
+            "files": len(model.manifest.files),
+            "until": "pod",
+            **self.script.view_facts,
+        }
+        self.script.views.append(view)
+        return view
+
+    async def _remove_views(self, request: web.Request) -> web.Response:
+        name = request.query.get("name")
+        gone = [view for view in self.script.views if name is None or view["name"] == name]
+        self.script.views = [view for view in self.script.views if view not in gone]
+        return web.json_response({"pod": request.match_info["pod"], "removed": len(gone)})
 
     def _model(self, request: web.Request) -> Model:
         model = self.models.get(request.match_info["key"])

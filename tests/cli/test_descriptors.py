@@ -88,6 +88,20 @@ def test_whatever_is_wrong_with_them_the_files_are_streamed(
     assert files.requests
 
 
+def test_the_token_goes_along(
+    daemon: FakeDaemon,
+    serve: Serve,
+    run: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = serve()
+    (tmp_path / "token").write_text("pods-token")
+    monkeypatch.setenv("CACHD_TOKEN_FILE", str(tmp_path / "token"))
+    assert run("pull", URI, tmp_path / "d", "--socket", daemon.socket).code == 0
+    assert {request["token"] for request in files.requests} == {"pods-token"}
+
+
 def test_it_says_which_way(daemon: FakeDaemon, serve: Serve, run: Run, tmp_path: Path) -> None:
     serve()
     assert "; descriptor in " in run("pull", URI, tmp_path / "d", "--socket", daemon.socket).out
