@@ -106,7 +106,11 @@ def shown(
 
 
 def give_back(client: Client, wish: ViewWish) -> None:
-    """Nobody will see the view. It ends with the pod at the latest."""
+    """Nobody will see the view. The daemon takes a pod's views away together, so that this is done
+    only where it is the pod's only one; else it ends with the pod."""
     with contextlib.suppress(CachdError):
-        query = {"name": wish.name} if wish.name else None
-        client.call("DELETE", path_of("views", wish.pod), query=query, timeout=10.0)
+        listed = client.call("GET", "/v1/views", timeout=10.0).get("views", [])
+        others = {view["name"] for view in listed if view["pod"] == wish.pod} - {wish.name}
+        is_proven = any(view["pod"] == wish.pod for view in listed)
+        if not others and (is_proven or not wish.name):
+            client.call("DELETE", path_of("views", wish.pod), timeout=10.0)

@@ -136,6 +136,7 @@ class FakeDaemon:
                 web.post("/v1/key", self._key),
                 web.post("/v1/gc", self._gc),
                 web.get("/openapi.json", self._openapi),
+                web.get("/v1/views", self._views),
                 web.delete("/v1/views/{pod}", self._remove_views),
             ]
         )
@@ -298,11 +299,13 @@ class FakeDaemon:
         self.script.views.append(view)
         return view
 
+    async def _views(self, request: web.Request) -> web.Response:
+        return web.json_response({"views": self.script.views})
+
     async def _remove_views(self, request: web.Request) -> web.Response:
-        name = request.query.get("name")
-        gone = [view for view in self.script.views if name is None or view["name"] == name]
-        self.script.views = [view for view in self.script.views if view not in gone]
-        return web.json_response({"pod": request.match_info["pod"], "removed": len(gone)})
+        pod = request.match_info["pod"]
+        self.script.views = [view for view in self.script.views if view["pod"] != pod]
+        return web.json_response({"pod": pod, "removed": 1})
 
     def _model(self, request: web.Request) -> Model:
         model = self.models.get(request.match_info["key"])

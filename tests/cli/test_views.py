@@ -54,16 +54,24 @@ def test_a_destination_below_the_mount_has_a_name_of_its_own(
 def test_a_destination_that_does_not_show_it_gets_a_copy_and_the_view_goes(
     daemon: FakeDaemon, run: Run, tmp_path: Path
 ) -> None:
-    daemon.script.views.append({"name": "another"})
     outcome = run("pull", URI, tmp_path / "d", "--view-mount", tmp_path, "--json")
     assert outcome.json["materialised"]["way"] in ("copy", "reflink")
     assert tree_of(tmp_path / "d") == FILES
     assert (tmp_path / "d/config.json").stat().st_nlink == 1
-    assert [view["name"] for view in daemon.script.views] == ["another"]
+    assert daemon.script.views == []
     first, second = daemon.script.asks
     assert "lease" not in first
     assert "view" not in second
     assert second["lease"]["ttl"]
+
+
+def test_a_view_that_is_seen_does_not_go_with_one_that_is_not(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    daemon.script.views.append({"pod": POD, "name": "seen"})
+    daemon.script.views.append({"pod": "another", "name": "d"})
+    assert run("pull", URI, tmp_path / "d", "--view-mount", tmp_path).code == 0
+    assert [view["name"] for view in daemon.script.views] == ["seen", "d", "d"]
 
 
 def test_always_means_always(daemon: FakeDaemon, run: Run, tmp_path: Path) -> None:

@@ -20,13 +20,15 @@ import pytest
 from tests.harness import Daemon
 from tests.servers.require import program
 
-# $1: what may be written, $2: what is hidden. Then the root is read-only for this namespace.
+# $1: what may be written, $2: what is hidden, $3: what is mounted at $4. With $5 the root is
+# read-only for this namespace.
 _ENTER = """
 set -e
 mount --bind "$1" "$1"
+if [ -n "$3" ]; then mount --bind "$3" "$4"; fi
 mount -t tmpfs none "$2"
-if [ -n "$3" ]; then mount -o remount,bind,ro /; fi
-shift 3
+if [ -n "$5" ]; then mount -o remount,bind,ro /; fi
+shift 5
 exec "$@"
 """
 
@@ -38,12 +40,14 @@ _MODULES = os.pathsep.join([str(_CHECKOUT), sysconfig.get_path("platlib")])
 
 @dataclass
 class Pod:
-    """``place`` is the pod's own: everybody may write there. ``hidden`` isn't shown to it."""
+    """``place`` is the pod's own: everybody may write there. ``hidden`` isn't shown to it, but for
+    ``mounted``, a directory that its ``models`` shows."""
 
     uid: int
     python: str
     place: Path
     hidden: Path
+    mounted: Path | None = None
     is_root_read_only: bool = False
     environ: dict[str, str] = field(default_factory=dict)
 
@@ -54,10 +58,13 @@ class Pod:
     def start(self, *arguments: object) -> subprocess.Popen[str]:
         """``cachd`` with these arguments."""
         rights = ["--reuid", str(self.uid), "--regid", str(self.uid), "--clear-groups"]
+        if self.mounted:
+            self.models.mkdir(exist_ok=True)
         return subprocess.Popen(
             [
                 *(program("unshare", "util-linux"), "--mount", "--propagation", "private"),
                 *("sh", "-c", _ENTER, "sh", str(self.place), str(self.hidden)),
+                *(str(self.mounted or ""), str(self.models)),
                 "yes" if self.is_root_read_only else "",
                 *(program("setpriv", "util-linux"), *rights, "--inh-caps=-all", "--no-new-privs"),
                 *(self.python, "-m", "cachd", *map(str, arguments)),
