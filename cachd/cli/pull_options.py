@@ -80,7 +80,7 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
     )
     where = command.add_argument_group("the source (each over the environment)")
     where.add_argument("--endpoint", metavar="URL", help="S3 endpoint, or another hub")
-    where.add_argument("--region", metavar="NAME")
+    where.add_argument("--region", metavar="NAME", help="of S3 buckets")
     where.add_argument("--addressing", choices=("auto", "path", "virtual"), help="of S3 buckets")
     where.add_argument("--anonymous", action="store_true", help="send no credentials, sign nothing")
     where.add_argument(
@@ -136,7 +136,11 @@ def add_pull_options(pull: argparse.ArgumentParser) -> None:
 
 def _how(pull: argparse.ArgumentParser) -> None:
     how = pull.add_argument_group("how")
-    how.add_argument("--priority", choices=("interactive", "prefetch"))
+    how.add_argument(
+        "--priority",
+        choices=("interactive", "prefetch"),
+        help="whether somebody waits (default: interactive)",
+    )
     how.add_argument("--timeout", metavar="SECONDS", type=seconds, help="for the whole")
     how.add_argument("--no-wait", action="store_true", help="start the fetch and return")
     how.add_argument(
