@@ -11,9 +11,46 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CLIENT_VARIABLES = frozenset(
-    {"CACHD_SOCKET", "CACHD_ADMIN_SOCKET", "CACHD_CONFIG", "CACHD_TOKEN", "CACHD_PRIORITY"}
+PULL_VARIABLES = frozenset(
+    {
+        "CACHD_SOCKET",
+        "CACHD_ADMIN_SOCKET",
+        "CACHD_JSON",
+        "CACHD_ALLOW",
+        "CACHD_IGNORE",
+        "CACHD_ENDPOINT",
+        "CACHD_REGION",
+        "CACHD_ADDRESSING",
+        "CACHD_ANONYMOUS",
+        "CACHD_NO_VERIFY_SSL",
+        "CACHD_CA_BUNDLE",
+        "CACHD_HEADER",
+        "CACHD_NO_FORWARD",
+        "CACHD_DIGEST",
+        "CACHD_MODEL_DIGEST",
+        "CACHD_PRIORITY",
+        "CACHD_TIMEOUT",
+        "CACHD_NO_WAIT",
+        "CACHD_LEASE_TTL",
+        "CACHD_HOLDER",
+        "CACHD_VIEW",
+        "CACHD_VIEW_MOUNT",
+        "CACHD_READONLY",
+        "CACHD_HARD_LINK",
+        "CACHD_VERIFY",
+        "CACHD_QUIET",
+        "CACHD_HEARTBEAT",
+        "CACHD_WAIT_DAEMON",
+        "CACHD_FALLBACK",
+    }
 )
+"""One for each option of ``cachd pull`` (``cachd.cli.variables``)."""
+
+CLIENT_VARIABLES = PULL_VARIABLES | {
+    "CACHD_CONFIG",
+    "CACHD_TOKEN_FILE",
+    "CACHD_TERMINATION_LOG",
+}
 """Names that the client or the command line reads; no settings of the daemon."""
 
 _SERVICE_LINK = re.compile(r"^CACHD(_[A-Z0-9]+)*_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?)$")

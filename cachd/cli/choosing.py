@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.cli import forward, render
 from cachd.cli.client import Client, path_of
 from cachd.cli.output import warn_of_variables
-from cachd.cli.sockets import admin_socket, may_open, pod_socket
+from cachd.cli.sockets import admin_socket, may_open, pod_socket, token_file
 from cachd.errors import Forbidden, InvalidError, ModelUnknown
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def admin_client(arguments: argparse.Namespace, *, needed: bool) -> Client:
             f"uid {os.geteuid()} may not open the administrators' socket {path}",
             hint="run as the daemon's user or as root",
         )
-    return Client(pods)
+    return Client(pods, token_file=token_file())
 
 
 def find_key(client: Client, text: str, *, strict: bool = False) -> str:

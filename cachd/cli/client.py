@@ -15,7 +15,7 @@ from cachd.cli.problems import connection_errors, problem_to_error, read_problem
 from cachd.errors import DaemonUnreachable, InternalError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping
     from pathlib import Path
 
 CONNECT_TIMEOUT = 5.0
@@ -39,7 +39,7 @@ class _UnixConnection(http.client.HTTPConnection):
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             sock.settimeout(CONNECT_TIMEOUT)
-            _connect(sock, self._path)
+            connect(sock, self._path)
             sock.settimeout(self.timeout)
         except BaseException:
             sock.close()
@@ -47,7 +47,8 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = sock
 
 
-def _connect(sock: socket.socket, path: Path) -> None:
+def connect(sock: socket.socket, path: Path) -> None:
+    """Connect to a Unix socket, however long its path is."""
     if len(os.fsencode(path)) <= _SUN_PATH:
         sock.connect(str(path))
         return
@@ -114,9 +115,13 @@ class Client:
     silent), or the error that the daemon's problem+json describes.
     """
 
-    def __init__(self, path: Path, *, timeout: float = ANSWER_TIMEOUT) -> None:
+    def __init__(
+        self, path: Path, *, timeout: float = ANSWER_TIMEOUT, token_file: Path | None = None
+    ) -> None:
+        """``token_file``: says which service account asks; sent where the file is there."""
         self.path = path
         self.timeout = timeout
+        self._token_file = token_file
 
     def call(
         self,
@@ -152,9 +157,12 @@ class Client:
         """
         connection = _UnixConnection(self.path, timeout or self.timeout)
         response: http.client.HTTPResponse | None = None
+        sent = dict(headers or {})
+        if token := self.token():
+            sent["Authorization"] = f"Bearer {token}"
         try:
             with connection_errors(self.path):
-                response = _send(connection, method, _target(target, query), body, chunks, headers)
+                response = _send(connection, method, _target(target, query), body, chunks, sent)
             if response.status >= 400:
                 raise read_problem(response, self.path)
             yield Answer(response, self.path)
@@ -163,9 +171,20 @@ class Client:
                 response.close()
             connection.close()
 
+    def token(self) -> str:
+        """Empty where there is none. Read anew for each call: kubelet replaces the file long before
+        the token ends."""
+        if self._token_file is None:
+            return ""
+        try:
+            token = self._token_file.read_text(encoding="ascii").strip()
+        except (OSError, UnicodeDecodeError):
+            return ""
+        return token if token.isprintable() else ""
+
     def events(
         self, target: str, body: object, *, timeout: float | None = None
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any], None, None]:
         """The NDJSON events of a POST, to the last. An ``error`` event is raised.
 
         A stream that ends before ``ready`` or ``error`` raises DaemonUnreachable (lost).
@@ -207,13 +226,13 @@ def _send(
     target: str,
     body: object,
     chunks: Iterable[bytes] | None,
-    headers: Mapping[str, str] | None,
+    headers: Mapping[str, str],
 ) -> http.client.HTTPResponse:
     sent = {
         "Accept": "application/json",
         "User-Agent": f"cachd/{__version__}",
         "Connection": "close",
-        **(headers or {}),
+        **headers,
     }
     try:
         if chunks is not None:

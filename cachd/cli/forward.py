@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 _HEADERS_SUFFIX = "-headers"
-_REGISTRIES = frozenset({"model-registry", "mlflow"})
+REGISTRIES = frozenset({"model-registry", "mlflow"})
 _WEB = frozenset({"http", "https", "hf"})
 
 _STORAGE_CONFIG = (
@@ -84,9 +84,9 @@ def gather(
     scheme = scheme_of(uri)
     result = Forwarded()
     environ = environ if forward else {}
-    if scheme == "s3" or scheme in _REGISTRIES:
+    if scheme == "s3" or scheme in REGISTRIES:
         result = _s3(environ, overrides, read, strict=scheme == "s3")
-    if scheme in _WEB or scheme in _REGISTRIES:
+    if scheme in _WEB or scheme in REGISTRIES:
         result = _web(result, environ, uri, scheme, overrides, read)
     return _with_overrides(result, uri, overrides, read)
 
@@ -113,10 +113,9 @@ def _s3(
         warnings.append(
             "only one of AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY is set; neither is sent"
         )
-    elif env.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+    elif bool(env.get("AWS_WEB_IDENTITY_TOKEN_FILE")) != bool(env.get("AWS_ROLE_ARN")):
         warnings.append(
-            "AWS_WEB_IDENTITY_TOKEN_FILE is not forwarded; the daemon's own identity is used if "
-            "it may serve this caller"
+            "only one of AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN is set; neither is used"
         )
     endpoint = _endpoint(env)
     region = env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION")
@@ -168,7 +167,7 @@ def _web(
         owner = name.removesuffix(_HEADERS_SUFFIX).lower()
         if name == owner or not name.endswith(_HEADERS_SUFFIX):
             continue
-        if owner == host or (scheme in _REGISTRIES and "." in owner):
+        if owner == host or (scheme in REGISTRIES and "." in owner):
             headers[owner] = _headers(environ[name], name)
     if headers:
         credentials["headers"] = headers

@@ -125,6 +125,8 @@ def pull_local(
         else:
             meter = Meter(display, "copying", total, len(files))
             places.check_space(destination, total, 0)
+            if note := places.check_memory(destination, total):
+                display.say(note)
             run_all(
                 [partial(_copy, staging, path, file, meter, stop, ways) for path, file in files],
                 STREAMS,

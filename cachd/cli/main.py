@@ -8,7 +8,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from cachd.cli import exits, render
+from cachd.cli import exits, initializer, render
 from cachd.cli.output import report
 from cachd.cli.parser import build
 from cachd.errors import CachdError
@@ -44,7 +44,14 @@ class _Terminated(KeyboardInterrupt):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (see ``cachd.cli.exits``)."""
+    """Run one command; the exit code (see ``cachd.cli.exits``), or an initializer's 0 or 1."""
+    argv = sys.argv[1:] if argv is None else argv
+    if initializer.is_meant(argv):
+        return initializer.run(argv, lambda uri, place: _main(["pull", "--", uri, place]))
+    return _main(argv)
+
+
+def _main(argv: Sequence[str]) -> int:
     arguments = build().parse_args(argv)
     if arguments.command != "serve":
         # An init container is process 1, which has no default action for this signal.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +15,15 @@ from cachd.model import Manifest
 
 if TYPE_CHECKING:
     import tarfile
+    from collections.abc import Callable
 
     from cachd.cli.client import Client
 
 MANIFEST_NAME = ".cachd-manifest.json"
+_FILES = re.compile(r'"manifest_files"\s*:\s*\[')
+_BETWEEN = re.compile(r"[\s,]*")
+_CHUNK = 128 * 1024
+
 MAX_MANIFEST = 256 * 1024 * 1024
 
 
@@ -44,26 +51,61 @@ class Wanted:
 def fetch_wanted(client: Client, answer: dict[str, Any], *, blocks: bool) -> Wanted:
     """The files of the very revision that ``answer`` names; ``blocks``: with their checksums.
     Raises what the daemon says, ContentError."""
-    page = client.call(
+    files: list[WantedFile] = []
+
+    def take(file: dict[str, Any]) -> None:
+        checksums = tuple(map(str, file["checksums"])) if blocks else None
+        path = check_relative(str(file["path"]))
+        files.append(WantedFile(path=path, size=int(file["size"]), blocks=checksums))
+
+    with client.open(
         "GET",
         path_of("models", answer["key"]),
         query={"revision": answer["revision"], "blocks": "true" if blocks else None},
         headers=lease_header(answer),
-    )
-    if page.get("revision") != answer["revision"]:
+    ) as page:
+        rest = read_page(page.read, take)
+    if rest.get("revision") != answer["revision"]:
         raise ContentError(
             f"the daemon shows another revision of {answer['key']} than was asked for",
             hint="client and daemon must agree (cachd version)",
         )
-    files = tuple(
-        WantedFile(
-            path=check_relative(str(file["path"])),
-            size=int(file["size"]),
-            blocks=tuple(map(str, file["checksums"])) if blocks else None,
-        )
-        for file in page["manifest_files"]
-    )
-    return Wanted(files=files, block_size=int(page["block_size"]) if blocks else 0)
+    return Wanted(files=tuple(files), block_size=int(rest["block_size"]) if blocks else 0)
+
+
+def read_page(read: Callable[[int], bytes], take: Callable[[dict[str, Any]], None]) -> Any:
+    """The page of a model, its files given to ``take`` one by one: all of them at once, as JSON's
+    objects, take ten times the memory of what is kept. Raises ContentError."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    scan = json.JSONDecoder().raw_decode
+    text, place = "", None
+    try:
+        while place is None:
+            chunk = read(_CHUNK)
+            text += decode(chunk, final=not chunk)
+            place = _FILES.search(text)
+            if not chunk and place is None:
+                raise ContentError("the daemon's page of the model lists no files")
+        head, text = text[: place.start()], text[place.end() :]
+        position, is_end = 0, False
+        while True:
+            position = _BETWEEN.match(text, position).end()  # type: ignore[union-attr]
+            if text[position : position + 1] == "]":
+                break
+            try:
+                file, position = scan(text, position)
+                take(file)
+            except ValueError:
+                if is_end:
+                    raise
+                chunk = read(_CHUNK)
+                is_end = not chunk
+                text, position = text[position:] + decode(chunk, final=is_end), 0
+        while chunk := read(_CHUNK):
+            text += decode(chunk)
+        return json.loads(f'{head}"manifest_files":[{text[position:]}')
+    except (KeyError, TypeError, ValueError) as error:
+        raise ContentError(f"the daemon's page of the model can't be read: {error}") from error
 
 
 def manifest_bytes(archive: tarfile.TarFile) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import stat
 import threading
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli import checking, copying, places
+from cachd.cli.descriptors import Descriptors
 from cachd.cli.progress import Meter
 from cachd.cli.staging import Staging, translated
 from cachd.cli.streaming import Streamer
@@ -26,12 +28,15 @@ if TYPE_CHECKING:
 STREAMS = 4
 """Files at a time."""
 
+_SAMPLES = 3
+"""Files that are tried before it is settled that none can be opened here."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Materialised:
-    """How the files came. ``way``: reflink, copy, hard-link, stream or already-there; several,
-    joined with ``+``, where files came by different ways. ``bytes`` are the files' sizes.
-    ``verified``: None where nobody asked for it."""
+    """How the files came. ``way``: view, reflink, copy, hard-link, move, descriptor, stream or
+    already-there; several, joined with ``+``, where files came by different ways. ``bytes`` are the
+    files' sizes. ``verified``: None where nobody asked for it."""
 
     way: str
     seconds: float
@@ -55,19 +60,23 @@ class Materialiser:
         display: Display,
         *,
         hard_link: bool = False,
+        move: bool = False,
         verify: bool = False,
         wait_daemon: float = 30.0,
     ) -> None:
+        """``move``: the cache is nobody else's, and goes when this is done."""
         self._answer = answer
         self._tree = Path(answer["path"])
         self._destination = destination
         self._display = display
         self._hard_link = hard_link
+        self._move = move
         self._checksum = checking.crc64nvme() if verify else None
         self._verify = verify
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._streamer = Streamer(client, answer, wait_daemon, self._stop)
+        self._descriptors = Descriptors(client, answer)
         self._reflink = False
         self._place_each = False
         self._ways: dict[str, int] = {}
@@ -99,11 +108,11 @@ class Materialiser:
             self._choose(staging, wanted)
             meter = Meter(self._display, "copying", wanted.size, len(wanted.files))
             by_size = sorted(wanted.files, key=lambda file: -file.size)
-            run_all(
-                [partial(self._bring, staging, file, wanted, meter) for file in by_size],
-                STREAMS,
-                self._stop,
-            )
+            calls = (partial(self._bring, staging, file, wanted, meter) for file in by_size)
+            try:
+                run_all(calls, STREAMS, self._stop)
+            finally:
+                self._descriptors.close()
             staging.commit()
         return self._result(wanted, started)
 
@@ -122,8 +131,9 @@ class Materialiser:
 
     def _choose(self, staging: Staging, wanted: Wanted) -> None:
         """Try what costs nothing; where it doesn't work, look at the space first."""
-        readable = [file for file in wanted.files if file.size and self._is_readable(file)]
-        sample = min(readable, key=lambda file: file.size, default=None)
+        if self._move:
+            return
+        sample = self._sample(wanted)
         self._reflink = sample is not None and self._probe(staging, sample, link=False)
         if self._hard_link:
             self._hard_link = sample is not None and self._probe(staging, sample, link=True)
@@ -143,11 +153,23 @@ class Materialiser:
         if note:
             self._note(note)
 
+    def _sample(self, wanted: Wanted) -> WantedFile | None:
+        """The smallest file with bytes in it that can be opened here: the first few tell, for all
+        of them lie in one tree."""
+        with_bytes = (file for file in wanted.files if file.size)
+        for file in heapq.nsmallest(_SAMPLES, with_bytes, key=lambda file: file.size):
+            opened = self._open_any(file)
+            if opened is not None:
+                os.close(opened[0])
+                return file
+        return None
+
     def _probe(self, staging: Staging, sample: WantedFile, *, link: bool) -> bool:
         probe = staging.tree / ".probe"
-        source = self._open(sample)
-        if source is None:
+        opened = self._open_any(sample)
+        if opened is None:
             return False
+        source = opened[0]
         try:
             if link:
                 probe.hardlink_to(self._tree / sample.path)
@@ -169,27 +191,40 @@ class Materialiser:
         meter.file_done()
 
     def _bring_by(self, staging: Staging, file: WantedFile, wanted: Wanted, meter: Meter) -> str:
-        if self._hard_link and self._link(staging, file, wanted):
+        if (self._move or self._hard_link) and self._link(staging, file, wanted):
             meter.add(file.size)
-            return "hard-link"
-        source = self._open(file)
+            return "move" if self._move else "hard-link"
+        opened = self._open_any(file)
         try:
             with staging.create(file.path) as target:
                 way = "stream"
                 with translated(self._destination / file.path):
-                    if source is None:
+                    if opened is None:
                         self._streamer.fetch(file, target, meter.add)
-                    elif self._reflink and file.size and copying.reflink(source, target):
-                        way = "reflink"
-                        meter.add(file.size)
                     else:
-                        way = "copy"
-                        copying.copy(source, target, file.size, file.path, meter.add, self._stop)
+                        source, way = opened
+                        way = self._copy(source, target, way, file, meter)
                 self._check(target, file, wanted)
             return way
         finally:
-            if source is not None:
-                os.close(source)
+            if opened is not None:
+                os.close(opened[0])
+
+    def _copy(self, source: int, target: int, way: str, file: WantedFile, meter: Meter) -> str:
+        if self._reflink and file.size and copying.reflink(source, target):
+            meter.add(file.size)
+            return "reflink" if way == "copy" else way
+        copying.copy(source, target, file.size, file.path, meter.add, self._stop)
+        return way
+
+    def _open_any(self, file: WantedFile) -> tuple[int, str] | None:
+        """The file, by the path if the cache is visible here, else by the daemon's descriptor; and
+        what that way is called."""
+        if (fd := self._open(file)) is not None:
+            return fd, "copy"
+        if (fd := self._descriptors.open(file)) is not None:
+            return fd, "descriptor"
+        return None
 
     def _link(self, staging: Staging, file: WantedFile, wanted: Wanted) -> bool:
         source = self._open(file)
@@ -197,7 +232,10 @@ class Materialiser:
             return False
         try:
             self._check(source, file, wanted)
-            staging.link(self._tree / file.path, file.path)
+            if self._move:
+                staging.take(self._tree / file.path, file.path)
+            else:
+                staging.link(self._tree / file.path, file.path)
         except OSError:
             return False
         finally:
@@ -227,13 +265,6 @@ class Materialiser:
             return fd
         os.close(fd)
         return None
-
-    def _is_readable(self, file: WantedFile) -> bool:
-        fd = self._open(file)
-        if fd is None:
-            return False
-        os.close(fd)
-        return True
 
     def _is_same_file(self, file: WantedFile) -> bool:
         here = places.identity(self._destination / file.path)

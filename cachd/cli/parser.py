@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import NoReturn
 
 from cachd import __version__
 from cachd.cli import exits, render
-from cachd.model import DIGEST_DIGITS, parse_digest
+from cachd.cli.pull_options import EPILOG, add_pull_options, add_uri_options, seconds
 
 _EPILOG = f"exit codes:\n{exits.table()}"
 
@@ -25,45 +24,6 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return value
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        # The text may be a secret: it isn't repeated.
-        raise argparse.ArgumentTypeError("write 'Name: value'")
-    return name.strip(), value.strip()
-
-
-def _pin(text: str) -> tuple[str, str]:
-    path, equals, digest = text.rpartition("=")
-    if not equals or not path:
-        raise argparse.ArgumentTypeError("write PATH=ALGORITHM:HEX")
-    return path, _digest(digest)
-
-
-def _model_pin(text: str) -> str:
-    digest = _digest(text)
-    if not digest.startswith("sha256:"):
-        raise argparse.ArgumentTypeError("must be a sha256")
-    return digest
-
-
-def _digest(text: str) -> str:
-    try:
-        return str(parse_digest(text))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """The reason first, then where to read on. Exit code 2."""
@@ -75,7 +35,7 @@ class _Parser(argparse.ArgumentParser):
 class _Commands:
     def __init__(self, parser: argparse.ArgumentParser) -> None:
         self._commands = parser.add_subparsers(
-            dest="command", metavar="COMMAND", required=True, title="commands"
+            dest="command", metavar="COMMAND", required=True, title="commands", prog="cachd"
         )
 
     def add(self, name: str, text: str, *, daemon: bool = True) -> argparse.ArgumentParser:
@@ -107,6 +67,8 @@ def build() -> argparse.ArgumentParser:
     """The parser of ``cachd``."""
     parser = _Parser(
         prog="cachd",
+        usage="cachd COMMAND [OPTION…]\n       cachd URI DEST [URI DEST…]   "
+        "(as KServe's storage initializer; see cachd pull --help)",
         description="The model cache of a node: ask for a URI, get a verified model, once.",
         epilog=_EPILOG,
         formatter_class=_Formatter,
@@ -154,99 +116,11 @@ def _serve(commands: _Commands) -> None:
     commands.add("version", "print the versions of client and daemon")
 
 
-def _uri_options(command: argparse.ArgumentParser) -> None:
-    which = command.add_argument_group("which files")
-    which.add_argument(
-        "--allow",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="take only files that match; may be repeated (default: STORAGE_ALLOW_PATTERNS)",
-    )
-    which.add_argument(
-        "--ignore",
-        metavar="GLOB",
-        action="append",
-        default=[],
-        help="leave out files that match; may be repeated (default: STORAGE_IGNORE_PATTERNS)",
-    )
-    where = command.add_argument_group("the source (each over the environment)")
-    where.add_argument("--endpoint", metavar="URL", help="S3 endpoint, or another hub")
-    where.add_argument("--region", metavar="NAME")
-    where.add_argument("--addressing", choices=("auto", "path", "virtual"), help="of S3 buckets")
-    where.add_argument("--anonymous", action="store_true", help="send no credentials, sign nothing")
-    where.add_argument(
-        "--no-verify-ssl", action="store_true", help="don't verify the origin's certificate"
-    )
-    where.add_argument("--ca-bundle", metavar="FILE", help="PEM authorities to trust besides")
-    where.add_argument(
-        "--header",
-        metavar="'NAME: VALUE'",
-        action="append",
-        default=[],
-        type=_header,
-        help="sent to the URI's host alone; may be repeated. Visible in the process list: for "
-        "secrets use the environment variable HOST-headers",
-    )
-    where.add_argument(
-        "--no-forward",
-        action="store_true",
-        help="send nothing of this environment (AWS_*, S3_*, STORAGE_CONFIG, HF_TOKEN, "
-        "HOST-headers); by default what the URI's scheme can use goes with the request",
-    )
-
-
 def _pull(commands: _Commands) -> None:
     pull = commands.add("pull", "have a model fetched, and bring it into a directory")
-    pull.add_argument("uri", metavar="URI", help="such as s3://bucket/model; or a local path")
-    pull.add_argument(
-        "destination",
-        nargs="?",
-        metavar="DEST",
-        help="directory to fill (default: none; prints where the model is in the cache)",
-    )
-    _uri_options(pull)
-    content = pull.add_argument_group("the content (other bytes are refused: digest_mismatch)")
-    content.add_argument(
-        "--digest",
-        metavar="PATH=ALGORITHM:HEX",
-        action="append",
-        default=[],
-        type=_pin,
-        help=f"of one file: {', '.join(DIGEST_DIGITS)}; may be repeated",
-    )
-    content.add_argument(
-        "--model-digest",
-        metavar="sha256:HEX",
-        type=_model_pin,
-        help="of the whole model: find . -type f -printf '%%P\\0' | LC_ALL=C sort -z | "
-        "xargs -0 sha256sum | sha256sum",
-    )
-    how = pull.add_argument_group("how")
-    how.add_argument("--priority", choices=("interactive", "prefetch"))
-    how.add_argument("--timeout", metavar="SECONDS", type=_seconds, help="for the whole")
-    how.add_argument("--no-wait", action="store_true", help="start the fetch and return")
-    how.add_argument(
-        "--wait-daemon",
-        metavar="SECONDS",
-        type=_seconds,
-        default=30.0,
-        help="how long to wait for a daemon that is away or restarts (default: 30)",
-    )
-    how.add_argument(
-        "--lease-ttl", metavar="SECONDS", type=_seconds, help="take a lease and leave it"
-    )
-    how.add_argument("--holder", metavar="NAME", help="who the lease is for (with --lease-ttl)")
-    how.add_argument(
-        "--hard-link",
-        action="store_true",
-        help="link files instead of copying them. DANGER: whoever writes into such a file changes "
-        "the cached model for everybody",
-    )
-    how.add_argument(
-        "--verify", action="store_true", help="check the copied blocks against the manifest"
-    )
-    how.add_argument("--quiet", action="store_true", help="no progress")
+    add_pull_options(pull)
+    pull.set_defaults(parser=pull)
+    pull.epilog = f"{EPILOG}\n\n{_EPILOG}"
 
 
 def _looking(commands: _Commands) -> None:
@@ -256,11 +130,11 @@ def _looking(commands: _Commands) -> None:
     key = commands.add("key", "print the key of a URI on a daemon with the given settings")
     key.add_argument("uri", metavar="URI")
     key.add_argument("--config", metavar="FILE", help="the daemon's configuration file")
-    _uri_options(key)
+    add_uri_options(key)
     plan = commands.add("plan", "tell whether a model would fit, and what would go")
     plan.add_argument("uri", nargs="?", metavar="URI")
     plan.add_argument("--bytes", metavar="SIZE", type=_size, help="a size instead of a URI")
-    _uri_options(plan)
+    add_uri_options(plan)
     may = commands.add("may", "tell what the access rules say of somebody, and why")
     may.add_argument("verb", metavar="VERB", choices=("read", "fetch", "pin", "evict", "admin"))
     may.add_argument("uri", nargs="?", metavar="URI", help="default: what concerns no one model")
@@ -271,7 +145,7 @@ def _looking(commands: _Commands) -> None:
     )
     top = commands.add("top", "watch fetches and usage")
     top.add_argument("--once", action="store_true", help="print once and end")
-    top.add_argument("--interval", metavar="SECONDS", type=_seconds, default=1.0, help="default: 1")
+    top.add_argument("--interval", metavar="SECONDS", type=seconds, default=1.0, help="default: 1")
 
 
 def _keeping(commands: _Commands) -> None:

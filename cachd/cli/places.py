@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from cachd.cli import render
 from cachd.errors import DestinationUnusable, NoSpace
 
 _MEMORY = frozenset({"tmpfs", "ramfs"})
+_NO_LIMIT = 2**60
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -23,8 +25,9 @@ def identity(path: Path) -> tuple[int, int] | None:
 def cache_root(tree: Path) -> Path | None:
     """The cache's root above a snapshot's tree, if it can be seen from here."""
     for directory in tree.parents:
-        if (directory / "layout.json").is_file() and (directory / "snapshots").is_dir():
-            return directory
+        with contextlib.suppress(OSError):  # The way there may be closed to this user.
+            if (directory / "layout.json").is_file() and (directory / "snapshots").is_dir():
+                return directory
     return None
 
 
@@ -77,13 +80,19 @@ def is_memory(path: Path) -> bool:
     return file_system(path) in _MEMORY
 
 
-def memory_limit(path: Path = Path("/sys/fs/cgroup/memory.max")) -> int | None:
-    """This container's memory limit in bytes (cgroup v2); None for no limit."""
-    try:
-        text = path.read_text().strip()
-    except OSError:
-        return None
-    return int(text) if text.isdigit() else None
+def memory_limit(
+    v2: Path = Path("/sys/fs/cgroup/memory.max"),
+    v1: Path = Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+) -> int | None:
+    """This container's memory limit in bytes, of either cgroup version; None for no limit."""
+    for path in (v2, v1):
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        # Version 1 says "no limit" with the largest number of pages.
+        return int(text) if text.isdigit() and int(text) < _NO_LIMIT else None
+    return None
 
 
 def check_space(destination: Path, needed: int, replaced: int) -> bool:

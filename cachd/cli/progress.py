@@ -161,10 +161,14 @@ class Display:
     A thread of its own redraws, so that a daemon that says nothing for a while is visible as such.
     """
 
-    def __init__(self, *, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(
+        self, *, stream: TextIO | None = None, quiet: bool = False, heartbeat: float = HEARTBEAT
+    ) -> None:
+        """``heartbeat``: seconds between lines where there is no terminal; 0 for none."""
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._is_terminal = self._stream.isatty()
+        self._pause = REDRAW if self._is_terminal else heartbeat or None
         encoding = (getattr(self._stream, "encoding", "") or "").lower()
         self._plain = not encoding.startswith("utf")
         self._lock = threading.Lock()
@@ -202,7 +206,7 @@ class Display:
             self._write(f"cachd: {render.printable(text)}\n")
 
     def _run(self) -> None:
-        while not self._stop.wait(REDRAW if self._is_terminal else HEARTBEAT):
+        while not self._stop.wait(self._pause):
             elapsed = time.monotonic() - self._started
             with self._lock:
                 if self._is_terminal:

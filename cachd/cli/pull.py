@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli import patterns, render
-from cachd.cli.asking import COPY_LEASE_TTL, LeaseKeeper, ask, own_holder
+from cachd.cli import patterns, render, termination, variables, views
+from cachd.cli.asking import COPY_LEASE_TTL, own_holder
+from cachd.cli.bringing import WAIT_DAEMON, Wishes, bring
 from cachd.cli.client import Client
 from cachd.cli.local import local_path, pull_local, to_answer
-from cachd.cli.manifest import fetch_wanted
-from cachd.cli.materialise import Materialised, Materialiser
 from cachd.cli.output import print_json, warn, warn_of_variables
-from cachd.cli.progress import Display
-from cachd.cli.request import pins_of, refuse_decryption, request_body
-from cachd.cli.sockets import pod_socket
-from cachd.errors import CachdError, InvalidError, NotFound
+from cachd.cli.progress import HEARTBEAT, Display
+from cachd.cli.request import passes_of, pins_of, refuse_decryption, request_body
+from cachd.cli.sockets import pod_socket, token_file
+from cachd.cli.summary import how_it_went
+from cachd.errors import CachdError, InvalidError
 
 if TYPE_CHECKING:
     import argparse
 
-TERMINATION_LOG = Path("/dev/termination-log")
-"""Kubernetes shows its content as the container's termination message, KServe as the reason of a
-failed load (PropagateModelStatus in pkg/apis/serving/v1beta1/inference_service_status.go)."""
-
-_TERMINATION_LIMIT = 2048
+    from cachd.cli.ambient import Passes
+    from cachd.cli.materialise import Materialised
 
 
 def pull(arguments: argparse.Namespace) -> int:
     """Raises CachdError; leaves the reason in the termination log as well."""
     try:
+        variables.fill(arguments.parser, arguments, os.environ)
         _pull(arguments)
     except CachdError as error:
-        _leave_reason(error)
+        termination.leave(termination.message(error, arguments.uri, os.environ))
+        raise
+    except Exception as error:
+        # An error of ours would have said more; what it holds may be anybody's secret.
+        what = getattr(error, "strerror", None) or f"cachd failed ({type(error).__name__})"
+        termination.leave(f"{termination.show_uri(arguments.uri)}: {what}; see the log")
         raise
     return 0
 
@@ -60,70 +62,51 @@ def _pull(arguments: argparse.Namespace) -> None:
         _pull_local(arguments, source, destination)
         return
     warn_of_variables(os.environ)
-    client = Client(pod_socket(arguments.socket))
+    view = views.wish_of(arguments, destination, os.environ)
+    client = Client(pod_socket(arguments.socket), token_file=token_file())
     body, warnings = request_body(arguments, os.environ)
     body.update(pins)
-    body["priority"] = arguments.priority or os.environ.get("CACHD_PRIORITY") or "interactive"
+    body["priority"] = arguments.priority or "interactive"
     for text in warnings:
         warn(text)
+    passes = passes_of(arguments, os.environ, body)
     if arguments.no_wait:
-        _start(client, body, arguments)
+        _start(client, passes, arguments)
         return
     keep = arguments.lease_ttl is not None or bool(arguments.holder)
     if destination or keep:
-        ttl = arguments.lease_ttl if keep else COPY_LEASE_TTL
-        body["lease"] = {"holder": arguments.holder or own_holder(), "ttl": ttl}
-    with Display(quiet=arguments.quiet) as display:
-        answer, done = _bring(client, body, destination, display, arguments, keep=keep)
-    if arguments.json:
-        print_json({**answer, "destination": arguments.destination, "materialised": _json(done)})
-    else:
-        print(_summary(answer, destination, done, keep=keep))
+        passes.set(lease=_lease(arguments, keep=keep))
+    wait_daemon = WAIT_DAEMON if arguments.wait_daemon is None else arguments.wait_daemon
+    wishes = Wishes(
+        destination=destination,
+        view=view,
+        wait_daemon=wait_daemon,
+        timeout=arguments.timeout,
+        hard_link=arguments.hard_link,
+        verify=arguments.verify,
+        keep=keep,
+        fallback=arguments.fallback,
+    )
+    with _display(arguments) as display:
+        if destination:
+            display.say(f"{termination.show_uri(arguments.uri)} → {destination}")
+        answer, done = bring(client, passes, wishes, display)
+    _tell(arguments, answer, done, keep=keep)
 
 
-def _bring(
-    client: Client,
-    body: dict[str, Any],
-    destination: Path | None,
-    display: Display,
-    arguments: argparse.Namespace,
-    *,
-    keep: bool,
-) -> tuple[dict[str, Any], Materialised | None]:
-    is_last = False
-    while True:
-        answer = ask(
-            client,
-            body,
-            display,
-            wait_daemon=arguments.wait_daemon,
-            timeout=arguments.timeout,
-        )
-        if destination is None:
-            return answer, None
-        run = Materialiser(
-            client,
-            answer,
-            destination,
-            display,
-            hard_link=arguments.hard_link,
-            verify=arguments.verify,
-            wait_daemon=arguments.wait_daemon,
-        )
-        try:
-            with LeaseKeeper(client, answer.get("lease"), keep=keep):
-                done = run.already_there()
-                if done is None:
-                    wanted = fetch_wanted(client, answer, blocks=arguments.verify)
-                    done = run.run(wanted)
-        except NotFound as error:
-            # The snapshot went while it was copied: a daemon that lost its leases.
-            if is_last:
-                raise
-            is_last = True
-            display.say(f"{error.message}; asking again")
-            continue
-        return answer, done
+def _lease(arguments: argparse.Namespace, *, keep: bool) -> dict[str, Any]:
+    lease: dict[str, Any] = {"holder": arguments.holder or own_holder()}
+    if not keep:
+        return {**lease, "ttl": COPY_LEASE_TTL}
+    if arguments.lease_ttl is not None:
+        return {**lease, "ttl": arguments.lease_ttl}
+    pod = os.environ.get("POD_UID")
+    return {**lease, "pod": pod} if pod else lease
+
+
+def _display(arguments: argparse.Namespace) -> Display:
+    heartbeat = HEARTBEAT if arguments.heartbeat is None else arguments.heartbeat
+    return Display(quiet=arguments.quiet, heartbeat=heartbeat)
 
 
 def _pull_local(arguments: argparse.Namespace, source: Path, destination: Path | None) -> None:
@@ -134,7 +117,7 @@ def _pull_local(arguments: argparse.Namespace, source: Path, destination: Path |
             hint="name a destination to copy it there; a model elsewhere has a URI such as "
             "s3://bucket/model",
         )
-    with Display(quiet=arguments.quiet) as display:
+    with _display(arguments) as display:
         done = pull_local(
             source,
             arguments.uri,
@@ -143,81 +126,30 @@ def _pull_local(arguments: argparse.Namespace, source: Path, destination: Path |
             allow=patterns.gather(arguments.allow, patterns.ALLOW_VARIABLE, os.environ),
             ignore=patterns.gather(arguments.ignore, patterns.IGNORE_VARIABLE, os.environ),
         )
-    answer = to_answer(arguments.uri, source, done)
-    if arguments.json:
-        print_json({**answer, "destination": arguments.destination, "materialised": _json(done)})
-    else:
-        print(_summary(answer, destination, done, keep=False))
+    _tell(arguments, to_answer(arguments.uri, source, done), done, keep=False)
 
 
-def _start(client: Client, body: dict[str, Any], arguments: argparse.Namespace) -> None:
-    body["wait"] = False
-    if arguments.timeout is not None:
-        body["timeout"] = arguments.timeout
-    answer = client.call("POST", "/v1/models", body)
+def _start(client: Client, passes: Passes, arguments: argparse.Namespace) -> None:
+    passes.set(wait=False, timeout=arguments.timeout)
+    answer = client.call("POST", "/v1/models", passes.body())
     if arguments.json:
         print_json(answer)
     elif answer.get("path"):
-        print(_summary(answer, None, None, keep=False))
+        print(how_it_went(answer, None, None, keep=False))
     else:
         state = answer.get("state", "fetching")
         print(render.facts([("key", answer.get("key")), ("state", state)]))
 
 
-def _summary(
-    answer: dict[str, Any], destination: Path | None, done: Materialised | None, *, keep: bool
-) -> str:
-    what = f"{render.plural(int(answer['files']), 'file')}, {render.size(answer['bytes'])}"
-    lines = []
-    if done is not None:
-        speed = f" ({render.rate(done.bytes / done.seconds)})" if done.seconds > 0.05 else ""
-        verified = {True: ", verified", False: ", not verified", None: ""}[done.verified]
-        lines.append(
-            f"{answer['uri']} → {destination}: {what}; {_how_fetched(answer)}; "
-            f"{done.way} in {render.duration(done.seconds)}{speed}{verified}"
-        )
+def _tell(
+    arguments: argparse.Namespace,
+    answer: dict[str, Any],
+    done: Materialised | None,
+    *,
+    keep: bool,
+) -> None:
+    if arguments.json:
+        came = done.to_json() if done else None
+        print_json({**answer, "destination": arguments.destination, "materialised": came})
     else:
-        lines.append(f"{answer['uri']}: {what}; {_how_fetched(answer)}")
-        lines.append(
-            render.facts(
-                [
-                    ("path", answer["path"]),
-                    ("key", answer["key"]),
-                    ("revision", answer["revision"]),
-                ]
-            )
-        )
-    lease = answer.get("lease")
-    if keep and lease:
-        lines.append(f"lease {lease['id']} for {lease['holder']}, {render.duration(lease['ttl'])}")
-    if answer.get("validated") is False:
-        lines.append("the origin gives nothing that would show a change (unvalidated)")
-    return render.printable_lines("\n".join(lines))
-
-
-def _how_fetched(answer: dict[str, Any]) -> str:
-    result = str(answer.get("result"))
-    if result == "miss":
-        seconds = (answer.get("timings") or {}).get("fetch")
-        fetched = answer.get("fetched_bytes") or 0
-        took = f" in {render.duration(seconds)}" if seconds else ""
-        return f"fetched {render.size(fetched)}{took}"
-    return {
-        "hit": "cached",
-        "stale": "cached (stale: the source can't be reached)",
-        "local": "local",
-    }.get(result, result)
-
-
-def _json(done: Materialised | None) -> dict[str, Any] | None:
-    return done.to_json() if done else None
-
-
-def _leave_reason(error: CachdError) -> None:
-    if not TERMINATION_LOG.exists():
-        return
-    text = f"{error.message}\n{error.hint}".strip()
-    try:
-        TERMINATION_LOG.write_text(render.printable_lines(text)[:_TERMINATION_LIMIT])
-    except OSError as failure:
-        print(f"cachd: can't write {TERMINATION_LOG}: {failure.strerror}", file=sys.stderr)
+        print(how_it_went(answer, arguments.destination, done, keep=keep))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli import patterns
+from cachd.cli import ambient, patterns
+from cachd.cli.ambient import Passes
 from cachd.cli.forward import Overrides, gather
 from cachd.errors import InvalidError
 
@@ -35,6 +36,16 @@ def request_body(
     }
     given = {name: value for name, value in fields.items() if value}
     return {"uri": arguments.uri, **given}, forwarded.warnings
+
+
+def passes_of(
+    arguments: argparse.Namespace, environ: Mapping[str, str], body: dict[str, Any]
+) -> Passes:
+    """``body`` with the pod's identity in its cloud, where nothing else proves anything."""
+    if arguments.no_forward:
+        return Passes(body, None)
+    given = body.get("credentials", {})
+    return Passes(body, ambient.choose(environ, arguments.uri, given, ca_file=arguments.ca_bundle))
 
 
 def pins_of(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -12,6 +12,9 @@ from cachd.environment import CLIENT_VARIABLES, default_socket, is_service_link
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+TOKEN_FILE = "/var/run/secrets/cachd/token"  # noqa: S105  (a path)
+"""A projected service-account token whose audience is cachd."""
+
 SYSTEM_SOCKET = Path("/run/cachd/cachd.sock")
 
 
@@ -22,9 +25,14 @@ def pod_socket(option: str | None, environ: Mapping[str, str] = os.environ) -> P
     if named:
         return Path(named)
     own = default_socket(environ)
-    if not own.exists() and SYSTEM_SOCKET.exists():
+    if not is_there(own) and is_there(SYSTEM_SOCKET):
         return SYSTEM_SOCKET
     return own
+
+
+def token_file(environ: Mapping[str, str] = os.environ) -> Path:
+    """``CACHD_TOKEN_FILE``, else where the chart's examples mount it; it needn't be there."""
+    return Path(environ.get("CACHD_TOKEN_FILE") or TOKEN_FILE)
 
 
 def admin_socket(
@@ -34,6 +42,15 @@ def admin_socket(
     and whether somebody named it."""
     named = option or environ.get("CACHD_ADMIN_SOCKET")
     return (Path(named), True) if named else (pods.with_name("admin.sock"), False)
+
+
+def is_there(path: Path) -> bool:
+    """Whether this user can see ``path``."""
+    try:
+        path.stat()
+    except OSError:
+        return False
+    return True
 
 
 def may_open(path: Path) -> bool:

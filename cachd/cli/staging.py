@@ -51,8 +51,8 @@ class Staging:
     def __init__(self, destination: Path) -> None:
         self.destination = destination
         self._made: list[Path] = []
-        self._placed: list[Path] = []
-        self._staged: list[str] = []
+        self._placed: list[str] = []
+        self._staged: set[str] = set()
         self._lock = threading.Lock()
         self._lock_fd = -1
         self._is_done = False
@@ -85,7 +85,7 @@ class Staging:
         if not self._is_done:
             for path in self._placed:
                 with contextlib.suppress(OSError):
-                    path.unlink()
+                    (self.destination / path).unlink()
         shutil.rmtree(self.tree, ignore_errors=True)
         if self._lock_fd >= 0:
             os.close(self._lock_fd)
@@ -114,7 +114,7 @@ class Staging:
         finally:
             os.close(fd)
         with self._lock:
-            self._staged.append(path)
+            self._staged.add(path)
 
     def link(self, source: Path, path: str) -> None:
         """Stage ``path`` as a hard link to ``source``. Raises OSError as ``link`` does."""
@@ -122,14 +122,23 @@ class Staging:
         target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         os.link(source, target, follow_symlinks=False)
         with self._lock:
-            self._staged.append(path)
+            self._staged.add(path)
+
+    def take(self, source: Path, path: str) -> None:
+        """Stage ``path`` by moving ``source`` there, from the same volume. Raises OSError."""
+        target = self.tree / check_relative(path)
+        target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        source.rename(target)
+        target.chmod(FILE_MODE)
+        with self._lock:
+            self._staged.add(path)
 
     def adopt(self, paths: Iterable[str]) -> None:
         """Stage files that somebody else wrote below ``tree``."""
         for path in paths:
             with translated(self.destination):
                 (self.tree / path).chmod(FILE_MODE)
-            self._staged.append(path)
+            self._staged.add(path)
 
     def place(self, path: str) -> None:
         """Rename one staged file into the destination."""
@@ -141,8 +150,8 @@ class Staging:
             is_new = not os.path.lexists(target)
             (self.tree / path).replace(target)
             if is_new:
-                self._placed.append(target)
-            self._staged.remove(path)
+                self._placed.append(path)
+            self._staged.discard(path)
 
     def commit(self) -> None:
         """Rename every staged file into the destination."""

@@ -6,14 +6,14 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable
 
 PATIENCE = 3.0
 """Seconds that threads get to stop. They are daemon threads: one that is stuck in a system call
 doesn't keep the process."""
 
 
-def run_all(calls: Sequence[Callable[[], None]], width: int, stop: threading.Event) -> None:
+def run_all(calls: Iterable[Callable[[], None]], width: int, stop: threading.Event) -> None:
     """Run every call, at most ``width`` at a time. Raises the first call's failure.
 
     ``stop`` is set at a failure and at an interrupt, for the calls to look at.
@@ -37,7 +37,7 @@ def run_all(calls: Sequence[Callable[[], None]], width: int, stop: threading.Eve
 
     threads = [
         threading.Thread(target=work, name=f"transfer-{index}", daemon=True)
-        for index in range(min(width, len(calls)))
+        for index in range(width)
     ]
     for thread in threads:
         thread.start()

@@ -13,7 +13,7 @@ import json
 import tarfile
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
@@ -50,6 +50,7 @@ class Script:
     asks: list[dict[str, Any]] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
     lease_headers: list[str] = field(default_factory=list)
+    authorizations: list[str] = field(default_factory=list)
     leases: dict[str, dict[str, Any]] = field(default_factory=dict)
     renewals: int = 0
     hide_path: bool = False
@@ -66,12 +67,18 @@ class Script:
     hang: bool = False
     forget_once: bool = False
     """Forget the snapshot between the first ask and the copy, until it is asked for again."""
+    move_after: tuple[int, dict[str, bytes]] | None = None
+    """After so many files the snapshot is gone, and the source has these instead."""
     stall_files: bool = False
     """Send half of each file, then nothing."""
     slow_files: float = 0.0
     """Seconds before each file."""
     corrupt: str = ""
     """A path whose streamed bytes are wrong in one bit."""
+    view_problem: dict[str, Any] | None = None
+    """What an ask for a view ends with."""
+    view_facts: dict[str, Any] = field(default_factory=dict)
+    views: list[dict[str, Any]] = field(default_factory=list)
     imported: bytes = b""
     plan: dict[str, Any] = field(default_factory=dict)
 
@@ -129,6 +136,8 @@ class FakeDaemon:
                 web.post("/v1/key", self._key),
                 web.post("/v1/gc", self._gc),
                 web.get("/openapi.json", self._openapi),
+                web.get("/v1/views", self._views),
+                web.delete("/v1/views/{pod}", self._remove_views),
             ]
         )
         runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
@@ -184,11 +193,19 @@ class FakeDaemon:
         self.models[ref.key] = model
         return model
 
+    def grow(self, model: Model, path: str, size: int) -> None:
+        """One more file, of zeros that take no space here; without checksums."""
+        with (model.tree / path).open("wb") as file:
+            file.truncate(size)
+        added = ManifestFile(path=path, size=size, blocks=(), digests=())
+        model.manifest = replace(model.manifest, files=(*model.manifest.files, added))
+
     # --- routes ----------------------------------------------------------------------------
 
     @web.middleware
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         self.script.requests.append((request.method, request.path))
+        self.script.authorizations.append(request.headers.get("Authorization", ""))
         if self.script.hang:
             await asyncio.sleep(60)
         if self.script.problem is not None:
@@ -219,7 +236,9 @@ class FakeDaemon:
             assert request.transport is not None
             request.transport.close()
             return response
-        if self.script.error_event:
+        if self.script.view_problem and body.get("view"):
+            await _line(response, {"event": "error", **self.script.view_problem})
+        elif self.script.error_event:
             await _line(response, {"event": "error", **self.script.error_event})
         elif model is None:
             problem = {"code": "not_found", "detail": f"nothing at {body['uri']}", "hint": "look"}
@@ -258,7 +277,35 @@ class FakeDaemon:
             "timings": {},
             "lease": lease,
             "request_id": "req-1",
+            **({"view": self._view(model, body["view"])} if body.get("view") else {}),
         }
+
+    def _view(self, model: Model, wanted: dict[str, Any]) -> dict[str, Any]:
+        directory = self.root / "views" / wanted["pod"] / (wanted.get("name") or "")
+        for file in model.manifest.files:
+            target = directory / file.path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.hardlink_to(model.tree / file.path)
+        view = {
+            **wanted,
+            "path": str(directory),
+            "device": directory.stat().st_dev,
+            "inode": directory.stat().st_ino,
+            "revision": model.revision,
+            "files": len(model.manifest.files),
+            "until": "pod",
+            **self.script.view_facts,
+        }
+        self.script.views.append(view)
+        return view
+
+    async def _views(self, request: web.Request) -> web.Response:
+        return web.json_response({"views": self.script.views})
+
+    async def _remove_views(self, request: web.Request) -> web.Response:
+        pod = request.match_info["pod"]
+        self.script.views = [view for view in self.script.views if view["pod"] != pod]
+        return web.json_response({"pod": pod, "removed": 1})
 
     def _model(self, request: web.Request) -> Model:
         model = self.models.get(request.match_info["key"])
@@ -317,6 +364,13 @@ class FakeDaemon:
     async def _file(self, request: web.Request) -> web.StreamResponse:
         model = self._model(request)
         path = request.match_info["path"]
+        if self.script.move_after is not None:
+            left, files = self.script.move_after
+            self.script.move_after = (left - 1, files) if left else None
+            if not left:
+                model = self.add(model.uri, files)
+        if request.query.get("revision") not in (None, model.revision):
+            return _problem(404, code="model_unknown", detail="no such revision")
         file = model.tree / path
         await asyncio.sleep(self.script.slow_files)
         if self.script.stall_files:

@@ -201,7 +201,7 @@ def test_something_else_behind_the_socket(daemon: FakeDaemon, run: Run) -> None:
 def test_usage_errors_are_2(capsys: pytest.CaptureFixture[str]) -> None:
     from cachd.cli.main import main
 
-    for arguments in ([], ["pull"], ["nonsense"], ["pull", "u", "--header", "secret"]):
+    for arguments in (["pull"], ["nonsense"], ["pull", "u", "--header", "secret"]):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2

@@ -130,7 +130,7 @@ def test_a_slip_on_the_command_line_is_no_matter_of_the_api(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "cachd: name a command\n  next: see cachd --help\n"),
+        (["--"], "cachd: name a command\n  next: see cachd --help\n"),
         (["rm"], "cachd rm: the following arguments are required: KEY|URI\n"),
         (["nonsense"], "cachd: argument COMMAND: invalid choice: 'nonsense'"),
     ],

@@ -170,12 +170,17 @@ def test_files_are_replaced_one_by_one_where_space_is_short(
 
 
 def test_the_memory_limit(tmp_path: Path) -> None:
-    file = tmp_path / "memory.max"
-    assert places.memory_limit(file) is None
-    file.write_text("max\n")
-    assert places.memory_limit(file) is None
-    file.write_text("1073741824\n")
-    assert places.memory_limit(file) == 1024**3
+    """Of cgroups of version 2, else of version 1, which has a number for no limit."""
+    v2, v1 = tmp_path / "memory.max", tmp_path / "memory.limit_in_bytes"
+    assert places.memory_limit(v2, v1) is None
+    v1.write_text("9223372036854771712\n")
+    assert places.memory_limit(v2, v1) is None
+    v1.write_text("536870912\n")
+    assert places.memory_limit(v2, v1) == 512 * 1024**2
+    v2.write_text("max\n")
+    assert places.memory_limit(v2, v1) is None
+    v2.write_text("1073741824\n")
+    assert places.memory_limit(v2, v1) == 1024**3
 
 
 def test_more_than_the_memory_limit_is_refused(

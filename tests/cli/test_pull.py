@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cachd.cli import pull as pull_module
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -197,6 +195,22 @@ def test_a_snapshot_that_went_is_asked_for_again(
     assert daemon.script.leases == {}
 
 
+def test_a_new_revision_in_mid_copy_leaves_nothing_of_the_old_one(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    daemon.add(URI, FILES)
+    daemon.script.hide_path = True
+    new = {"config.json": b"[]", "other.bin": b"o" * 100}
+    daemon.script.move_after = (1, new)
+    dest = tmp_path / "d"
+    dest.mkdir()
+    (dest / "mine.txt").write_text("mine")
+    assert run("pull", URI, dest, "--socket", daemon.socket).code == 0
+    assert tree_of(dest) == {**new, "mine.txt": b"mine"}
+    assert not (dest / "a").exists()
+    assert len(daemon.script.asks) == 2
+
+
 def test_a_kept_lease_stays(daemon: FakeDaemon, run: Run) -> None:
     daemon.add(URI, FILES)
     outcome = run("pull", URI, "--socket", daemon.socket, "--lease-ttl", 60, "--holder", "me")
@@ -241,10 +255,10 @@ def test_a_failure_leaves_a_termination_message(
 ) -> None:
     log = tmp_path / "termination-log"
     log.touch()
-    monkeypatch.setattr(pull_module, "TERMINATION_LOG", log)
+    monkeypatch.setenv("CACHD_TERMINATION_LOG", str(log))
     outcome = run("pull", "s3://bucket/none", "--socket", daemon.socket, "--json")
     assert outcome.code == 4
-    assert log.read_text() == "nothing at s3://bucket/none\nlook"
+    assert log.read_text() == "nothing at s3://bucket/none\nnext: look\ncode: not_found"
     assert outcome.err.endswith("cachd: nothing at s3://bucket/none\n  next: look\n")
     assert outcome.json["error"]["code"] == "not_found"
 

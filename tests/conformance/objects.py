@@ -96,7 +96,7 @@ class Objects(Server):
         if objects is None:
             _refuse(handler, 403, "AccessDenied")
         elif not key:
-            handler.send(200, _listing(objects, parts.query), Content_Type="application/xml")
+            handler.send(200, listing(objects, parts.query), Content_Type="application/xml")
         elif key in objects:
             handler.send_file(objects[key], OCTETS)
         else:
@@ -108,7 +108,7 @@ def _refuse(handler: Handler, status: int, code: str) -> None:
     handler.send(status, body, Content_Type="application/xml")
 
 
-def _listing(objects: Mapping[str, bytes], query: str) -> bytes:
+def listing(objects: Mapping[str, bytes], query: str) -> bytes:
     prefix = parse_qs(query).get("prefix", [""])[0]
     items = "".join(
         f"<Contents><Key>{escape(key)}</Key><Size>{len(body)}</Size>"

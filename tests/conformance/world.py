@@ -24,7 +24,7 @@ from tests.harness import Daemon, running
 from tests.servers.ports import LOOPBACK
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
@@ -125,10 +125,14 @@ class World:
         return names
 
     def pull(self, uri: str, destination: Path, environ: Mapping[str, str]) -> Outcome:
-        """``cachd pull URI DEST`` as KServe's init container would run it."""
+        """``cachd pull URI DEST``, whose exit codes tell more than an init container's."""
+        return self.run(["pull", uri, str(destination)], destination, environ)
+
+    def run(self, arguments: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Outcome:
+        """``cachd`` in the environment of KServe's init container; what is in ``folder`` then."""
         started = time.monotonic()
         ended = subprocess.run(
-            [sys.executable, "-m", "cachd", "pull", uri, str(destination)],
+            [sys.executable, "-m", "cachd", *arguments],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -146,7 +150,7 @@ class World:
             code=ended.returncode,
             stdout=ended.stdout,
             stderr=ended.stderr,
-            tree=tree_of(destination),
+            tree=tree_of(folder),
             seconds=time.monotonic() - started,
         )
 
