@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.model import Ref
     from cachd.store.store import Store
-    from cachd.store.types import Victim
+    from cachd.store.types import SpacePlan, Victim
 
 
 def check_lease(store: Store, key: str, lease_id: str) -> None:
@@ -46,11 +46,8 @@ async def remove(
     return freed
 
 
-def describe_plan(
-    store: Store, result: str, needed: int, inodes: int, see_all: bool
-) -> dict[str, Any]:
+def describe_plan(store: Store, result: str, space: SpacePlan, *, see_all: bool) -> dict[str, Any]:
     """The answer of POST /v1/plan. Callers that don't see every model get numbers without names."""
-    space = store.plan_space(needed, inodes)
     usage = store.usage()
     victims = [_victim(v) for v in space.victims]
     held = [asdict(h) for h in space.held_by]
@@ -60,7 +57,7 @@ def describe_plan(
     return {
         "result": result,
         "fits": space.fits,
-        "needed": needed,
+        "needed": space.needed,
         "free": usage.free,
         "quota": usage.quota,
         "free_floor": usage.free_floor,

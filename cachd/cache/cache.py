@@ -127,7 +127,9 @@ class Cache:
     def models(self, caller: Caller) -> list[ModelInfo]:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
         may_see, may_follow = self._rights.sight(caller)
-        return listing.models(self.parts.store, self._asking.flights.values(), may_see, may_follow)
+        flights = self._asking.flights.values()
+        rows = listing.models(self.parts.store, flights, may_see, may_follow)
+        return [self._rights.veil(row, caller) for row in rows]
 
     async def model(
         self,
@@ -163,9 +165,9 @@ class Cache:
                 checked_ago=self.parts.freshness.age(shown.ref),
                 refresh_in=self._asking.refresher.next_in(shown),
             )
-            return info, await self._to_snapshot(shown)
+            return self._rights.veil(info, caller), await self._to_snapshot(shown)
         if flight is not None and revision is None:
-            return listing.fetching_row(flight), None
+            return self._rights.veil(listing.fetching_row(flight), caller), None
         raise ModelUnknown(
             f"there is no model {key} in the cache"
             + (f" at {revision}" if revision else "")
@@ -231,17 +233,16 @@ class Cache:
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         """Would it fit, and what would go and why. Changes nothing."""
-        size, files = needed or 0, 0
+        result, size, files = "miss", needed or 0, 0
         if ask is not None:
             found = await self._lookup.find(self._understand(ask, caller))
             if isinstance(found, Found):
-                return admin.describe_plan(
-                    self.parts.store, "hit", 0, 0, self._rights.sees_all(caller)
-                )
-            size, files = found.size, len(found.files)
-        return admin.describe_plan(
-            self.parts.store, "miss", size, files, self._rights.sees_all(caller)
-        )
+                result = "hit"
+            else:
+                size, files = found.size, len(found.files)
+        sees_all = self._rights.sees_all(caller)
+        space = self.parts.store.plan_space(size, files, caller.payer)
+        return admin.describe_plan(self.parts.store, result, space, see_all=sees_all)
 
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
         self._rights.check(caller, "evict", None)
@@ -291,12 +292,17 @@ class Cache:
 
     # --- state ------------------------------------------------------------------------------
 
-    def usage(self) -> dict[str, Any]:
-        """The store's numbers, and fetches in flight and queued."""
+    def usage(self, caller: Caller | None = None) -> dict[str, Any]:
+        """The store's numbers, and fetches in flight and queued; ``caller`` None: for operators."""
         stages = [flight.stage for flight in self._asking.flights.values()]
         queued = stages.count("queued")
+        usage = listing.usage(self.parts.store)
+        if caller is not None and caller.role != "admin":
+            # Who else is on the node, and how much they have, is none of a pod's business.
+            own = usage["namespaces"].get(caller.namespace)
+            usage["namespaces"] = {} if own is None else {caller.namespace: own}
         return {
-            **listing.usage(self.parts.store),
+            **usage,
             "flights_in_flight": len(stages) - queued,
             "flights_queued": queued,
         }

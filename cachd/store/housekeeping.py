@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cachd.errors import InUse
-from cachd.store import eviction
+from cachd.store import eviction, namespaces
 from cachd.store.health import REASONS
-from cachd.store.room import show_size
 from cachd.store.types import GcReport, Usage
+from cachd.store.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,6 +115,7 @@ def usage(opened: Opened) -> Usage:
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
         scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(degraded(opened)),
+        namespaces=namespaces.usage(index, context.settings.namespace_quotas, context.volume.size),
     )
 
 

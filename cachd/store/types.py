@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotInfo:
     """What the index keeps of a manifest: the model, not its files. ``bytes`` is the sum of the
-    files' sizes."""
+    files' sizes. ``namespace``: who pays for it; None: nobody."""
 
     ref: Ref
     files: int
@@ -27,6 +27,7 @@ class SnapshotInfo:
     is_validated: bool
     is_immutable: bool
     identity: Identity
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,8 @@ class StoredLease:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victim:
     """What goes, or went. ``bytes`` are those that become free with it (blocks shared with a
-    survivor don't). ``reason``: superseded, quota, watermark, volume, expired, requested."""
+    survivor don't). ``reason``: superseded, quota, namespace, watermark, volume, expired,
+    requested."""
 
     key: str
     revision: str
@@ -136,6 +138,7 @@ class Usage:
     ingests and not yet allocated. ``free`` is the volume's, for anybody. ``high_watermark`` and
     ``low_watermark`` are bytes of ``allocated + reserved``. ``corrupt`` counts snapshots that are
     known to be damaged; ``scrub_pass``: when everything was last read once, since the epoch.
+    ``namespaces``: bytes and quota of those that have one.
     """
 
     quota: int
@@ -156,3 +159,4 @@ class Usage:
     corrupt: int = 0
     scrub_pass: float = 0.0
     degraded: tuple[str, ...] = ()
+    namespaces: dict[str, dict[str, int]] = field(default_factory=dict)
