@@ -21,7 +21,8 @@ PHASES = frozenset({"resolve", "probe", "queue", "fetch", "verify", "publish", "
 class Metric:
     """One row of the catalogue.
 
-    ``gauge`` is the name in ``usage()`` that a gauge of the store is read from at scrape.
+    ``gauge`` is the name in ``usage()`` that a gauge of the store is read from at scrape; one with
+    a dot is read from each of a mapping's values, whose names are its label's.
     ``values`` lists what its labels can be, in words.
     """
 
@@ -187,7 +188,7 @@ CATALOGUE: tuple[Metric, ...] = (
         kind="counter",
         help="Snapshots let go, by reason.",
         labels=("reason",),
-        values="superseded, quota, watermark, volume, expired, requested",
+        values="superseded, quota, namespace, watermark, volume, expired, requested",
     ),
     Metric(
         name="cachd_evicted_bytes_total",
@@ -350,6 +351,22 @@ CATALOGUE: tuple[Metric, ...] = (
         help="Fetches whose bytes were refused: they contradict a digest.",
         labels=("against",),
         values="source (what the origin says of them), pin (what every caller asked for)",
+    ),
+    Metric(
+        name="cachd_namespace_bytes",
+        kind="gauge",
+        help="What namespaces with a quota of their own pay for.",
+        labels=("namespace",),
+        values="the 100 largest namespaces that store.namespace_quotas matches, other",
+        gauge="namespaces.bytes",
+    ),
+    Metric(
+        name="cachd_namespace_quota_bytes",
+        kind="gauge",
+        help="Their quotas.",
+        labels=("namespace",),
+        values="as cachd_namespace_bytes",
+        gauge="namespaces.quota",
     ),
     Metric(name="cachd_corrupt_snapshots", kind="gauge", help="Kept, but bad.", gauge="corrupt"),
     Metric(

@@ -30,8 +30,8 @@ from cachd.kube.tokens import TokenReviews
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
 from cachd.sources.resolver import Resolver
-from cachd.store.room import show_size
 from cachd.store.store import Store
+from cachd.store.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine

@@ -43,12 +43,20 @@ class _UsageCollector(Collector):
             _log.exception("the store's usage can't be had")
             return
         for metric in CATALOGUE:
-            value = usage.get(metric.gauge) if metric.gauge else None
-            if value is not None:
+            name, _, field = metric.gauge.partition(".")
+            value = usage.get(name) if name else None
+            if value is None:
+                continue
+            if field:
+                family = GaugeMetricFamily(metric.name, metric.help, labels=metric.labels)
+                for label, facts in value.items():
+                    family.add_metric([label], float(facts[field]))
+                yield family
+            else:
                 yield GaugeMetricFamily(metric.name, metric.help, value=float(value))
 
     def describe(self) -> Iterable[GaugeMetricFamily]:
-        return [GaugeMetricFamily(m.name, m.help) for m in CATALOGUE if m.gauge]
+        return [GaugeMetricFamily(m.name, m.help, labels=m.labels) for m in CATALOGUE if m.gauge]
 
 
 class Metrics:

@@ -215,7 +215,7 @@ class Plan:
     ``is_read_proven``: making the plan took reading the very files, not only a listing.
     ``identity``: whose pass saw it. ``mirror``: the endpoint that showed it in its origin's place,
     "" for the origin. ``unpack``: the single file is an archive to be unpacked into
-    the tree.
+    the tree. ``namespace``: who pays for it, by the cache's own word; None: nobody.
     """
 
     revision: str
@@ -230,6 +230,7 @@ class Plan:
     identity: Identity = "anonymous"
     mirror: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    namespace: str | None = None
 
     @property
     def size(self) -> int:
@@ -276,7 +277,7 @@ class ManifestFile:
 class Manifest:
     """What a snapshot holds. Written once, before the snapshot is published.
 
-    ``files`` are in the order of their paths.
+    ``files`` are in the order of their paths. ``namespace``: who pays for it; None: nobody.
     """
 
     ref: Ref
@@ -291,6 +292,7 @@ class Manifest:
     block_size: int = BLOCK_SIZE
     boot_id: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
+    namespace: str | None = None
     format: int = 1
 
     @property
@@ -307,6 +309,8 @@ class Manifest:
     def to_json(self) -> dict[str, Any]:
         data = {f.name: getattr(self, f.name) for f in fields(self)}
         data["ref"] = self.ref.to_json()
+        if self.namespace is None:
+            del data["namespace"]
         # By hand: ``asdict`` takes some twenty times as long, and a model may have 100,000 files.
         data["files"] = [
             {
@@ -338,6 +342,7 @@ class Manifest:
             block_size=data["block_size"],
             boot_id=data["boot_id"],
             metadata=dict(data["metadata"]),
+            namespace=data.get("namespace"),
         )
 
 

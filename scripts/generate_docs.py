@@ -45,6 +45,8 @@ def type_name(annotation: Any) -> str:
         return type_name(arguments[0])
     if origin is typing.Literal:
         return " or ".join(f"`{value}`" for value in arguments)
+    if origin is dict:
+        return f"{type_name(arguments[0])} to {type_name(arguments[1])}"
     if origin is tuple:
         return f"list of {type_name(arguments[0])}"
     if arguments:
@@ -67,6 +69,8 @@ def default_text(value: Any, annotation: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if value == {}:
+        return "empty"
     if isinstance(value, tuple):
         return "`" + ", ".join(str(item) for item in value) + "`" if value else "empty"
     if isinstance(value, Share) and not value.endswith("%"):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import tarfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -44,8 +44,8 @@ def _padding(size: int) -> int:
 
 
 def manifest_bytes(manifest: Manifest) -> bytes:
-    """The manifest as the archive's first member has it."""
-    return json.dumps(manifest.to_json(), sort_keys=True).encode() + b"\n"
+    """The manifest as the archive's first member has it. Who pays for it here is left out."""
+    return json.dumps(replace(manifest, namespace=None).to_json(), sort_keys=True).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,7 +112,8 @@ async def list_models(request: web.Request) -> web.StreamResponse:
     """GET /v1/models"""
     query(request)
     cache = context.cache(request)
-    models, usage = cache.models(context.caller(request)), dict(cache.usage())
+    caller = context.caller(request)
+    models, usage = cache.models(caller), dict(cache.usage(caller))
     # A hundred thousand rows take a second to encode.
     body = await asyncio.to_thread(
         lambda: wire.dumps({"models": [wire.model(m) for m in models], "store": usage})

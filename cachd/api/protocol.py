@@ -140,9 +140,11 @@ class CacheApi(Protocol):
         """``{"allowed", "rule", "reason", …}`` for somebody that an administrator asks about."""
         ...
 
-    def usage(self) -> Mapping[str, Any]:
-        """Bytes: allocated, reserved, quota, free, free_floor, high_watermark, low_watermark;
-        counts: models, leases, pins, flights_in_flight, flights_queued."""
+    def usage(self, caller: Caller | None = None) -> Mapping[str, Any]:
+        """What ``caller`` may know of the store; None: everything, for metrics.
+
+        Bytes: allocated, reserved, quota, free, free_floor, high_watermark, low_watermark; counts:
+        models, leases, pins, flights_in_flight, flights_queued."""
         ...
 
     def degraded(self) -> list[str]:

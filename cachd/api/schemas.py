@@ -98,9 +98,9 @@ _MODEL = {
     "validated": _said(FLAG, "its source has validators that tell every change"),
     "leases": COUNT,
     "corrupt": _said(FLAG, "known to be damaged on this disk: given to nobody"),
+    "namespace": _said(_maybe(TEXT), "who pays for it; null: nobody, or it isn't told"),
     "progress": _maybe(ref("Progress")),
 }
-
 _VICTIM = _object(
     {
         "key": KEY,

@@ -135,6 +135,7 @@ def model(value: ModelInfo) -> dict[str, Any]:
         "validated": value.is_validated,
         "leases": value.leases,
         "corrupt": value.is_corrupt,
+        "namespace": value.namespace,
         "progress": value.progress,
     }
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cachd.cache.types import Caller
     from cachd.model import Ref
     from cachd.store.store import Store
-    from cachd.store.types import Victim
+    from cachd.store.types import SpacePlan, Victim
 
 
 @contextmanager
@@ -80,11 +80,10 @@ async def remove(
 
 
 def describe_plan(
-    store: Store, result: str, needed: int, inodes: int, see_all: bool, caller: Caller
+    store: Store, result: str, space: SpacePlan, *, see_all: bool, caller: Caller
 ) -> dict[str, Any]:
     """The answer of POST /v1/plan. Callers that don't see every model get numbers without names,
     and none but administrators are told of pods."""
-    space = store.plan_space(needed, inodes)
     usage = store.usage()
     victims = [_victim(v) for v in space.victims]
     held = [asdict(h) for h in space.held_by]
@@ -96,7 +95,7 @@ def describe_plan(
     return {
         "result": result,
         "fits": space.fits,
-        "needed": needed,
+        "needed": space.needed,
         "free": usage.free,
         "quota": usage.quota,
         "free_floor": usage.free_floor,

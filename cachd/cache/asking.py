@@ -269,11 +269,19 @@ class Asking:
                 retry_after=10.0,
             )
         is_bound = bool(asked.principal.credentials.query)
+        plan = replace(plan, namespace=self._payer(asked))
         flight = Flight(asked.ref, plan, self._parts, self._landed, is_bound=is_bound)
         self.flights[place] = flight
         self._parts.events.publish("fetch_started", key=asked.ref.key, revision=plan.revision)
         flight.start()
         return flight, False
+
+    def _payer(self, asked: Asked) -> str | None:
+        """The namespace of who asks; the daemon's own asks are paid as what is there is."""
+        if asked.caller is None:
+            known = self._parts.store.current_even_corrupt(asked.ref)
+            return None if known is None else known.info.namespace
+        return asked.caller.payer
 
     def _landed(self, flight: Flight, error: str | None) -> None:
         if self.flights.get((flight.ref, flight.revision)) is flight:

@@ -7,7 +7,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.cache import admin, importing, listing
+from cachd.cache import admin, condition, importing, listing
 from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.prefetching import Prefetcher
@@ -172,7 +172,9 @@ class Cache:
     def models(self, caller: Caller) -> list[ModelInfo]:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
         may_see, may_follow = self._rights.sight(caller)
-        return listing.models(self.parts.store, self._asking.flights.values(), may_see, may_follow)
+        flights = self._asking.flights.values()
+        rows = listing.models(self.parts.store, flights, may_see, may_follow)
+        return [self._rights.veil(row, caller) for row in rows]
 
     async def model(
         self,
@@ -208,9 +210,9 @@ class Cache:
                 checked_ago=self.parts.freshness.age(shown.ref),
                 refresh_in=self._asking.refresher.next_in(shown),
             )
-            return info, await self._to_snapshot(shown)
+            return self._rights.veil(info, caller), await self._to_snapshot(shown)
         if flight is not None and revision is None:
-            return listing.fetching_row(flight), None
+            return self._rights.veil(listing.fetching_row(flight), caller), None
         raise ModelUnknown(
             f"there is no model {key} in the cache"
             + (f" at {revision}" if revision else "")
@@ -287,17 +289,16 @@ class Cache:
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         """Would it fit, and what would go and why. Changes nothing."""
-        size, files = needed or 0, 0
+        result, size, files = "miss", needed or 0, 0
         if ask is not None:
             found = await self._lookup.find(self._understand(ask, caller))
             if isinstance(found, Found):
-                return self._plan("hit", 0, 0, caller)
-            size, files = found.size, len(found.files)
-        return self._plan("miss", size, files, caller)
-
-    def _plan(self, result: str, size: int, files: int, caller: Caller) -> dict[str, Any]:
-        see_all = self._rights.sees_all(caller)
-        return admin.describe_plan(self.parts.store, result, size, files, see_all, caller)
+                result = "hit"
+            else:
+                size, files = found.size, len(found.files)
+        sees_all = self._rights.sees_all(caller)
+        space = self.parts.store.plan_space(size, files, caller.payer)
+        return admin.describe_plan(self.parts.store, result, space, see_all=sees_all, caller=caller)
 
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
         self._rights.check(caller, "evict", None)
@@ -352,27 +353,18 @@ class Cache:
 
     # --- state ------------------------------------------------------------------------------
 
-    def usage(self) -> dict[str, Any]:
-        """The store's numbers, and fetches in flight and queued."""
-        stages = [flight.stage for flight in self._asking.flights.values()]
-        queued = stages.count("queued")
-        return {
-            **listing.usage(self.parts.store),
-            **self._prefetcher.usage(),
-            "flights_in_flight": len(stages) - queued,
-            "flights_queued": queued,
-            **self.parts.pods.usage(),
-        }
+    def usage(self, caller: Caller | None = None) -> dict[str, Any]:
+        """The store's numbers, and fetches in flight and queued; ``caller`` None: for operators."""
+        told = condition.usage(self.parts, self._asking.flights.values(), caller)
+        return {**told, **self._prefetcher.usage()}
 
     def uris(self) -> tuple[list[str], list[str]]:
         """The URIs of what may be given now, and of what is being fetched."""
-        ready = [s.ref.uri for s in self.parts.store.snapshots() if s.is_current and not s.damage]
-        return ready, [flight.ref.uri for flight in self._asking.flights.values()]
+        return condition.uris(self.parts.store, self._asking.flights.values())
 
     def degraded(self) -> list[str]:
         """What is wrong with the store, the rules or the provider of pods though it serves."""
-        store, policy, pods = self.parts.store, self.parts.policy, self.parts.pods
-        return [*store.degraded(), *policy.complaints(), *pods.complaints()]
+        return condition.degraded(self.parts)
 
     def readiness(self) -> list[str]:
         """Reasons why the daemon is not ready; empty: it is."""

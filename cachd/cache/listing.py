@@ -98,6 +98,7 @@ def ready_row(
         leases=store.lease_count(key),
         is_corrupt=bool(shown.damage),
         progress=flight.progress() if flight else None,
+        namespace=info.namespace,
     )
 
 
@@ -117,4 +118,5 @@ def fetching_row(flight: Flight) -> ModelInfo:
         is_validated=flight.plan.is_validated,
         leases=0,
         progress=flight.progress(),
+        namespace=flight.plan.namespace,
     )

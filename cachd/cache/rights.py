@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache.resolve import locate
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from cachd.cache.flight import Flight
     from cachd.cache.lookup import Lookup
     from cachd.cache.parts import Parts
-    from cachd.cache.types import Caller
+    from cachd.cache.types import Caller, ModelInfo
     from cachd.model import Ref
     from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
@@ -55,6 +56,13 @@ class Rights:
         if caller.role == "admin":
             return True
         return self._parts.settings.access.open_hits and self._parts.policy.reads_all(caller)
+
+    @staticmethod
+    def veil(info: ModelInfo, caller: Caller) -> ModelInfo:
+        """Without the name of another namespace."""
+        if caller.role == "admin" or info.namespace in (None, caller.namespace):
+            return info
+        return replace(info, namespace=None)
 
     def may_hear(self, event: dict[str, Any], caller: Caller) -> bool:
         """Whether ``caller`` is told of what happened to a model."""

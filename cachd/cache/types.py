@@ -34,6 +34,12 @@ class Caller:
     pod_uid: str = ""
     unproven: str = ""
 
+    @property
+    def payer(self) -> str | None:
+        """The namespace that pays for what this caller has fetched; nobody does for an
+        administrator's asks, and pods without a token are one namespace, ""."""
+        return self.namespace if self.role == "pod" else None
+
     def describe(self) -> str:
         """For messages and the log."""
         names: list[str] = [self.role]
@@ -164,7 +170,7 @@ class Event:
 class ModelInfo:
     """One key, for lists. ``last_used`` in seconds since the epoch. ``checked_ago`` and
     ``refresh_in``: seconds since its source was last looked at, and until it is by schedule; told
-    of one model alone.
+    of one model alone. ``namespace``: who pays for it; None: nobody, or it isn't told.
     """
 
     key: str
@@ -184,6 +190,7 @@ class ModelInfo:
     progress: dict[str, Any] | None = None
     checked_ago: float | None = None
     refresh_in: float | None = None
+    namespace: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,7 +103,7 @@ def version(arguments: argparse.Namespace) -> int:
 
 def models_table(models: Sequence[dict[str, Any]], width: int | None = None) -> str:
     """The models as a table, the last used first."""
-    header = ("KEY", "URI", "STATE", "FILES", "SIZE", "LEASES", "USED", "")
+    header = ("KEY", "URI", "STATE", "FILES", "SIZE", "LEASES", "USED", "NAMESPACE", "")
     rows = [
         (
             model["key"],
@@ -113,6 +113,7 @@ def models_table(models: Sequence[dict[str, Any]], width: int | None = None) -> 
             render.size(model["bytes"]),
             model.get("leases") or "-",
             render.ago(model.get("last_used")),
+            model.get("namespace") or "-",
             marks(model),
         )
         for model in sorted(models, key=lambda m: str(m.get("last_used") or "~"), reverse=True)
@@ -189,6 +190,7 @@ def model_facts(model: dict[str, Any]) -> str:
             ("checked", _seconds(model.get("checked_ago"), "{} ago")),
             ("refreshed", _seconds(model.get("refresh_in"), "in {}")),
             ("leases", model.get("leases")),
+            ("namespace", model.get("namespace")),
             ("marks", marks(model)),
             *((f"metadata.{name}", value) for name, value in metadata.items()),
         ]

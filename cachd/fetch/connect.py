@@ -41,6 +41,8 @@ class Guard(Protocol):
 
     def check_host(self, host: str) -> None: ...
 
+    def check_proxied(self, host: str) -> None: ...
+
     def check_address(self, ip: str, host: str) -> None: ...
 
 
@@ -159,7 +161,7 @@ class Connector:
         if proxy is None:
             addresses = self._look_up(target.host, target.port, check=True)
         else:
-            _check_literal(self._guard, target.host)
+            self._guard.check_proxied(target.host)
             addresses = self._look_up(proxy.host, proxy.port, check=False)
             where += f" through the proxy {proxy.host}:{proxy.port}"
         sock = _connect_any(addresses, where, end, watch)
@@ -236,15 +238,6 @@ class Connector:
                     context.verify_mode = ssl.CERT_NONE
                 self._contexts.put(key, context)
         return context
-
-
-def _check_literal(guard: Guard, host: str) -> None:
-    """Through a proxy the name is looked up elsewhere; an address can be checked here."""
-    try:
-        socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
-    except OSError:
-        return
-    guard.check_address(host, host)
 
 
 def _connect_any(

@@ -84,6 +84,11 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _from_environment(text: str, section: type[BaseModel], name: str) -> Any:
     annotation = str(section.model_fields[name].annotation)
+    if annotation.startswith("dict"):
+        try:
+            return json.loads(text)
+        except ValueError:
+            return text
     if "tuple" in annotation:
         if text.lstrip().startswith("["):
             try:

@@ -73,6 +73,12 @@ class StoreSettings(Section):
     quota: ShareOfVolume = Share("80%")
     """Most that the cache may allocate, reservations included: bytes, or a share of the volume."""
 
+    namespace_quotas: dict[str, ShareOfVolume] = {}  # noqa: RUF012  (pydantic copies it)
+    """Most that each namespace may hold: a pattern (`*`, `?`) over its name to bytes or a share of
+    the volume; the first that matches counts. The namespace whose ask began a fetch pays for it. At
+    the limit its own idle models go, never another's. `*` also means callers without a
+    service-account token, as one namespace. In the environment: JSON."""
+
     free_floor: ShareOfVolume = Share("18%")
     """Free space that is left to others. The default lies above kubelet's image-filesystem
     eviction threshold (15 %), so that cachd lets go before kubelet evicts pods."""

@@ -5,7 +5,8 @@ forgery). So every host of a URI or a redirect is judged by name, and every addr
 is judged again, at the moment of connecting: a name may resolve differently the second time.
 Loopback and private addresses are allowed by default, for that is where stores in a cluster live.
 
-Behind a proxy the proxy resolves names: then only the literal host of the URL can be judged.
+Behind a proxy the proxy resolves names: then only the host of the URL can be judged, so that with a
+list of what may be called a name must be on it itself.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import ipaddress
 import re
 import socket
 import unicodedata
+import urllib.request
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -53,7 +55,11 @@ METADATA_HOSTS = frozenset(
 )
 _NO_NAME = re.compile(r"[\s%/\\@?#\x00-\x1f\x7f:]")
 _NUMERIC_LABEL = re.compile(r"^(0x[0-9a-f]*|[0-9]+)$")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_TRANSLATED = (
+    ipaddress.IPv6Network("64:ff9b::/96"),  # NAT64 (RFC 6052)
+    ipaddress.IPv6Network("64:ff9b:1::/48"),  # NAT64 within a network (RFC 8215)
+    ipaddress.IPv6Network("::ffff:0:0:0/96"),  # SIIT (RFC 2765)
+)
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
 
 
@@ -87,13 +93,18 @@ def literal_address(host: str) -> Address | None:
 
 
 def _unwrap(address: Address) -> Address:
-    """The IPv4 address inside an IPv6 one (mapped, compatible, NAT64, 6to4), else ``address``."""
+    """The IPv4 address inside an IPv6 one (mapped, compatible, translated, 6to4, Teredo), else
+    ``address``."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     inner = address.ipv4_mapped or address.sixtofour
     if inner is not None:
         return inner
-    if address in _NAT64 or (address in _COMPATIBLE and int(address) > 0xFFFF):
+    if address.teredo is not None:
+        return address.teredo[1]
+    if any(address in network for network in _TRANSLATED) or (
+        address in _COMPATIBLE and int(address) > 0xFFFF
+    ):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     return address
 
@@ -139,6 +150,12 @@ class EgressGuard:
             raise _refuse_denied(name)
         if self._allows_something and not self._allow_networks:
             self._require_allowed_name(name)
+
+    def check_proxied(self, host: str) -> None:
+        """A host whose name somebody else resolves, so that its addresses are never seen."""
+        self.check_host(host)
+        if self._allows_something and literal_address(host) is None:
+            self._require_allowed_name(normalise_host(host))
 
     def check_address(self, ip: str, host: str) -> None:
         """An address that ``host`` resolved to (or is)."""
@@ -222,11 +239,36 @@ def _refuse_unlisted(what: str) -> EgressForbidden:
     )
 
 
+def host_of(url: str) -> str:
+    """The URL's host as ``EgressGuard`` compares names, "" for none."""
+    try:
+        return normalise_host(urlsplit(url if "://" in url else f"//{url}").hostname or "")
+    except ValueError:
+        return ""
+
+
+def proxy_hosts() -> frozenset[str]:
+    """The hosts of the environment's proxies, which whoever runs the daemon chose."""
+    return frozenset(map(host_of, urllib.request.getproxies_environment().values()))
+
+
+def check_call(guard: EgressGuard, url: str, proxy: str | None) -> None:
+    """Judges a call of ``url`` by ``proxy`` or (None) directly. Raises EgressForbidden, UriInvalid.
+
+    The resolver lets names of proxies pass; a URI that names one is judged like what goes by one.
+    """
+    guard.check_url(url)
+    host = host_of(url)
+    if proxy is not None or host in proxy_hosts():
+        guard.check_proxied(host)
+
+
 def guarded_resolver(guard: EgressGuard) -> Any:
-    """An aiohttp resolver that refuses DNS answers which ``guard`` refuses.
+    """An aiohttp resolver that refuses DNS answers which ``guard`` refuses; those for the proxies
+    of the environment pass.
 
     One bad address among good ones refuses the whole answer. aiohttp doesn't ask a resolver about
-    literal addresses; give those to ``check_url`` first.
+    literal addresses; give every URL to ``check_call`` first.
     """
     from aiohttp.abc import AbstractResolver, ResolveResult  # noqa: PLC0415  (heavy)
     from aiohttp.resolver import ThreadedResolver  # noqa: PLC0415
@@ -234,10 +276,13 @@ def guarded_resolver(guard: EgressGuard) -> Any:
     class GuardedResolver(AbstractResolver):
         def __init__(self) -> None:
             self._inner = ThreadedResolver()
+            self._proxies = proxy_hosts()
 
         async def resolve(
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
         ) -> list[ResolveResult]:
+            if normalise_host(host) in self._proxies:
+                return await self._inner.resolve(host, port, family)
             guard.check_host(host)
             answers = await self._inner.resolve(host, port, family)
             for answer in answers:

@@ -27,7 +27,7 @@ from cachd.errors import (
     OriginTls,
     OriginUnreachable,
 )
-from cachd.sources.egress import guarded_resolver
+from cachd.sources.egress import check_call, guarded_resolver
 from cachd.sources.http_rules import (
     authority,
     canonical_url,
@@ -155,7 +155,7 @@ class HttpClient:
         was_credentialed = needs_final = False
         first, first_headers = url, headers_for(self._credentials, url)
         for _ in range(self._max_redirects + 1):
-            self._guard.check_url(url)
+            check_call(self._guard, url, proxy_for(url))
             own = headers_for(self._credentials, url)
             was_credentialed = was_credentialed or bool(own)
             needs_final = needs_final or (bool(own) and origin_of(url) != origin_of(first))

@@ -24,7 +24,7 @@ from botocore.httpsession import ProxyConfiguration
 from yarl import URL
 
 from cachd.errors import OriginBusy, OriginError
-from cachd.sources.egress import guarded_resolver
+from cachd.sources.egress import check_call, guarded_resolver
 from cachd.sources.http_rules import parse_retry_after
 from cachd.sources.s3_errors import tls_failed
 
@@ -67,7 +67,7 @@ def session_class(guard: EgressGuard, context: ssl.SSLContext) -> type[AIOHTTPSe
                 self._client = None
 
         async def send(self, request: Any) -> AioAWSResponse:
-            guard.check_url(request.url)
+            check_call(guard, request.url, self._proxies.proxy_url_for(request.url))
             try:
                 return await self._send(request)
             except aiohttp.ClientConnectorCertificateError as error:

@@ -68,6 +68,7 @@ def decode_manifest(data: bytes) -> Manifest:
         "the head",
     )
     check(type(manifest.identity) is str and manifest.identity in IDENTITIES, "the identity")
+    check(manifest.namespace is None or type(manifest.namespace) is str, "the namespace")
     flags = (manifest.is_credentialed, manifest.is_validated, manifest.is_immutable)
     check(all(type(flag) is bool for flag in flags), "a flag")
     check(manifest.block_size == BLOCK_SIZE, "the size of blocks")

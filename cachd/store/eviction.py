@@ -105,7 +105,7 @@ def make_room(
     if short.is_volume_short and not limits.may_evict_for_volume:
         return Decision(False, (), short, max(0, short.volume, short.quota), False)
     reason = "volume" if short.quota <= 0 else "quota"
-    rows = [row for row in _candidates(index) if row is not for_row]
+    rows = [row for row in candidates(index) if row is not for_row]
     return _choose(index, rows, short, reason)
 
 
@@ -139,7 +139,7 @@ def in_background(
     if target.is_met(0, 0):
         return Decision(True, (), target, 0, False)
     reason = "watermark" if over_quota > 0 else "volume"
-    rows = [row for row in _candidates(index) if row.used_at <= idle_since]
+    rows = [row for row in candidates(index) if row.used_at <= idle_since]
     return _choose(index, rows, target, reason)
 
 
@@ -150,14 +150,14 @@ def down_to(index: Index, target: int, without: Sequence[Row] = ()) -> Decision:
     short = Shortage(quota=index.charged - going - target, volume=0, inodes=0)
     if short.is_met(0, 0):
         return Decision(True, (), short, 0, False)
-    rows = [row for row in _candidates(index) if row not in without]
+    rows = [row for row in candidates(index) if row not in without]
     return _choose(index, rows, short, "requested")
 
 
 def by_force(index: Index, target: int, without: Row | None) -> tuple[tuple[Row, str, int], ...]:
     """Victims for about ``target`` bytes, for a volume that refuses bytes whatever it says that it
     has; fewer if there are no more."""
-    rows = [row for row in _candidates(index) if row is not without]
+    rows = [row for row in candidates(index) if row is not without]
     return _choose(index, rows, Shortage(quota=0, volume=target, inodes=0), "volume").rows
 
 
@@ -189,7 +189,8 @@ def _tally_of_trash(index: Index) -> Tally:
     return tally
 
 
-def _candidates(index: Index) -> Iterable[Row]:
+def candidates(index: Index) -> list[Row]:
+    """What may go at all, in the order in which it goes."""
     rows = [
         row
         for place in (index.snapshots, index.ingests)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cachd.errors import InUse
-from cachd.store import eviction
+from cachd.store import eviction, namespaces
 from cachd.store.health import REASONS
-from cachd.store.room import show_size
 from cachd.store.types import GcReport, Usage
+from cachd.store.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +121,7 @@ def usage(opened: Opened) -> Usage:
         views=len(opened.views.all()),
         view_bytes=index.marginal(index.views)[0],
         pod_leases=opened.leases.pod_count(),
+        namespaces=namespaces.usage(index, context.settings.namespace_quotas, context.volume.size),
     )
 
 

@@ -54,6 +54,7 @@ def info_of(manifest: Manifest) -> SnapshotInfo:
         is_validated=manifest.is_validated,
         is_immutable=manifest.is_immutable,
         identity=manifest.identity,
+        namespace=manifest.namespace,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,8 @@ def _claim(context: Context, ref: Ref, plan: Plan, source: str) -> Row:
         )
         row = Row(key=ref.key, revision=plan.revision, info=info, state="ingest")
         context.index.add(row, {})
+    # Whoever asks now pays, also for what somebody else began.
+    row.info = replace(row.info, namespace=plan.namespace)
     row.is_active = True
     context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
     return row

@@ -75,6 +75,7 @@ class Publication:
             identity=self.plan.identity,
             boot_id=boot_id,
             metadata={**self.plan.metadata, **self.metadata},
+            namespace=self.plan.namespace,
         )
 
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.errors import DiskError, DiskFull, NoSpace, TooLarge
-from cachd.store import eviction
+from cachd.store import eviction, namespaces
 from cachd.store.eviction import Decision, Limits
 from cachd.store.holding import is_nobodys
 from cachd.store.linux import syncfs
+from cachd.store.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,11 +103,32 @@ class Room:
             int(quota * settings.low_watermark / 100),
         )
 
-    def plan(self, needed: int, inodes: int) -> SpacePlan:
-        """What a reservation would do now."""
+    def plan(self, needed: int, inodes: int, namespace: str | None = None) -> SpacePlan:
+        """What a reservation for ``namespace`` would do now."""
         index, limits = self._context.index, self.limits()
-        decision = eviction.make_room(index, limits, needed=needed, inodes=inodes)
-        return eviction.explain(index, limits, decision, needed, inodes)
+        own = self._own_room(namespace, needed)
+        going = [row for row, _, _ in own.rows]
+        size, count = index.marginal(going)
+        decision = eviction.make_room(index, limits, needed=needed - size, inodes=inodes - count)
+        plan = eviction.explain(index, limits, decision, needed, inodes)
+        if own.fits:
+            first = tuple(eviction.to_victim(*item) for item in own.rows) if plan.fits else ()
+            rest = [item for item in decision.rows if item[0] not in going] if plan.fits else []
+            return replace(plan, victims=first + tuple(eviction.to_victim(*v) for v in rest))
+        held = namespaces.holders(index, namespace or "")
+        return replace(plan, fits=False, victims=(), shortfall=own.shortfall, held_by=held)
+
+    def _quota_of(self, namespace: str | None) -> int | None:
+        quotas = self._context.settings.namespace_quotas
+        return namespaces.quota_of(namespace, quotas, self._context.volume.size)
+
+    def _own_room(
+        self, namespace: str | None, needed: int, for_row: Row | None = None
+    ) -> namespaces.OwnRoom:
+        quota = self._quota_of(namespace)
+        if namespace is None or quota is None:
+            return namespaces.OwnRoom(True, (), 0, 0)
+        return namespaces.make_room(self._context.index, namespace, quota, needed, for_row)
 
     # --- reservations -------------------------------------------------------------------------
 
@@ -120,6 +142,7 @@ class Room:
         if needed <= 0 and inodes <= 0:
             return
         await self.look()
+        await self._make_own_room(row, needed)
         limits = self.limits()
         decision = eviction.make_room(index, limits, needed=needed, inodes=inodes, for_row=row)
         if not decision.fits or needed > limits.ceiling:
@@ -130,6 +153,19 @@ class Room:
         except BaseException:
             index.reserve(row, -needed, -inodes)
             raise
+
+    async def _make_own_room(self, row: Row, needed: int) -> None:
+        """Evict what the quota of the row's namespace asks for. Nothing else happens between its
+        last look and its end. Raises NoSpace, TooLarge, DiskError."""
+        index, namespace = self._context.index, row.info.namespace
+        while True:
+            own = self._own_room(namespace, needed, row)
+            if not own.fits:
+                quota = self._quota_of(namespace) or 0
+                raise namespaces.refusal(index, namespace or "", quota, needed, own, row)
+            if not own.rows:
+                return
+            await self.evict(own.rows)
 
     async def look(self) -> None:
         """At the volume, now. Raises DiskError."""
@@ -335,13 +371,3 @@ def _sync_volume(root: str) -> None:
         syncfs(fd)
     finally:
         os.close(fd)
-
-
-def show_size(size: int) -> str:
-    """Bytes for people: ``45.4 GiB``."""
-    amount = float(size)
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "bytes" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.2f} TiB"

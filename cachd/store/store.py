@@ -259,10 +259,10 @@ class Store:
 
     # --- space --------------------------------------------------------------------------------
 
-    def plan_space(self, needed: int, inodes: int = 0) -> SpacePlan:
-        """Would ``needed`` bytes and ``inodes`` fit, and who would go. Judged by the last look at
-        the volume (at most ``watch_interval`` old); changes nothing."""
-        return self._opened.room.plan(needed, inodes)
+    def plan_space(self, needed: int, inodes: int = 0, namespace: str | None = None) -> SpacePlan:
+        """Would ``needed`` bytes and ``inodes`` fit if ``namespace`` pays, and who would go.
+        Judged by the last look at the volume (at most ``watch_interval`` old); changes nothing."""
+        return self._opened.room.plan(needed, inodes, namespace)
 
     async def collect(self, *, dry_run: bool, target: int | None = None) -> GcReport:
         """Let go now of revisions that are no longer current and of expired ingests, and then of

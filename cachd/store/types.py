@@ -20,7 +20,7 @@ ViewMode = Literal["link", "copy"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotInfo:
     """What the index keeps of a manifest: the model, not its files. ``bytes`` is the sum of the
-    files' sizes."""
+    files' sizes. ``namespace``: who pays for it; None: nobody."""
 
     ref: Ref
     files: int
@@ -31,6 +31,7 @@ class SnapshotInfo:
     is_validated: bool
     is_immutable: bool
     identity: Identity
+    namespace: str | None = None
 
 
 NOBODY = SnapshotInfo(
@@ -125,7 +126,8 @@ class StoredView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Victim:
     """What goes, or went. ``bytes`` are those that become free with it (blocks shared with a
-    survivor don't). ``reason``: superseded, quota, watermark, volume, expired, requested."""
+    survivor don't). ``reason``: superseded, quota, namespace, watermark, volume, expired,
+    requested."""
 
     key: str
     revision: str
@@ -182,6 +184,7 @@ class Usage:
     ``low_watermark`` are bytes of ``allocated + reserved``. ``corrupt`` counts snapshots that are
     known to be damaged; ``scrub_pass``: when everything was last read once, since the epoch.
     ``view_bytes`` are held by views alone: copies, and links to snapshots that have gone.
+    ``namespaces``: bytes and quota of those that have one.
     """
 
     quota: int
@@ -205,3 +208,4 @@ class Usage:
     views: int = 0
     view_bytes: int = 0
     pod_leases: int = 0
+    namespaces: dict[str, dict[str, int]] = field(default_factory=dict)

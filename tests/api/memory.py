@@ -424,7 +424,7 @@ class MemoryCache:
         finally:
             self.followers.remove(queue)
 
-    def usage(self) -> dict[str, Any]:
+    def usage(self, caller: Caller | None = None) -> dict[str, Any]:
         return {
             "allocated": 4096 * len(self.snapshots),
             "reserved": 0,

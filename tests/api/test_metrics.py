@@ -44,7 +44,9 @@ def exercised() -> Metrics:
     metrics.worker_died()
     metrics.waiting(4)
     metrics.connections(3)
-    metrics.watch(lambda: {m.gauge: 1 for m in CATALOGUE if m.gauge})
+    usage: dict[str, Any] = {m.gauge: 1 for m in CATALOGUE if m.gauge}
+    usage["namespaces"] = {"team-a": {"bytes": 1, "quota": 2}}
+    metrics.watch(lambda: usage)
     return metrics
 
 

@@ -246,6 +246,7 @@ async def test_lists_show_what_the_caller_may_read(rig: Rig) -> None:
         "validated": True,
         "leases": 0,
         "corrupt": False,
+        "namespace": None,
         "progress": None,
     }
     assert body["store"]["quota"] == 1_000_000

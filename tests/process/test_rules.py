@@ -22,13 +22,6 @@ needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing the uid needs
 
 
 @pytest.fixture
-def tokens():
-    server = TokenServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def make(tmp_path: Path):
     """Makes daemons with rules; they are closed at the end."""
     made: list[Daemon] = []

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Daemon, call, eventually
+from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
 
 MIB = 1 << 20
@@ -144,3 +146,69 @@ def test_a_cached_model_is_served_stale_while_its_source_is_down(daemons, origin
     assert daemon.metric("cachd_lookups_total", result="stale") == 1
     unknown = pull(daemon, origin, "other")
     assert (unknown["status"], unknown["code"]) == (502, "origin_unreachable")
+
+
+def test_a_namespace_pays_for_what_it_fetched(
+    tmp_path: Path, origin: CountingOrigin, tokens: TokenServer
+):
+    quotas = json.dumps({"team-a": "30MiB", "*": "20MiB"})
+    daemon = Daemon(
+        tmp_path / "d",
+        settings={"STORE_NAMESPACE_QUOTAS": quotas, "FRESHNESS_INTERVAL": "3600"},
+        environ=tokens.environ(tmp_path),
+    )
+    a, b = (tokens.admit(f"team-{t}", "s") for t in "ab")
+
+    def ask(name: str, token: str | None, **body) -> dict:
+        origin.bodies.setdefault(f"/{name}.bin", os.urandom(12 * MIB))
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        body = {"uri": f"{origin.url}/{name}.bin", **body}
+        reply = call(daemon.socket, "POST", "/v1/models", body, headers)
+        return {"status": reply.status, **reply.json()}
+
+    try:
+        daemon.start()
+        assert ask("a1", a)["result"] == "miss"
+        assert ask("a2", a)["result"] == "miss"
+        assert ask("b1", b)["result"] == "miss"
+        # A hit is free, whoever has it.
+        assert ask("b1", a)["result"] == "hit"
+        assert ask("a1", a)["result"] == "hit"
+        assert ask("a3", a)["result"] == "miss"
+        assert names(daemon) == {"a1", "a3", "b1"}
+        assert daemon.metric("cachd_evictions_total", reason="namespace") == 1
+        assert 24 * MIB <= daemon.metric("cachd_namespace_bytes", namespace="team-a") < 30 * MIB
+        assert daemon.metric("cachd_namespace_quota_bytes", namespace="team-b") == 20 * MIB
+
+        daemon.terminate()
+        daemon.start()
+        for name in ("a1", "a3"):
+            ask(name, a, lease={"holder": name})
+        refused = ask("a4", a)
+        assert (refused["status"], refused["code"]) == (507, "no_space")
+        assert refused["namespace"] == "team-a"
+        assert refused["namespace_quota"] == 30 * MIB
+        assert len(refused["held_by"]) == 2
+        assert "namespace 'team-a'" in refused["detail"]
+        assert names(daemon) == {"a1", "a3", "b1"}
+        # Who sends no token is a namespace too, and administrators are none.
+        assert ask("n1", None)["status"] == 200
+        assert ask("n2", None)["status"] == 200
+        assert names(daemon) == {"a1", "a3", "b1", "n2"}
+        origin.bodies["/big.bin"] = os.urandom(31 * MIB)
+        assert ask("big", b)["code"] == "too_large"
+        uri = f"{origin.url}/big.bin"
+        assert daemon.admin("POST", "/v1/models", {"uri": uri}).status == 200
+        of_admin = {
+            m["uri"].rpartition("/")[2]: m["namespace"]
+            for m in daemon.admin("GET", "/v1/models").json()["models"]
+        }
+        assert of_admin == {
+            "a1.bin": "team-a", "a3.bin": "team-a", "b1.bin": "team-b",
+            "n2.bin": "", "big.bin": None,
+        }  # fmt: skip
+        listed = call(daemon.socket, "GET", "/v1/models", None, {"Authorization": f"Bearer {b}"})
+        assert {m["namespace"] for m in listed.json()["models"]} == {"team-b", None}
+        assert set(listed.json()["store"]["namespaces"]) == {"team-b"}
+    finally:
+        daemon.close()

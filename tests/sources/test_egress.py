@@ -30,6 +30,9 @@ METADATA = [
     "[::ffff:a9fe:a9fe]",
     "::169.254.169.254",
     "64:ff9b::a9fe:a9fe",
+    "64:ff9b:1::a9fe:a9fe",
+    "::ffff:0:169.254.169.254",
+    "2001:0:1:1:0:0:5601:5601",
     "2002:a9fe:a9fe::1",
     "fe80::1",
     "fe80::1%eth0",
@@ -144,3 +147,13 @@ async def test_dns_answers_are_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     answers.pop()
     assert [a["host"] for a in await resolver.resolve("rebind.example", 80)] == ["127.0.0.1"]
     await resolver.close()
+
+
+def test_behind_a_proxy_only_names_can_be_judged() -> None:
+    rules = guard(allow=("good.example", "10.0.0.0/8"), deny=("bad.example",))
+    rules.check_proxied("good.example")
+    rules.check_proxied("10.1.1.1")
+    for host in ("other.example", "bad.example", "11.0.0.1", "metadata.google.internal"):
+        with pytest.raises(EgressForbidden):
+            rules.check_proxied(host)
+    guard().check_proxied("any.example")
