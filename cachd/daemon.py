@@ -23,9 +23,12 @@ from cachd.environment import default_root, default_socket
 from cachd.errors import ConfigInvalid
 from cachd.fetch.mover import Mover
 from cachd.fetch.proxy import ProxyRules
+from cachd.kube.cgroup import PodCgroups
 from cachd.kube.client import KubernetesClient
 from cachd.kube.events import Reporter
 from cachd.kube.labels import Labels
+from cachd.kube.pods import NoProvider
+from cachd.kube.podwatch import PodWatch, node_of
 from cachd.kube.tokens import TokenReviews
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
     from pathlib import Path
 
+    from cachd.kube.pods import PodProvider
     from cachd.settings import Settings
 
 log = logging.getLogger("cachd.daemon")
@@ -68,6 +72,12 @@ async def serve(settings: Settings) -> int:
             settings.sources.egress,
             metrics=metrics,
         )
+        kubernetes = None
+        if settings.kubernetes.enabled:
+            kubernetes = KubernetesClient(settings.kubernetes, os.environ)
+            await kubernetes.start()
+            stack.push_async_callback(kubernetes.close)
+        provider = _provider(settings, kubernetes)
         cache = Cache(
             Parts(
                 settings=settings,
@@ -79,13 +89,11 @@ async def serve(settings: Settings) -> int:
                 proofs=Proofs(settings.access.probe_ttl),
                 freshness=Freshness(settings.freshness.interval),
                 events=EventBus(),
+                provider=provider,
             )
         )
-        accounts = kubernetes = None
-        if settings.kubernetes.enabled:
-            kubernetes = KubernetesClient(settings.kubernetes, os.environ)
-            await kubernetes.start()
-            stack.push_async_callback(kubernetes.close)
+        accounts = None
+        if kubernetes is not None:
             accounts = TokenReviews(kubernetes, settings.kubernetes, metrics)
             stack.push_async_callback(accounts.close)
         twin = settings.store.readonly_root
@@ -108,6 +116,8 @@ async def serve(settings: Settings) -> int:
         stack.push_async_callback(resolver.stop)
         await mover.start()
         stack.push_async_callback(mover.stop)
+        await provider.start()
+        stack.push_async_callback(provider.close)
         if kubernetes is not None:
             tell_cluster(stack, kubernetes, settings, cache, metrics)
         cache.start()
@@ -177,6 +187,15 @@ def socket_paths(settings: Settings) -> tuple[Path, Path]:
     """The pods' socket and the administrators'."""
     pods = settings.listen.socket or default_socket()
     return pods, settings.listen.admin_socket or pods.with_name("admin.sock")
+
+
+def _provider(settings: Settings, kubernetes: KubernetesClient | None) -> PodProvider:
+    """Who tells which pods are alive. Raises ConfigInvalid."""
+    if settings.leases.provider == "kubernetes" and kubernetes is not None:
+        return PodWatch(kubernetes, node_of(settings.kubernetes, os.environ))
+    if settings.leases.provider == "cgroup":
+        return PodCgroups(settings.leases.cgroup_root, own_pod=os.environ.get("POD_UID", ""))
+    return NoProvider()
 
 
 def _quota(store: Store) -> str:

@@ -139,7 +139,7 @@ class Pods:
                 "(leases.require_pod_proof)",
                 hint=_UNPROVEN_HINT,
             )
-        if await self._provider.find(uid) == "gone":
+        if not proven and await self._provider.find(uid) == "gone":
             raise Forbidden(
                 f"no pod of this node has the uid {uid}",
                 hint="POD_UID is the downward API's metadata.uid of the pod itself; see /readyz "

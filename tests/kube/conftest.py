@@ -4,14 +4,23 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture
 def tokens() -> Iterator[TokenServer]:
     server = TokenServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    server = ApiServer(tmp_path)
     yield server
     server.close()
