@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kube.apiserver import ApiServer
+from tests.kube.cluster import Cluster
 from tests.kube.tokenserver import TokenServer
+from tests.process.origin import CountingOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,3 +26,17 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
     server = ApiServer(tmp_path)
     yield server
     server.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    served = Cluster()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def origin() -> Iterator[CountingOrigin]:
+    served = CountingOrigin()
+    yield served
+    served.close()
