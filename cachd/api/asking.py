@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from cachd import errors
 from cachd.api.body import Fields, clip
 from cachd.cache.digest_pins import MODEL_ALGORITHM, DigestPins
 from cachd.cache.types import Ask, LeaseRequest, ViewRequest
@@ -34,6 +35,37 @@ _FIELDS = frozenset(
 # RFC 9110 section 5.6.2 (token) and 5.5 (field values).
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _HOST = re.compile(r"[0-9A-Za-z._:\[\]-]{1,255}")
+
+ERRORS_OF_ASKING = (
+    errors.UriInvalid,
+    errors.SchemeUnknown,
+    errors.PatternInvalid,
+    errors.AccessError,
+    errors.CredentialsMissing,
+    errors.CredentialsInvalid,
+    errors.CredentialsExpired,
+    errors.EgressForbidden,
+    errors.NotFound,
+    errors.OriginError,
+    errors.OriginBusy,
+    errors.OriginStalled,
+    errors.Offline,
+    errors.UpstreamLoop,
+    errors.ContentError,
+    errors.NoSpace,
+    errors.TooLarge,
+    errors.DiskFull,
+    errors.TooManyLeases,
+    errors.Forbidden,
+    errors.InUse,
+    errors.ViewUnavailable,
+    errors.NotReady,
+    errors.Draining,
+    errors.Overloaded,
+    errors.Cancelled,
+    errors.DeadlineExceeded,
+)
+"""What the source, the disk and the rules may answer to an ask."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ from typing import Final
 
 from cachd import errors
 from cachd.api import archive, files, leases, models, ops, probes
+from cachd.api.asking import ERRORS_OF_ASKING
 from cachd.api.routes_verifying import VERIFYING_ROUTES
 from cachd.api.routes_views import VIEW_ROUTES
 from cachd.api.routing import Parameter, Reply, Route
@@ -16,36 +17,6 @@ _JSON = "application/json"
 _TAR = "application/x-tar"
 _BYTES = "application/octet-stream"
 _BINARY = {"type": "string", "contentMediaType": _BYTES}
-
-_ASKING = (
-    errors.UriInvalid,
-    errors.SchemeUnknown,
-    errors.PatternInvalid,
-    errors.AccessError,
-    errors.CredentialsMissing,
-    errors.CredentialsInvalid,
-    errors.CredentialsExpired,
-    errors.EgressForbidden,
-    errors.NotFound,
-    errors.OriginError,
-    errors.OriginBusy,
-    errors.OriginStalled,
-    errors.Offline,
-    errors.UpstreamLoop,
-    errors.ContentError,
-    errors.NoSpace,
-    errors.TooLarge,
-    errors.DiskFull,
-    errors.TooManyLeases,
-    errors.Forbidden,
-    errors.InUse,
-    errors.ViewUnavailable,
-    errors.NotReady,
-    errors.Draining,
-    errors.Overloaded,
-    errors.Cancelled,
-    errors.DeadlineExceeded,
-)
 
 _REVISION = Parameter(
     name="revision", schema=TEXT, description="a revision; else the lease's, else the current one"
@@ -105,7 +76,7 @@ ROUTES: Final[tuple[Route, ...]] = (
             ),
             _json(202, "It is being fetched (wait: false).", "Fetching"),
         ),
-        errors=_ASKING,
+        errors=ERRORS_OF_ASKING,
     ),
     Route(
         method="GET",
@@ -275,7 +246,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         is_ask=True,
         body=_body("Ask", "SpaceQuestion"),
         replies=(_json(200, "What would happen; nothing did.", "SpacePlan"),),
-        errors=_ASKING,
+        errors=ERRORS_OF_ASKING,
     ),
     Route(
         method="POST",

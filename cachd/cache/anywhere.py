@@ -19,18 +19,33 @@ from cachd.errors import (
     NotFound,
     OriginError,
     OriginUnreachable,
+    UpstreamLoop,
 )
 from cachd.fetch.breaker import verdict_of
+from cachd.fetch.upstream import DAEMON_ID
 from cachd.model import Plan
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
+    from cachd.cache.types import Ask
     from cachd.fetch.upstream import Held
 
 log = logging.getLogger("cachd.cache")
 
+HOPS_MOST = 4
+"""Daemons that an ask may have come through: node, zone, region, and one to spare."""
+
 _FAILURES = (OriginError, AccessError, NotFound)
+
+
+def check_hops(ask: Ask) -> None:
+    """Raises UpstreamLoop for an ask that has been here, or that came a long way."""
+    if DAEMON_ID in ask.via or len(ask.via) >= HOPS_MOST:
+        raise UpstreamLoop(
+            f"the ask came through {len(ask.via)} daemons and would go in a circle",
+            hint="see upstream.endpoints of each: no daemon needs its own downstream",
+        )
 
 
 def has_places(asked: Asked, parts: Parts) -> bool:

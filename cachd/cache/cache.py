@@ -8,15 +8,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache import admin, condition, importing, listing
+from cachd.cache.anywhere import check_hops
 from cachd.cache.asking import Asking
 from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
-from cachd.cache.telling import tell_failed, tell_ready
+from cachd.cache.telling import tell_evictions, tell_failed, tell_ready
 from cachd.cache.types import Snapshot
-from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown, UpstreamLoop
-from cachd.fetch.upstream import DAEMON_ID
+from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -39,10 +39,6 @@ if TYPE_CHECKING:
     from cachd.store.types import StoredSnapshot
 
 
-HOPS_MOST = 4
-"""Daemons that an ask may have come through: node, zone, region, and one to spare."""
-
-
 class Cache:
     """Asks, reads, leases and administration; see ``api.protocol`` for the contract."""
 
@@ -58,12 +54,7 @@ class Cache:
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self.parts.pods.start()
-        publish = self.parts.events.publish
-        self.parts.metrics.hear_evictions(
-            lambda key, uri, reason, count: publish(
-                "evicted", key=key, uri=uri, reason=reason, freed=count
-            )
-        )
+        tell_evictions(self.parts.metrics, self.parts.events)
         self._scrub.start()
         self._asking.refresher.start()
         self._prefetcher.start()
@@ -109,11 +100,7 @@ class Cache:
             raise Draining(
                 "the daemon is shutting down", hint="ask again in a moment", retry_after=5.0
             )
-        if DAEMON_ID in ask.via or len(ask.via) >= HOPS_MOST:
-            raise UpstreamLoop(
-                f"the ask came through {len(ask.via)} daemons and would go in a circle",
-                hint="see upstream.endpoints of each: no daemon needs its own downstream",
-            )
+        check_hops(ask)
         return self._lookup.understand(ask, caller)
 
     async def _admit(self, ask: Ask, caller: Caller) -> Asked:
@@ -360,7 +347,7 @@ class Cache:
 
     def uris(self) -> tuple[list[str], list[str]]:
         """The URIs of what may be given now, and of what is being fetched."""
-        return condition.uris(self.parts.store, self._asking.flights.values())
+        return listing.uris(self.parts.store, self._asking.flights.values())
 
     def degraded(self) -> list[str]:
         """What is wrong with the store, the rules or the provider of pods though it serves."""

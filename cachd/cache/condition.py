@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
     from cachd.cache.types import Caller
-    from cachd.store.store import Store
 
 
 def usage(parts: Parts, flights: Collection[Flight], caller: Caller | None) -> dict[str, Any]:
@@ -29,12 +28,6 @@ def usage(parts: Parts, flights: Collection[Flight], caller: Caller | None) -> d
         "flights_queued": queued,
         **parts.pods.usage(),
     }
-
-
-def uris(store: Store, flights: Collection[Flight]) -> tuple[list[str], list[str]]:
-    """Of what may be given now, and of what is being fetched."""
-    ready = [s.ref.uri for s in store.snapshots() if s.is_current and not s.damage]
-    return ready, [flight.ref.uri for flight in flights]
 
 
 def degraded(parts: Parts) -> list[str]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cachd.cache.mirrors import place_of, server_of
 from cachd.cache.nearby import Nearby, renew
 from cachd.cache.participant import Participant, raise_for_waiter
-from cachd.cache.patience import in_ingest, with_relief
+from cachd.cache.patience import in_ingest, in_time, with_relief
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
 from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
@@ -317,30 +317,31 @@ class Flight:
         async def grow(more: int) -> None:
             await asyncio.create_task(ingest.grow(more), context=context)
 
-        near = await self.nearby.fetch(self, ingest, journal, relief)
-        job = FetchJob(
-            id=f"{self.ref.key}-{self.revision}",
-            origin=server_of(self.ref, self.plan.mirror),
-            place=place_of(self.plan.mirror),
-            plan=self.plan,
-            tree=ingest.tree,
-            done=near.done,
-            sums=near.sums,
-            linked=ingest.linked,
-            also=self.pinned,
-            etags=parts.settings.fetch.verify_etags,
-            priority=self.priority(),
-            on_parts=journal,
-            grow=grow,
-            make_room=relief,
-            refresh_auth=self._refresh_auth,
-            on_retry=self.note_retry,
-        )
-        self._job = job
-        user = self._user()
-        if user is not None:
-            self._use(user)  # Whoever made the plan may have left the queue.
-        result = await fetch_checked(parts, self.ref, ingest, job)
+        async with in_time(self.ref.key, parts.settings.fetch.deadline):
+            near = await self.nearby.fetch(self, ingest, journal, relief)
+            job = FetchJob(
+                id=f"{self.ref.key}-{self.revision}",
+                origin=server_of(self.ref, self.plan.mirror),
+                place=place_of(self.plan.mirror),
+                plan=self.plan,
+                tree=ingest.tree,
+                done=near.done,
+                sums=near.sums,
+                linked=ingest.linked,
+                also=self.pinned,
+                etags=parts.settings.fetch.verify_etags,
+                priority=self.priority(),
+                on_parts=journal,
+                grow=grow,
+                make_room=relief,
+                refresh_auth=self._refresh_auth,
+                on_retry=self.note_retry,
+            )
+            self._job = job
+            user = self._user()
+            if user is not None:
+                self._use(user)  # Whoever made the plan may have left the queue.
+            result = await fetch_checked(parts, self.ref, ingest, job)
         self.timings.update(self.nearby.timings, **result.timings)
         self.fetched_bytes = result.fetched_bytes + self.nearby.received
         self.stage = "verifying"

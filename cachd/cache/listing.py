@@ -56,6 +56,12 @@ def usage(store: Store) -> dict[str, Any]:
     }
 
 
+def uris(store: Store, flights: Iterable[Flight]) -> tuple[list[str], list[str]]:
+    """Of what may be given now, and of what is being fetched."""
+    ready = [s.ref.uri for s in store.snapshots() if s.is_current and not s.damage]
+    return ready, [flight.ref.uri for flight in flights]
+
+
 def models(
     store: Store,
     flights: Iterable[Flight],

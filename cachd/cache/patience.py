@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, TypeVar
 
-from cachd.errors import ContentError, DiskError, DiskFull, OriginChanged, StoreError
+from cachd.errors import (
+    ContentError,
+    DeadlineExceeded,
+    DiskError,
+    DiskFull,
+    OriginChanged,
+    StoreError,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from cachd.model import Plan, Ref
     from cachd.store.ingest import Ingest
@@ -45,6 +53,22 @@ async def _try(store: Store, ref: Ref, plan: Plan, fill: Callable[[Ingest], Awai
         failed = isinstance(error, DiskError) and not isinstance(error, DiskFull)
         await asyncio.shield(ingest.abort() if is_spoilt else ingest.suspend(in_doubt=failed))
         raise
+
+
+@contextlib.asynccontextmanager
+async def in_time(key: str, seconds: float) -> AsyncIterator[None]:
+    """What is inside ends within so many seconds, 0: when it will. Raises DeadlineExceeded."""
+    limit = asyncio.timeout(seconds or None)
+    try:
+        async with limit:
+            yield
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(
+            f"fetching {key} took longer than {seconds:g} s",
+            hint="ask again: it goes on where it stopped; fetch.deadline sets the limit",
+        ) from None
 
 
 async def with_relief(

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from cachd.cache.events import EventBus
     from cachd.cache.types import Answer, Caller
     from cachd.errors import CachdError
+    from cachd.metrics import Metrics
     from cachd.model import Ref
 
 
@@ -41,6 +42,15 @@ def tell_failed(events: EventBus, caller: Caller, ref: Ref, error: CachdError) -
             hint=error.hint,
             **_pod(caller),
         )
+
+
+def tell_evictions(metrics: Metrics, events: EventBus) -> None:
+    """From now on, of each."""
+
+    def tell(key: str, uri: str, reason: str, count: int) -> None:
+        events.publish("evicted", key=key, uri=uri, reason=reason, freed=count)
+
+    metrics.hear_evictions(tell)
 
 
 def _pod(caller: Caller) -> dict[str, str]:
