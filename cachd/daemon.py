@@ -26,7 +26,7 @@ from cachd.fetch.proxy import ProxyRules
 from cachd.kube.cgroup import PodCgroups
 from cachd.kube.client import KubernetesClient
 from cachd.kube.events import Reporter
-from cachd.kube.labels import Labels
+from cachd.kube.labels import CHANGES, Labels
 from cachd.kube.pods import NoProvider
 from cachd.kube.podwatch import PodWatch, node_of
 from cachd.kube.tokens import TokenReviews
@@ -173,8 +173,9 @@ def tell_cluster(
 
 
 async def _notice(bus: EventBus, labels: Labels) -> None:
-    async for _ in bus.follow():
-        labels.changed()
+    async for item in bus.follow():
+        if item["event"] in CHANGES:
+            labels.changed()
 
 
 async def _end(tasks: list[asyncio.Task[None]]) -> None:

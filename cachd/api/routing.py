@@ -65,7 +65,9 @@ class Route:
     @property
     def is_for_peers(self) -> bool:
         """Other daemons may call it: they read what is cached, and ask."""
-        return not self.is_admin and (self.method in ("GET", "HEAD") or self.name == "ask")
+        is_reading = self.method in ("GET", "HEAD") and not self.is_admin
+        of_models = self.path.startswith("/v1/models") or not self.path.startswith("/v1/")
+        return self.name == "ask" or (is_reading and of_models)
 
     @property
     def pattern(self) -> str:

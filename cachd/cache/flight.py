@@ -299,7 +299,10 @@ class Flight:
         async with parts.slots.taken(self.priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
-            return await in_ingest(parts.store, self.ref, self.plan, self._fetch_into)
+            return await self.nearby.once_more(
+                lambda: in_ingest(parts.store, self.ref, self.plan, self._fetch_into),
+                unless=lambda: self.is_stopping,
+            )
 
     async def _fetch_into(self, ingest: Ingest, relief: Relief) -> StoredSnapshot:
         parts = self._parts

@@ -11,10 +11,18 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cachd.cache.resolve import ask_for
-from cachd.errors import AccessError, ContentError, NotFound, OriginError, UpstreamLoop, WorkerDied
+from cachd.errors import (
+    AccessError,
+    ContentError,
+    DigestMismatch,
+    NotFound,
+    OriginError,
+    UpstreamLoop,
+    WorkerDied,
+)
 from cachd.fetch.job import UPSTREAM, FetchJob, is_upstream
 from cachd.fetch.plan import block_count, done_blocks
 from cachd.model import PlannedFile
@@ -33,6 +41,8 @@ if TYPE_CHECKING:
     from cachd.store.relief import Relief
 
 log = logging.getLogger("cachd.flight")
+
+T = TypeVar("T")
 
 _ATTEMPTS = 2
 """Tries of a part: there is another place for it."""
@@ -74,6 +84,7 @@ class Nearby:
         self._ref = ref
         self._plan = plan
         self._waiting: tuple[str, int] | None = None
+        self._gave: set[str] = set()
         self.job: FetchJob | None = None
         self.received = 0
         self.endpoint = ""
@@ -123,6 +134,8 @@ class Nearby:
                 got.done.setdefault(part.path, []).append(part)
 
         for place in upstreams.places:
+            if upstreams.is_distrusted(place, self._ref, self._plan.revision):
+                continue
             files = missing(self._plan.files, got.done, ingest.linked)
             if not files:
                 break
@@ -130,6 +143,24 @@ class Nearby:
             self._parts.metrics.upstream_asked(result)
         self.timings["upstream"] = time.monotonic() - started
         return got
+
+    async def once_more(self, fill: Callable[[], Awaitable[T]], unless: Callable[[], bool]) -> T:
+        """What ``fill`` makes of the flight's ingest. Where the bytes contradict the origin, and
+        an upstream gave some of them, it is not asked for this revision again, and everything is
+        fetched anew."""
+        try:
+            return await fill()
+        except DigestMismatch as error:
+            if not self._gave:
+                raise
+            for place in self._gave:
+                log.warning("%s gave wrong bytes: %s", place, error.message)
+                self._parts.upstreams.distrust(place, self._ref, self._plan.revision)
+            self._gave.clear()
+            if unless():
+                raise
+            self.received, self.endpoint = 0, ""
+            return await fill()
 
     async def _try(
         self,
@@ -158,6 +189,7 @@ class Nearby:
                 received = job.progress.received
                 self.received += received
                 if received:
+                    self._gave.add(place)
                     self.endpoint = place.removeprefix(UPSTREAM)
         except _FAILURES as error:
             log.warning("%s isn't had from %s: %s", self._ref.key, place, error.message)

@@ -49,6 +49,8 @@ VIA_HEADER = "Cachd-Via"
 
 _REVISION = re.compile(r"[0-9a-f]{8,128}")
 _MANIFEST_MOST = 512 * 1024 * 1024
+_WRONG_MOST = 1000
+"""Revisions that are remembered as wrong."""
 _LINE_MOST = 1024 * 1024
 
 
@@ -80,6 +82,7 @@ class Upstreams:
         self._session: aiohttp.ClientSession | None = None
         self._context: tuple[str, ssl.SSLContext] | None = None
         self._ids: dict[str, str] = {}
+        self._wrong: dict[tuple[str, Ref, str], None] = {}
 
     @property
     def places(self) -> tuple[str, ...]:
@@ -100,6 +103,15 @@ class Upstreams:
     def is_called(self, place: str) -> bool:
         """Whether it is not being left alone."""
         return self._gates.has_room(place)
+
+    def distrust(self, place: str, ref: Ref, revision: str) -> None:
+        """Its bytes of this revision are not what the origin says."""
+        self._wrong[place, ref, revision] = None
+        while len(self._wrong) > _WRONG_MOST:
+            del self._wrong[next(iter(self._wrong))]
+
+    def is_distrusted(self, place: str, ref: Ref, revision: str) -> bool:
+        return (place, ref, revision) in self._wrong
 
     async def close(self) -> None:
         if self._session is not None:

@@ -34,6 +34,12 @@ RECONCILE = 600.0
 RETRY = 15.0
 """Seconds after a call that failed."""
 
+CHANGES = frozenset(
+    {"fetch_started", "fetch_ended", "fetch_failed", "evicted", "removed", "imported"}
+    | {"corrupt", "repaired", "damage_found"}
+)
+"""What happens in the cache that may change what is here."""
+
 DEBOUNCE = 0.5
 """Seconds in which changes are taken together."""
 

@@ -31,6 +31,18 @@ def allows(
     return decide(rules, caller, verb, uri, **more).is_allowed
 
 
+@pytest.mark.parametrize("default", ["allow", "deny"])
+def test_another_daemon_reads_and_fetches_whatever_the_rules(default: Any) -> None:
+    """Its callers are subject to its own rules; and it may do nothing else."""
+    peer = Caller(role="peer")
+    rules = [rule(effect="deny", uris=["s3://b/*"]), rule(name="all", verbs=list(VERBS))]
+    for given in ([], rules):
+        allowed = [verb for verb in VERBS if allows(given, peer, verb, "s3://b/m", default=default)]
+        assert allowed == ["read", "fetch"]
+        assert always_allows(given, peer, "read", default)
+        assert not could_allow(given, peer, "admin", default)
+
+
 def test_without_rules_reading_and_fetching_are_open_and_the_rest_is_not() -> None:
     assert [allows([], POD, verb, "s3://b/m") for verb in VERBS] == [
         True,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,28 @@ from tests.origins.fault import pattern
 from tests.servers.certificates import Certificates
 from tests.servers.ports import LOOPBACK, free_ports
 
-DATA = pattern(4 * PART + 1000)
-MAIN, SMALL = "/models/m/weights.bin", "/models/m/config.json"
+DATA = pattern(3 * PART + 1000)
 KEYS = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "not-a-secret"}
 
 
 @dataclass
 class Zone:
-    """Makes daemons that listen for others, and daemons that take from those."""
+    """Makes daemons that listen for others, and daemons that take from those; and the model
+    ``name`` at their origin."""
 
     home: Path
     certificates: Certificates
     origin: Bucket
     made: list[Daemon] = field(default_factory=list)
+    name: str = "m"
+
+    @property
+    def main(self) -> str:
+        return f"/models/{self.name}/weights.bin"
+
+    @property
+    def small(self) -> str:
+        return f"/models/{self.name}/config.json"
 
     def token(self, text: str = "a-token-of-this-zone") -> Path:
         file = self.home / f"token-{len(list(self.home.glob('token-*')))}"
@@ -67,11 +76,15 @@ class Zone:
 
     def ask(self, daemon: Daemon, **more: Any) -> Reply:
         options = {"endpoint": self.origin.base, "region": "us-east-1"}
-        return daemon.ask("s3://models/m", options=options, **more)
+        return daemon.ask(f"s3://models/{self.name}", options=options, **more)
 
     def fill(self, data: bytes = DATA) -> None:
-        self.origin.put(MAIN, data, Content_Type="application/octet-stream")
-        self.origin.put(SMALL, b"{}")
+        self.origin.put(self.main, data, Content_Type="application/octet-stream")
+        self.origin.put(self.small, b"{}")
+
+    def close(self) -> None:
+        for daemon in self.made:
+            daemon.close()
 
 
 def endpoint(port: int) -> str:
@@ -84,6 +97,41 @@ def check(answer: dict[str, Any], data: bytes = DATA) -> None:
     assert (Path(answer["path"]) / "config.json").read_bytes() == b"{}"
 
 
+@dataclass
+class Pair:
+    """A daemon, and one that takes from it. Each test has a model that neither has yet."""
+
+    zone: Zone
+    neighbour: Daemon
+    node: Daemon
+    port: int
+    before: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def endpoint(self) -> str:
+        return endpoint(self.port)
+
+    def asked(self, result: str) -> float:
+        """Times that the node's question to its neighbour ended so, in this test."""
+        return self._count("cachd_upstream_asks_total", result=result)
+
+    def bytes_from(self, place: str) -> float:
+        return self._count("cachd_place_bytes_total", place=place)
+
+    def begin(self, name: str) -> None:
+        self.zone.name = name
+        self.zone.fill()
+        self.before = {}
+        for result in ("used", "part", "missing", "failed", "held"):
+            self.before[result] = self.asked(result)
+        for place in ("origin", "upstream"):
+            self.before[place] = self.bytes_from(place)
+
+    def _count(self, metric: str, **label: str) -> float:
+        [word] = label.values()
+        return self.node.metric(metric, **label) - self.before.get(word, 0)
+
+
 @pytest.fixture
 def zone(tmp_path: Path, certificates: Certificates) -> Iterator[Zone]:
     with Bucket() as origin:
@@ -91,13 +139,26 @@ def zone(tmp_path: Path, certificates: Certificates) -> Iterator[Zone]:
         made = Zone(tmp_path, certificates, origin)
         made.fill()
         yield made
-        for daemon in made.made:
-            daemon.close()
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory, certificates: Certificates) -> Iterator[Pair]:
+    with Bucket() as origin:
+        assert isinstance(origin, Bucket)
+        zone = Zone(tmp_path_factory.mktemp("pair"), certificates, origin)
+        [port] = free_ports(1)
+        neighbour = zone.daemon("neighbour", port=port, ACCESS_SHARE_IDENTITY="true")
+        yield Pair(zone, neighbour, zone.daemon("node", endpoint(port)), port)
+        zone.close()
 
 
 @pytest.fixture
-def ports() -> Callable[[int], list[int]]:
-    return free_ports
+def pair(shared: Pair, request: pytest.FixtureRequest) -> Pair:
+    shared.zone.origin.clear_faults()
+    shared.zone.origin.list_fault = None
+    shared.begin(request.node.name.replace("_", "-"))
+    return shared
 
 
-__all__ = ["DATA", "KEYS", "MAIN", "MIB", "PART", "SMALL", "Zone", "check", "endpoint"]
+__all__ = ["DATA", "KEYS", "MIB", "PART", "Pair", "Zone", "check", "endpoint"]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.harness import eventually
 from tests.servers.ports import free_ports
-from tests.upstream.conftest import DATA, MAIN, MIB, PART, Zone, check, endpoint
+from tests.upstream.conftest import DATA, MIB, PART, Pair, Zone, check, endpoint
 
 
 def test_the_neighbour_is_killed_in_mid_transfer(zone: Zone) -> None:
     [port] = free_ports(1)
     neighbour = zone.daemon("neighbour", port=port)
     check(zone.ask(neighbour).json())
-    sent = zone.origin.bytes_sent(MAIN)
+    sent = zone.origin.bytes_sent(zone.main)
     node = zone.daemon("node", endpoint(port), FETCH_BANDWIDTH="16MiB", FETCH_CONNECTIONS="1")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(zone.ask, node)
@@ -27,7 +29,7 @@ def test_the_neighbour_is_killed_in_mid_transfer(zone: Zone) -> None:
     check(answer)
     # What had come was kept: the origin sent the rest, and at most one part of it twice.
     assert answer["upstream_bytes"] > PART
-    rest = zone.origin.bytes_sent(MAIN) - sent
+    rest = zone.origin.bytes_sent(zone.main) - sent
     assert 0 < rest <= len(DATA) - PART
     assert node.metric("cachd_upstream_asks_total", result="part") == 1
 
@@ -56,35 +58,50 @@ def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
     assert 0 < answer["upstream_bytes"] < len(DATA)
 
 
-def test_a_flipped_byte_on_the_neighbours_disk(zone: Zone) -> None:
+def test_a_flipped_byte_on_the_neighbours_disk(pair: Pair) -> None:
     """Only the block that is wrong comes from the origin."""
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     weights = Path(zone.ask(neighbour).json()["path"]) / "weights.bin"
     with weights.open("r+b") as file:
         file.seek(PART + 17)
         byte = file.read(1)
         file.seek(PART + 17)
         file.write(bytes([byte[0] ^ 1]))
-    sent = zone.origin.bytes_sent(MAIN)
-    node = zone.daemon("node", endpoint(port))
+    sent = zone.origin.bytes_sent(zone.main)
     answer = zone.ask(node).json()
     check(answer)
     assert answer["upstream_bytes"] == len(DATA) + 2
-    assert zone.origin.bytes_sent(MAIN) - sent == PART
+    assert zone.origin.bytes_sent(zone.main) - sent == PART
     assert "sends 1 wrong blocks of weights.bin" in node.log()
 
 
-def test_a_neighbours_disk_that_is_wrong_all_over(zone: Zone) -> None:
+def test_a_neighbours_disk_that_is_wrong_all_over(pair: Pair) -> None:
     """A manifest that contradicts the origin: the bytes are refused as any origin's would be."""
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     weights = Path(zone.ask(neighbour).json()["path"]) / "weights.bin"
     weights.write_bytes(bytes(len(DATA)))
-    sent = zone.origin.bytes_sent(MAIN)
-    node = zone.daemon("node", endpoint(port))
+    sent = zone.origin.bytes_sent(zone.main)
     check(zone.ask(node).json())
-    assert zone.origin.bytes_sent(MAIN) - sent == len(DATA)
+    assert zone.origin.bytes_sent(zone.main) - sent == len(DATA)
+
+
+def test_a_neighbour_whose_model_is_not_the_origins(pair: Pair) -> None:
+    """Its manifest and its bytes agree, and the origin says that the model is another."""
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
+    zone.origin.put(zone.main, DATA[::-1], etag='"the-same"')
+    check(zone.ask(neighbour).json(), DATA[::-1])
+    sha256 = base64.b64encode(hashlib.sha256(DATA).digest()).decode()
+    zone.origin.put(zone.main, DATA, etag='"the-same"', x_amz_checksum_sha256=sha256)
+    sent = zone.origin.bytes_sent(zone.main)
+    answer = zone.ask(node).json()
+    check(answer)
+    assert (answer["upstream"], answer["upstream_bytes"]) == (None, 0)
+    assert zone.origin.bytes_sent(zone.main) - sent == len(DATA)
+    assert "gave wrong bytes: weights.bin has the sha256" in node.log()
+    # The wrong file is kept for a person to look at, and nobody asks there for it again.
+    assert node.admin("DELETE", f"/v1/models/{answer['key']}").status == 200
+    check(zone.ask(node).json())
+    assert pair.asked("used") == 1
 
 
 def test_a_wrong_token_and_a_stranger_are_passed_over(zone: Zone) -> None:
@@ -94,13 +111,13 @@ def test_a_wrong_token_and_a_stranger_are_passed_over(zone: Zone) -> None:
     check(zone.ask(zone.daemon("good", port=good)).json())
     other = zone.token("another-token")
     zone.daemon("wrong", port=wrong, LISTEN_API_TOKEN_FILE=str(other))
-    sent = zone.origin.bytes_sent(MAIN)
+    sent = zone.origin.bytes_sent(zone.main)
     stranger = f"https://127.0.0.1:{nobody}"
     node = zone.daemon("node", endpoint(wrong), stranger, endpoint(good))
     answer = zone.ask(node).json()
     check(answer)
     assert answer["upstream"] == endpoint(good)
-    assert zone.origin.bytes_sent(MAIN) == sent
+    assert zone.origin.bytes_sent(zone.main) == sent
     assert node.metric("cachd_upstream_asks_total", result="failed") == 2
     assert "refuses this daemon's token" in node.log()
 
@@ -108,11 +125,11 @@ def test_a_wrong_token_and_a_stranger_are_passed_over(zone: Zone) -> None:
 def test_a_certificate_of_nobody_and_a_new_token(zone: Zone) -> None:
     [port] = free_ports(1)
     zone.ask(zone.daemon("neighbour", port=port))
-    sent = zone.origin.bytes_sent(MAIN)
+    sent = zone.origin.bytes_sent(zone.main)
     distrusting = zone.daemon("distrusting", endpoint(port), UPSTREAM_CA_BUNDLE="/dev/null")
     answer = zone.ask(distrusting).json()
     check(answer)
-    assert (answer["upstream"], zone.origin.bytes_sent(MAIN)) == (None, sent + len(DATA))
+    assert (answer["upstream"], zone.origin.bytes_sent(zone.main)) == (None, sent + len(DATA))
     token = zone.token("an-old-token")
     node = zone.daemon("node", endpoint(port), UPSTREAM_TOKEN_FILE=str(token))
     token.write_text("a-token-of-this-zone")

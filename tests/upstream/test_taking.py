@@ -12,27 +12,25 @@ from tests.origins.fault import Fault, s3_error
 from tests.origins.proxy import Proxy
 from tests.process.test_airgap import tree
 from tests.servers.ports import free_ports
-from tests.upstream.conftest import DATA, KEYS, MAIN, PART, SMALL, Zone, check, endpoint
+from tests.upstream.conftest import DATA, KEYS, PART, Pair, Zone, check, endpoint
 
 
-def test_a_fresh_node_takes_the_bytes_from_its_neighbour(zone: Zone) -> None:
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+def test_a_fresh_node_takes_the_bytes_from_its_neighbour(pair: Pair) -> None:
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     check(zone.ask(neighbour).json())
     lists, sent = zone.origin.lists, zone.origin.bytes_sent()
-    node = zone.daemon("node", endpoint(port))
     answer = zone.ask(node).json()
     check(answer)
     assert answer["result"] == "miss"
-    assert answer["upstream"] == endpoint(port)
+    assert answer["upstream"] == pair.endpoint
     assert answer["upstream_bytes"] == answer["fetched_bytes"] == len(DATA) + 2
     assert answer["mirror"] is None
     # The origin says what the model is, and proves the pass; it sends nothing of it again.
     assert zone.origin.lists > lists
     assert zone.origin.bytes_sent() == sent
-    assert node.metric("cachd_place_bytes_total", place="upstream") == len(DATA) + 2
-    assert node.metric("cachd_place_bytes_total", place="origin") == 0
-    assert node.metric("cachd_upstream_asks_total", result="used") == 1
+    assert pair.bytes_from("upstream") == len(DATA) + 2
+    assert pair.bytes_from("origin") == 0
+    assert pair.asked("used") == 1
     assert zone.ask(node).json()["result"] == "hit"
     shown = [
         d.admin("GET", f"/v1/models/{answer['key']}?blocks=true").json() for d in (neighbour, node)
@@ -41,15 +39,13 @@ def test_a_fresh_node_takes_the_bytes_from_its_neighbour(zone: Zone) -> None:
     assert shown[0]["manifest_files"] == shown[1]["manifest_files"]
 
 
-def test_callers_credentials_stay_here_and_the_token_stays_there(zone: Zone) -> None:
+def test_callers_credentials_stay_here_and_the_token_stays_there(pair: Pair) -> None:
     """What a caller's own keys were needed for is had from a neighbour too, once the origin has
     seen this caller's keys."""
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     check(zone.ask(neighbour, credentials=KEYS).json())
     sent = zone.origin.bytes_sent()
     zone.origin.seen.clear()
-    node = zone.daemon("node", endpoint(port))
     answer = zone.ask(node, credentials=KEYS).json()
     check(answer)
     assert answer["upstream_bytes"] == len(DATA) + 2
@@ -57,47 +53,40 @@ def test_callers_credentials_stay_here_and_the_token_stays_there(zone: Zone) -> 
     headers = [str(s.headers) + s.target for s in zone.origin.seen]
     assert all("a-token-of-this-zone" not in text for text in headers)
     assert any("AKIAEXAMPLE" in text for text in headers)
-    [row] = node.admin("GET", "/v1/models").json()["models"]
-    assert row["credentialed"]
+    assert node.admin("GET", f"/v1/models/{answer['key']}").json()["credentialed"]
     for daemon in (neighbour, node):
         assert "not-a-secret" not in daemon.log()
         assert "a-token-of-this-zone" not in daemon.log()
 
 
-def test_a_caller_that_the_origin_refuses_gets_nothing(zone: Zone) -> None:
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+def test_a_caller_that_the_origin_refuses_gets_nothing(pair: Pair) -> None:
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     check(zone.ask(neighbour, credentials=KEYS).json())
     zone.origin.fault("*", refused(), times=1000)
     zone.origin.list_fault = refused()
-    node = zone.daemon("node", endpoint(port))
     answer = zone.ask(node, credentials=KEYS)
     assert answer.status == 403, answer.json()
-    assert node.metric("cachd_place_bytes_total", place="upstream") == 0
+    assert pair.bytes_from("upstream") == 0
 
 
-def test_parts_that_the_neighbour_lacks_come_from_the_origin(zone: Zone) -> None:
+def test_parts_that_the_neighbour_lacks_come_from_the_origin(pair: Pair) -> None:
     """It has another revision: nothing is taken."""
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     check(zone.ask(neighbour).json())
     zone.fill(DATA[::-1])
-    node = zone.daemon("node", endpoint(port))
     answer = zone.ask(node).json()
     check(answer, DATA[::-1])
     assert (answer["upstream"], answer["upstream_bytes"]) == (None, 0)
-    assert node.metric("cachd_upstream_asks_total", result="missing") == 1
+    assert pair.asked("missing") == 1
 
 
-def test_a_cold_neighbour_is_not_made_to_fetch(zone: Zone) -> None:
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
-    node = zone.daemon("node", endpoint(port))
+def test_a_cold_neighbour_is_not_made_to_fetch(pair: Pair) -> None:
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     answer = zone.ask(node).json()
     check(answer)
     assert answer["upstream"] is None
-    assert zone.origin.bytes_sent(MAIN) == len(DATA)
-    assert neighbour.metric("cachd_store_snapshots") == 0
+    assert zone.origin.bytes_sent(zone.main) == len(DATA)
+    assert neighbour.admin("GET", f"/v1/models/{answer['key']}").status == 404
 
 
 def test_a_zone_fetches_once(zone: Zone) -> None:
@@ -108,7 +97,7 @@ def test_a_zone_fetches_once(zone: Zone) -> None:
         answer = zone.ask(node).json()
         check(answer)
         assert answer["upstream_bytes"] == len(DATA) + 2
-    assert zone.origin.bytes_sent(MAIN) == len(DATA)
+    assert zone.origin.bytes_sent(zone.main) == len(DATA)
     assert mirror.metric("cachd_store_snapshots") == 1
 
 
@@ -127,26 +116,24 @@ def test_what_is_begun_is_gone_on_with(zone: Zone) -> None:
     [port] = free_ports(1)
     neighbour = zone.daemon("neighbour", port=port)
     node = zone.daemon("node", endpoint(port), FETCH_CONNECTIONS="1")
-    zone.origin.fault(MAIN, refused(500), skip=2)
+    zone.origin.fault(zone.main, refused(500), skip=2)
     assert zone.ask(node).status >= 500
     zone.origin.clear_faults()
-    had = zone.origin.bytes_sent(MAIN)
+    had = zone.origin.bytes_sent(zone.main)
     assert had >= PART
     check(zone.ask(neighbour).json())
-    sent = zone.origin.bytes_sent(MAIN)
+    sent = zone.origin.bytes_sent(zone.main)
     answer = zone.ask(node).json()
     check(answer)
     assert 0 < answer["upstream_bytes"] < len(DATA)
-    assert zone.origin.bytes_sent(MAIN) == sent
+    assert zone.origin.bytes_sent(zone.main) == sent
 
 
-def test_archives_come_from_their_origin(zone: Zone) -> None:
+def test_archives_come_from_their_origin(pair: Pair) -> None:
     """What was unpacked can't be compared with what the origin says of the archive."""
+    zone, neighbour, node = pair.zone, pair.neighbour, pair.node
     zone.origin.put("/m.tar.gz", pack({"a": b"1" * PART}), Content_Type="application/gzip")
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port)
     first = neighbour.ask(zone.origin.url("/m.tar.gz")).json()
-    node = zone.daemon("node", endpoint(port))
     answer = node.ask(zone.origin.url("/m.tar.gz")).json()
     assert answer["upstream"] is None
     assert tree(Path(answer["path"])) == tree(Path(first["path"]))
@@ -163,20 +150,21 @@ def test_neighbour_and_origin_are_reached_through_a_proxy(zone: Zone) -> None:
         check(answer)
         assert answer["upstream_bytes"] == len(DATA) + 2
         assert f"CONNECT localhost:{port}" in proxy.requests
-        assert any(f"{zone.origin.base}{SMALL}" in line for line in proxy.requests)
+        assert any(f"{zone.origin.base}{zone.small}" in line for line in proxy.requests)
         assert not neighbour.log().count("Traceback")
 
 
-def test_what_another_daemon_may_do(zone: Zone) -> None:
+def test_what_another_daemon_may_do(pair: Pair) -> None:
     """Reading, and asking without a pass; nothing else."""
-    [port] = free_ports(1)
-    neighbour = zone.daemon("neighbour", port=port, ACCESS_SHARE_IDENTITY="true")
+    zone, neighbour, port = pair.zone, pair.neighbour, pair.port
     key = zone.ask(neighbour, credentials=KEYS).json()["key"]
     context = ssl.create_default_context(cafile=str(zone.certificates.ca))
 
-    def peer(method: str, target: str, body: object = None, token: str = "") -> tuple[int, bytes]:
+    def peer(
+        method: str, target: str, body: object = None, token: str = "", via: str = ""
+    ) -> tuple[int, bytes]:
         connection = http.client.HTTPSConnection("localhost", port, context=context, timeout=30)
-        headers = {"Authorization": f"Bearer {token or 'a-token-of-this-zone'}"}
+        headers = {"Authorization": f"Bearer {token or 'a-token-of-this-zone'}", "Cachd-Via": via}
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, target, data, headers)
         response = connection.getresponse()
@@ -200,8 +188,11 @@ def test_what_another_daemon_may_do(zone: Zone) -> None:
     # Whatever it sends along, it asks as nobody.
     zone.origin.seen.clear()
     options = {"endpoint": zone.origin.base}
-    asked = {"uri": "s3://models/m", "options": options, "credentials": KEYS}
+    asked = {"uri": f"s3://models/{zone.name}", "options": options, "credentials": KEYS}
     assert peer("POST", "/v1/models", asked)[0] == 200
+    # An ask that came a long way goes no further.
+    status, answer = peer("POST", "/v1/models", asked, via="a, b, c, d")
+    assert (status, json.loads(answer)["code"]) == (508, "upstream_loop")
     assert all("authorization" not in s.headers for s in zone.origin.seen)
 
 

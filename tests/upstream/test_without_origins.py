@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.harness import Reply
 from tests.servers.ports import free_ports
-from tests.upstream.conftest import DATA, KEYS, MAIN, Zone, check, endpoint
+from tests.upstream.conftest import DATA, KEYS, Zone, check, endpoint
 
 
 def code(reply: Reply) -> str:
@@ -73,7 +73,7 @@ def test_a_mirror_that_fetches_for_nodes_without_a_way(zone: Zone) -> None:
     check(zone.ask(node).json())
     zone.fill(DATA[::-1])
     check(zone.ask(node).json(), DATA[::-1])
-    assert zone.origin.bytes_sent(MAIN) == 2 * len(DATA)
+    assert zone.origin.bytes_sent(zone.main) == 2 * len(DATA)
 
 
 def test_two_that_ask_one_another(zone: Zone) -> None:
@@ -83,7 +83,7 @@ def test_two_that_ask_one_another(zone: Zone) -> None:
     second = zone.daemon("second", endpoint(one), port=two, UPSTREAM_FETCH="true")
     check(zone.ask(first).json())
     check(zone.ask(second).json())
-    assert zone.origin.bytes_sent(MAIN) == len(DATA)
+    assert zone.origin.bytes_sent(zone.main) == len(DATA)
     # At the same time: each may wait for the other, and neither does for ever.
     zone.fill(DATA[::-1])
     with ThreadPoolExecutor(2) as pool:
@@ -100,4 +100,4 @@ def test_a_chain_of_three(zone: Zone) -> None:
     answer = zone.ask(node).json()
     check(answer)
     assert answer["upstream_bytes"] == len(DATA) + 2
-    assert zone.origin.bytes_sent(MAIN) == len(DATA)
+    assert zone.origin.bytes_sent(zone.main) == len(DATA)
