@@ -36,8 +36,8 @@ def test_another_daemon_reads_and_fetches_whatever_the_rules(default: Any) -> No
     """Its callers are subject to its own rules; and it may do nothing else."""
     peer = Caller(role="peer")
     rules = [rule(effect="deny", uris=["s3://b/*"]), rule(name="all", verbs=list(VERBS))]
-    for given in ([], rules):
-        allowed = [verb for verb in VERBS if allows(given, peer, verb, "s3://b/m", default=default)]
+    for some in ([], rules):
+        allowed = [verb for verb in VERBS if allows(some, peer, verb, "s3://b/m", default=default)]
         assert allowed == ["read", "fetch"]
         assert always_allows(given, peer, "read", default)
         assert not could_allow(given, peer, "admin", default)
