@@ -39,8 +39,8 @@ def test_another_daemon_reads_and_fetches_whatever_the_rules(default: Any) -> No
     for some in ([], rules):
         allowed = [verb for verb in VERBS if allows(some, peer, verb, "s3://b/m", default=default)]
         assert allowed == ["read", "fetch"]
-        assert always_allows(given, peer, "read", default)
-        assert not could_allow(given, peer, "admin", default)
+        assert always_allows(some, peer, "read", default)
+        assert not could_allow(some, peer, "admin", default)
 
 
 def test_without_rules_reading_and_fetching_are_open_and_the_rest_is_not() -> None:

@@ -45,6 +45,15 @@ def test_least_of_the_cluster() -> None:
     assert pod_of(objects)["automountServiceAccountToken"] is True
 
 
+def test_events_and_labels_take_a_right_each() -> None:
+    least = rules(render())
+    events = rules(render("config.kubernetes.events=true"))
+    assert events - least == {("", "events", "create"), ("", "events", "patch")}
+    label = ("match=*", "label=cachd.dev/model-llama")
+    labels = rules(render(*(f"config.kubernetes.node_labels[0].{each}" for each in label)))
+    assert labels - least == {("", "nodes", "get"), ("", "nodes", "patch")}
+
+
 def test_two_releases_have_cluster_roles_of_their_own() -> None:
     names = {
         the(render(*settings), "ClusterRole")["metadata"]["name"]
