@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cachd.environment import CLIENT_VARIABLES
 from cachd.sources.registry import OWN_PREFIX
 from tests.chart.rendering import CHART, Object, container_of, of_kind, pod_of, render
 from tests.servers.require import program
@@ -229,8 +230,16 @@ def test_a_service_says_its_wishes_by_annotation() -> None:
         if "annotations" in str(item)
     }
     assert found["CACHD_READONLY"] == annotation("storage.kserve.io/readonly")
-    assert found["CACHD_ALLOW"] == annotation("cachd/allow")
+    assert found["CACHD_ALLOW"] == annotation("cachd.dev/allow")
     assert "CACHD_ALLOW" not in variables("storageContainer.annotations.CACHD_ALLOW=null")
+
+
+@pytest.mark.parametrize("name", ["cachd", "cachd-view"])
+def test_the_initializer_knows_every_variable_that_it_is_given(name: str) -> None:
+    container = storage_container(name, values=VALUES)["spec"]["container"]
+    found = {item["name"] for item in container["env"] if item["name"].startswith("CACHD_")}
+    assert found
+    assert found <= CLIENT_VARIABLES
 
 
 def test_read_write_may_be_the_cluster_s_default() -> None:
