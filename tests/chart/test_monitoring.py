@@ -206,6 +206,7 @@ VALUES = {
     "CachdWorkersDie": "60",
     "CachdDiskFilling": "5",
     "CachdDiskRots": "2",
+    "CachdPrefetchFailing": "2",
 }
 
 
