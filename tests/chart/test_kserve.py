@@ -93,6 +93,17 @@ def check_pod(found: Object) -> None:
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
 
 
+def test_views_may_be_all_there_is() -> None:
+    objects = render(
+        ENABLED,
+        "storageContainer.prefixes=null",
+        "storageContainer.view.enabled=true",
+        "storageContainer.view.prefixes={cachd+s3://}",
+    )
+    (only,) = of_kind(objects, "ClusterStorageContainer")
+    assert only["metadata"]["name"] == "cachd-view"
+
+
 def test_it_is_off_until_it_is_wanted() -> None:
     assert of_kind(render(), "ClusterStorageContainer") == []
 
@@ -199,16 +210,18 @@ def test_a_view_is_this_pod_s_own_directory(tmp_path: Path) -> None:
         "name": "cachd-token",
         "projected": {"sources": [{"serviceAccountToken": {"path": "token", "audience": "cachd"}}]},
     }
-    found = merged(container, pod(volumes=[SOCKET, views, token]), tmp_path)
+    own = {"name": "kserve-provision-location", "mountPath": "/mnt/models"}
+    own |= {"subPathExpr": "$(POD_UID)", "readOnly": True}
+    before = pod(volumes=[SOCKET, views, token])
+    (server,) = before["spec"]["containers"]  # as docs/kserve.md has the service
+    server["volumeMounts"] = [own]
+    server["env"] = [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+    found = merged(container, before, tmp_path)
     check_pod(found)
     (init,) = found["spec"]["initContainers"]
     (destination,) = [m for m in init["volumeMounts"] if m["mountPath"] == "/mnt/models"]
-    assert destination == {
-        "name": "kserve-provision-location",
-        "mountPath": "/mnt/models",
-        "subPathExpr": "$(POD_UID)",
-        "readOnly": True,
-    }
+    assert destination == own
+    assert found["spec"]["containers"] == before["spec"]["containers"]
     environ = {item["name"]: item for item in init["env"]}
     assert environ["CACHD_VIEW"]["value"] == "always"
     assert environ["POD_UID"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.uid"

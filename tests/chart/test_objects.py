@@ -122,7 +122,7 @@ def test_wrong_values_are_refused_with_the_way_out(setting: str, said: str) -> N
             (
                 "storageContainer.enabled=true",
                 "storageContainer.view.enabled=true",
-                "storageContainer.view.prefixes={cachd+s3://}",
+                "storageContainer.view.prefixes={cachd+s3://views/}",
             ),
             "in no order that it promises",
         ),
@@ -140,7 +140,7 @@ def test_wrong_values_are_refused_with_the_way_out(setting: str, said: str) -> N
         ),
         (
             ("storageContainer.enabled=true", "storageContainer.prefixes=null"),
-            "are both empty",
+            "are all empty",
         ),
         (
             (
