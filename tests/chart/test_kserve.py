@@ -255,6 +255,12 @@ def test_the_initializer_knows_every_variable_that_it_is_given(name: str) -> Non
     assert found <= CLIENT_VARIABLES
 
 
+def test_the_initializer_waits_longer_than_a_daemon_takes_to_restart() -> None:
+    spec = pod_of(render())
+    patience = float(variables()["CACHD_WAIT_DAEMON"]["value"])
+    assert patience >= 2 * spec["terminationGracePeriodSeconds"]
+
+
 def test_read_write_may_be_the_cluster_s_default() -> None:
     assert variables("storageContainer.readOnly=false")["CACHD_READONLY"] == {
         "name": "CACHD_READONLY",
