@@ -188,10 +188,9 @@ def test_changed_rules_restart_no_pod_and_are_valid(tmp_path: Path) -> None:
     assert the(objects, "DaemonSet") == the(render(), "DaemonSet")
     file = tmp_path / "rules.yaml"
     file.write_text(rules_of(objects))
-    own, rule = read_rules(file)
-    assert (own.effect, own.uids, own.verbs) == ("deny", (10001,), ())
+    (rule,) = read_rules(file)
     assert (rule.name, rule.namespaces, rule.verbs) == ("a", ("team-a",), ("read", "fetch"))
-    file.write_text(rules_of(render("refuseOwnUid=false")))
+    file.write_text(rules_of(render()))
     assert read_rules(file) == ()
     place = environment(container_of(objects))["CACHD_ACCESS_RULES_FILE"]
     (mount,) = [m for m in container_of(objects)["volumeMounts"] if m["name"] == "config"]
