@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from tests.chart.rendering import (
     CHART,
     Object,
@@ -35,7 +37,10 @@ def test_least_of_the_cluster() -> None:
         ("", "pods", "list"),
         ("", "pods", "watch"),
         ("authentication.k8s.io", "tokenreviews", "create"),
+        ("", "events", "create"),
+        ("", "events", "patch"),
     }
+    assert environment(container_of(objects))["CACHD_KUBERNETES_EVENTS"] == "true"
     binding = the(objects, "ClusterRoleBinding")
     assert binding["roleRef"]["name"] == the(objects, "ClusterRole")["metadata"]["name"]
     (subject,) = binding["subjects"]
@@ -45,13 +50,30 @@ def test_least_of_the_cluster() -> None:
     assert pod_of(objects)["automountServiceAccountToken"] is True
 
 
-def test_events_and_labels_take_a_right_each() -> None:
-    least = rules(render())
-    events = rules(render("config.kubernetes.events=true"))
-    assert events - least == {("", "events", "create"), ("", "events", "patch")}
-    label = ("match=*", "label=cachd.dev/model-llama")
-    labels = rules(render(*(f"config.kubernetes.node_labels[0].{each}" for each in label)))
-    assert labels - least == {("", "nodes", "get"), ("", "nodes", "patch")}
+def test_rights_follow_what_is_turned_on() -> None:
+    plain = rules(render("kubernetes.events=false"))
+    assert {resource for _, resource, _ in plain} == {"pods", "tokenreviews"}
+    labelled = rules(render(values=CHART / "ci/node-labels-values.yaml"))
+    assert labelled - rules(render()) == {("", "nodes", "get"), ("", "nodes", "patch")}
+
+
+def test_an_upstream_has_its_token_and_authority() -> None:
+    objects = render(values=CHART / "ci/upstream-values.yaml")
+    container = container_of(objects)
+    environ = environment(container)
+    endpoints = json.loads(environ["CACHD_UPSTREAM_ENDPOINTS"])
+    assert endpoints == ["https://mirror-cachd-api.cachd.svc:9443"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert environ["CACHD_UPSTREAM_TOKEN_FILE"] == f"{mounted['upstream-token']}/token"
+    assert environ["CACHD_UPSTREAM_CA_BUNDLE"] == f"{mounted['upstream-ca']}/ca.crt"
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in pod_of(objects)["volumes"]
+        if "secret" in volume
+    }
+    assert secrets == {"upstream-token": "mirror-token", "upstream-ca": "mirror-ca"}
+    mirror = render(values=CHART / "ci/mirror-values.yaml")
+    assert environment(container_of(mirror))["CACHD_LISTEN_API_ROLE"] == "peer"
 
 
 def test_two_releases_have_cluster_roles_of_their_own() -> None:

@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from cachd.environment import CLIENT_VARIABLES
 from cachd.sources.registry import OWN_PREFIX
 from tests.chart.rendering import CHART, Object, container_of, of_kind, pod_of, render
 from tests.servers.require import program
@@ -90,6 +91,17 @@ def check_pod(found: Object) -> None:
     volumes = {volume["name"] for volume in found["spec"]["volumes"]}
     for container in (*found["spec"]["initContainers"], *found["spec"]["containers"]):
         assert {mount["name"] for mount in container["volumeMounts"]} <= volumes
+
+
+def test_views_may_be_all_there_is() -> None:
+    objects = render(
+        ENABLED,
+        "storageContainer.prefixes=null",
+        "storageContainer.view.enabled=true",
+        "storageContainer.view.prefixes={cachd+s3://}",
+    )
+    (only,) = of_kind(objects, "ClusterStorageContainer")
+    assert only["metadata"]["name"] == "cachd-view"
 
 
 def test_it_is_off_until_it_is_wanted() -> None:
@@ -198,16 +210,18 @@ def test_a_view_is_this_pod_s_own_directory(tmp_path: Path) -> None:
         "name": "cachd-token",
         "projected": {"sources": [{"serviceAccountToken": {"path": "token", "audience": "cachd"}}]},
     }
-    found = merged(container, pod(volumes=[SOCKET, views, token]), tmp_path)
+    own = {"name": "kserve-provision-location", "mountPath": "/mnt/models"}
+    own |= {"subPathExpr": "$(POD_UID)", "readOnly": True}
+    before = pod(volumes=[SOCKET, views, token])
+    (server,) = before["spec"]["containers"]  # as docs/kserve.md has the service
+    server["volumeMounts"] = [own]
+    server["env"] = [{"name": "POD_UID", "valueFrom": {"fieldRef": {"fieldPath": "metadata.uid"}}}]
+    found = merged(container, before, tmp_path)
     check_pod(found)
     (init,) = found["spec"]["initContainers"]
     (destination,) = [m for m in init["volumeMounts"] if m["mountPath"] == "/mnt/models"]
-    assert destination == {
-        "name": "kserve-provision-location",
-        "mountPath": "/mnt/models",
-        "subPathExpr": "$(POD_UID)",
-        "readOnly": True,
-    }
+    assert destination == own
+    assert found["spec"]["containers"] == before["spec"]["containers"]
     environ = {item["name"]: item for item in init["env"]}
     assert environ["CACHD_VIEW"]["value"] == "always"
     assert environ["POD_UID"]["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.uid"
@@ -229,8 +243,22 @@ def test_a_service_says_its_wishes_by_annotation() -> None:
         if "annotations" in str(item)
     }
     assert found["CACHD_READONLY"] == annotation("storage.kserve.io/readonly")
-    assert found["CACHD_ALLOW"] == annotation("cachd/allow")
+    assert found["CACHD_ALLOW"] == annotation("cachd.dev/allow")
     assert "CACHD_ALLOW" not in variables("storageContainer.annotations.CACHD_ALLOW=null")
+
+
+@pytest.mark.parametrize("name", ["cachd", "cachd-view"])
+def test_the_initializer_knows_every_variable_that_it_is_given(name: str) -> None:
+    container = storage_container(name, values=VALUES)["spec"]["container"]
+    found = {item["name"] for item in container["env"] if item["name"].startswith("CACHD_")}
+    assert found
+    assert found <= CLIENT_VARIABLES
+
+
+def test_the_initializer_waits_longer_than_a_daemon_takes_to_restart() -> None:
+    spec = pod_of(render())
+    patience = float(variables()["CACHD_WAIT_DAEMON"]["value"])
+    assert patience >= 2 * spec["terminationGracePeriodSeconds"]
 
 
 def test_read_write_may_be_the_cluster_s_default() -> None:

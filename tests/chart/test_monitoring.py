@@ -59,6 +59,16 @@ def test_labels_in_queries_are_those_of_the_metric() -> None:
             assert used <= labels[base], query
 
 
+def test_every_metric_has_a_place_on_the_dashboard() -> None:
+    shown = {name for query in panel_queries() for name in names_in(query)}
+    left_out = {
+        metric.name
+        for metric in CATALOGUE
+        if not shown & {metric.name, f"{metric.name}_bucket", f"{metric.name}_sum"}
+    }
+    assert left_out == set()
+
+
 def test_the_dashboard_is_one_that_grafana_can_load() -> None:
     board = json.loads(DASHBOARD.read_text())
     assert board["uid"] == "cachd-nodes"
@@ -206,6 +216,7 @@ VALUES = {
     "CachdWorkersDie": "60",
     "CachdDiskFilling": "5",
     "CachdDiskRots": "2",
+    "CachdPrefetchFailing": "2",
 }
 
 

@@ -87,6 +87,10 @@ def test_an_old_kubernetes_is_told_only_what_it_knows() -> None:
         ("cache.hostPath.path=relative", "cache.hostPath.path"),
         ("config.store.readonly_root=/x", "set cache.descriptors"),
         ("config.leases.provider=cgroup", "set hostPID to true"),
+        ("config.kubernetes.events=true", "set kubernetes.events, beside config"),
+        ("config.upstream.token_file=/x", "set upstream.tokenSecret"),
+        ("upstream.endpoints={https://a:1}", "set upstream.tokenSecret"),
+        ("upstream.endpoints={a:1}", "upstream.endpoints"),
         ("config.access.rules_file=/x", "set rules, beside config"),
         ("rules[0].names=a", "names"),
         ("rules[0].verbs={write}", "verbs"),
@@ -118,9 +122,17 @@ def test_wrong_values_are_refused_with_the_way_out(setting: str, said: str) -> N
             (
                 "storageContainer.enabled=true",
                 "storageContainer.view.enabled=true",
-                "storageContainer.view.prefixes={cachd+s3://}",
+                "storageContainer.view.prefixes={cachd+s3://views/}",
             ),
             "in no order that it promises",
+        ),
+        (
+            (
+                "kubernetes.enabled=false",
+                "config.kubernetes.node_labels[0].match=*",
+                "config.kubernetes.node_labels[0].label=cachd.dev/model-a",
+            ),
+            "set kubernetes.enabled",
         ),
         (
             ("kubernetes.enabled=false", "config.leases.provider=kubernetes"),
@@ -128,7 +140,7 @@ def test_wrong_values_are_refused_with_the_way_out(setting: str, said: str) -> N
         ),
         (
             ("storageContainer.enabled=true", "storageContainer.prefixes=null"),
-            "are both empty",
+            "are all empty",
         ),
         (
             (

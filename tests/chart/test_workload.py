@@ -234,6 +234,25 @@ def test_the_host_s_processes_are_seen_only_where_leases_need_it() -> None:
     assert "hostPID" not in pod_of(render())
 
 
+def test_an_upgrade_changes_nothing_that_kubernetes_calls_immutable() -> None:
+    plain = the(render(), "DaemonSet")
+    for values in sorted((CHART / "ci").glob("*-values.yaml")):
+        for workload in of_kind(render(values=values, version="1.33.0"), "DaemonSet"):
+            assert workload["spec"]["selector"] == plain["spec"]["selector"]
+            assert workload["metadata"]["name"] == plain["metadata"]["name"]
+
+
+def test_a_pod_by_which_helm_asks_is_none_of_the_daemon_s() -> None:
+    asking = the(render(), "Pod")
+    assert asking["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    selector = the(render(), "DaemonSet")["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= asking["metadata"]["labels"].items()
+    (container,) = asking["spec"]["containers"]
+    assert container["securityContext"]["runAsUser"] != 10001
+    assert asking["spec"]["tolerations"] == pod_of(render())["tolerations"]
+    assert asking["spec"]["nodeSelector"] == pod_of(render())["nodeSelector"]
+
+
 def test_selinux_options_reach_every_container() -> None:
     pod = pod_of(render("seLinuxOptions.type=spc_t", PREPARED))
     for container in (*pod["initContainers"], *pod["containers"]):

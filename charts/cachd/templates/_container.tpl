@@ -22,6 +22,18 @@
     {{- end }}
     - {name: CACHD_ACCESS_RULES_FILE, value: /etc/cachd/rules.yaml}
     - {name: CACHD_KUBERNETES_ENABLED, value: {{ .Values.kubernetes.enabled | quote }}}
+    {{- if .Values.kubernetes.enabled }}
+    - {name: CACHD_KUBERNETES_EVENTS, value: {{ .Values.kubernetes.events | quote }}}
+    {{- end }}
+    {{- with .Values.upstream }}
+    {{- if .endpoints }}
+    - {name: CACHD_UPSTREAM_ENDPOINTS, value: {{ toJson .endpoints | quote }}}
+    - {name: CACHD_UPSTREAM_TOKEN_FILE, value: "/etc/cachd-upstream-token/{{ .tokenKey }}"}
+    {{- if .caSecret }}
+    - {name: CACHD_UPSTREAM_CA_BUNDLE, value: "/etc/cachd-upstream-ca/{{ .caKey }}"}
+    {{- end }}
+    {{- end }}
+    {{- end }}
     {{- if .Values.api.enabled }}
     - {name: CACHD_LISTEN_API_ADDRESS, value: "0.0.0.0:{{ .Values.api.port }}"}
     - {name: CACHD_LISTEN_API_CERTIFICATE, value: /etc/cachd-api-tls/tls.crt}
@@ -75,6 +87,12 @@
     - {name: api-tls, mountPath: /etc/cachd-api-tls, readOnly: true}
     - {name: api-token, mountPath: /etc/cachd-api-token, readOnly: true}
     {{- end }}
+    {{- if .Values.upstream.endpoints }}
+    - {name: upstream-token, mountPath: /etc/cachd-upstream-token, readOnly: true}
+    {{- if .Values.upstream.caSecret }}
+    - {name: upstream-ca, mountPath: /etc/cachd-upstream-ca, readOnly: true}
+    {{- end }}
+    {{- end }}
     {{- with .Values.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
@@ -126,6 +144,16 @@
 - name: api-token
   secret:
     secretName: {{ .Values.api.tokenSecret }}
+{{- end }}
+{{- if .Values.upstream.endpoints }}
+- name: upstream-token
+  secret:
+    secretName: {{ .Values.upstream.tokenSecret }}
+{{- if .Values.upstream.caSecret }}
+- name: upstream-ca
+  secret:
+    secretName: {{ .Values.upstream.caSecret }}
+{{- end }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

@@ -14,8 +14,12 @@ Wait for it, and see what a node holds:
   kubectl -n {{ .Release.Namespace }} rollout status {{ $workload }}
   kubectl -n {{ .Release.Namespace }} exec {{ $workload }} -- cachd ls
 {{- if .Values.storageContainer.enabled }}
+{{- $prefixes := default list .Values.storageContainer.prefixes }}
+{{- if .Values.storageContainer.view.enabled }}
+{{- $prefixes = concat $prefixes .Values.storageContainer.view.prefixes }}
+{{- end }}
 
-KServe brings models whose storageUri begins with {{ join ", " .Values.storageContainer.prefixes }} from the cache, once the
+KServe brings models whose storageUri begins with {{ join ", " $prefixes }} from the cache, once the
 pods have the volume {{ .Values.storageContainer.volumes.socket }}{{ if .Values.storageContainer.token }} and the volume {{ .Values.storageContainer.volumes.token }}{{ end }}. For one runtime's services, all at once:
 
   kubectl patch clusterservingruntime RUNTIME --type merge -p '{"spec":{"volumes":[{"name":"{{ .Values.storageContainer.volumes.socket }}","hostPath":{"path":"{{ .Values.socket.hostPath.path }}","type":"Directory"}}]}}'

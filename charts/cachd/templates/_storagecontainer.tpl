@@ -22,6 +22,7 @@ spec:
       - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
       - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
       - {name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}
+      - {name: CACHD_WAIT_DAEMON, value: {{ $values.waitDaemon | quote }}}
       {{- if .view }}
       - {name: CACHD_VIEW, value: always}
       - {name: CACHD_VIEW_MOUNT, value: /mnt/models}
