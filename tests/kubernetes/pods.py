@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tests.kubernetes.cluster import until
 
@@ -122,33 +122,63 @@ class Pod:
         return f"{state}\n{events}\n{self.log() if item else ''}"
 
 
+def _field(path: str) -> dict[str, Any]:
+    return {"fieldRef": {"fieldPath": path}}
+
+
+IDENTITY: list[dict[str, Any]] = [
+    {"name": "POD_UID", "valueFrom": _field("metadata.uid")},
+    {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
+    {"name": "POD_NAMESPACE", "valueFrom": _field("metadata.namespace")},
+]
+
+
 def environment(**values: str) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
+
+
+Way = Literal["stream", "copy", "descriptor", "view"]
 
 
 def kserve_pod(
     name: str,
     *pairs: str,
+    way: Way = "stream",
     uid: int | None = 1000,
     env: list[dict[str, Any]] | None = None,
-    with_cache: bool = False,
+    with_token: bool = False,
 ) -> dict[str, Any]:
-    """A pod with the model of ``pairs`` (URI and destination by turns) in an emptyDir.
+    """A pod with the models of ``pairs`` (URI and destination by turns).
 
-    ``with_cache``: the init container sees the cache's directory, and copies from it.
+    ``stream`` and ``descriptor`` see nothing but the socket (which of the two it is, the daemon
+    decides); ``copy`` mounts the cache beside it; ``view`` mounts its own part of the cache in the
+    place of an emptyDir, for initializer and server, as the chart's ClusterStorageContainer and the
+    volume ``kserve-provision-location`` of docs/kserve.md do.
     """
-    mounts: list[dict[str, Any]] = [
-        {"name": "kserve-provision-location", "mountPath": MODELS},
-        {"name": "cachd-socket", "mountPath": SOCKETS},
-    ]
-    volumes: list[dict[str, Any]] = [
+    models: dict[str, Any] = {"name": "kserve-provision-location", "mountPath": MODELS}
+    mounts = [models, {"name": "cachd", "mountPath": SOCKETS, "readOnly": True}]
+    volumes = [
         {"name": "kserve-provision-location", "emptyDir": {}},
-        {"name": "cachd-socket", "hostPath": {"path": SOCKETS, "type": "Directory"}},
+        {"name": "cachd", "hostPath": {"path": SOCKETS, "type": "Directory"}},
     ]
-    if with_cache:
-        mounts.append({"name": "cachd-cache", "mountPath": CACHE, "readOnly": True})
-        volumes.append({"name": "cachd-cache", "hostPath": {"path": CACHE, "type": "Directory"}})
+    environ = [*environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock"), *IDENTITY, *(env or [])]
+    if way == "copy":
+        mounts.append({"name": "cache", "mountPath": CACHE, "readOnly": True})
+        volumes.append({"name": "cache", "hostPath": {"path": CACHE, "type": "Directory"}})
+    if way == "view":
+        models |= {"subPathExpr": "$(POD_UID)", "readOnly": True}
+        volumes[0] = {
+            "name": "kserve-provision-location",
+            "hostPath": {"path": f"{CACHE}/views", "type": "Directory"},
+        }
+        environ += environment(CACHD_VIEW="always")
+    if with_token:
+        mounts.append({"name": "token", "mountPath": "/var/run/secrets/cachd", "readOnly": True})
+        token = {"audience": "cachd", "path": "token"}
+        source = {"sources": [{"serviceAccountToken": token}]}
+        volumes.append({"name": "token", "projected": source})
     security = {} if uid is None else {"securityContext": {"runAsUser": uid}}
+    common: dict[str, Any] = {"image": IMAGE, "imagePullPolicy": "Never", **security}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -160,23 +190,20 @@ def kserve_pod(
             "initContainers": [
                 {
                     "name": INITIALIZER,
-                    "image": IMAGE,
-                    "imagePullPolicy": "Never",
-                    "args": ["pull", *pairs],
-                    "env": environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock") + (env or []),
+                    "args": list(pairs),
+                    "env": environ,
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": mounts,
-                    **security,
+                    **common,
                 }
             ],
             "containers": [
                 {
                     "name": SERVER,
-                    "image": IMAGE,
-                    "imagePullPolicy": "Never",
                     "command": ["sleep", "infinity"],
-                    "volumeMounts": [{**mounts[0], "readOnly": True}],
-                    **security,
+                    "env": IDENTITY,
+                    "volumeMounts": [{**models, "readOnly": True}],
+                    **common,
                 }
             ],
             "volumes": volumes,

@@ -14,6 +14,8 @@ from tests.kubernetes.pods import Pod
 if TYPE_CHECKING:
     from tests.kubernetes.cluster import Cluster
 
+READ_ONLY = "/var/cache/cachd-read-only"
+
 VALUES: dict[str, Any] = {
     "image": {"repository": "localhost/cachd", "tag": "test", "pullPolicy": "Never"},
     "prepareDirectories": {"enabled": True},
@@ -23,10 +25,17 @@ VALUES: dict[str, Any] = {
             "free_floor": "1GiB",
             "kubelet_eviction": {"nodefs_available": "1Gi", "imagefs_available": "1Gi"},
         },
+        "leases": {"provider": "kubernetes"},
         # A moved ref is seen at once.
         "freshness": {"interval": 0},
     },
 }
+
+DESCRIPTORS: dict[str, Any] = {
+    "config": {"store": {"readonly_root": READ_ONLY}},
+    "extraVolumeMounts": [{"name": "cache", "mountPath": READ_ONLY, "readOnly": True}],
+}
+"""The cache mounted a second time, read-only, so that pods may be given descriptors."""
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.kubernetes.cluster import until
 from tests.kubernetes.conftest import NewPod
-from tests.kubernetes.pods import INITIALIZER, Pod, environment, kserve_pod
+from tests.kubernetes.pods import INITIALIZER, Pod, Way, environment, kserve_pod
 from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
@@ -57,18 +57,18 @@ def test_a_daemon_that_is_away_is_said(release: Release, new_pod: NewPod) -> Non
 
 
 @pytest.mark.parametrize("uid", [1337, 0, 1000740000], ids=["istio", "root", "random"])
-@pytest.mark.parametrize("with_cache", [False, True], ids=["stream", "copy"])
+@pytest.mark.parametrize("way", ["stream", "copy", "view"])
 def test_any_uid_gets_its_model(
-    uid: int, with_cache: bool, release: Release, origin: CountingOrigin, new_pod: NewPod
+    uid: int, way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
     release.daemon()
     origin.bodies["/m/model.bin"] = BODY
     uri = f"{origin.url}/m/model.bin"
-    pod = new_pod(kserve_pod("p", uri, "/mnt/models", uid=uid, with_cache=with_cache))
+    pod = new_pod(kserve_pod("p", uri, "/mnt/models", uid=uid, way=way))
     pod.wait_running()
     assert pod.sha256("model.bin") == DIGEST
     owner = pod.exec("stat", "-c", "%u %a", "/mnt/models/model.bin").split()
-    assert owner == [str(uid), "644"]
+    assert owner == ["10001" if way == "view" else str(uid), "644"]
 
 
 def test_several_models_in_one_pod(
