@@ -103,8 +103,36 @@ class Pod:
         return self.exec("sha256sum", f"{MODELS}/{file}").split()[0]
 
     def log(self, container: str = INITIALIZER, *, previous: bool = False) -> str:
-        query = f"container={container}&previous={str(previous).lower()}"
-        return str(self.cluster.api("GET", f"{self.path}/log?{query}", check=False))
+        """Empty, if there is none yet."""
+        options = [
+            "-n",
+            self.namespace,
+            self.name,
+            "-c",
+            container,
+            f"--previous={str(previous).lower()}",
+        ]
+        return self.cluster.kubectl("logs", *options, check=False)
+
+    def kill(self, container: str) -> str:
+        """SIGKILL to the container's first process; the container's id."""
+        found = until(lambda: self.running(container), f"{container} of {self.name} runs")
+        name = found.removeprefix("containerd://")
+        self.cluster.containerd("tasks", "kill", "--signal", "KILL", name)
+        return found
+
+    def running(self, container: str) -> str:
+        """The container's id, if it runs; else an empty one."""
+        status = self.status(container)
+        return str(status["containerID"]) if "running" in status.get("state", {}) else ""
+
+    def wait_restarted(self, container: str, before: str, seconds: float = 120) -> None:
+        """Until another container than ``before`` runs."""
+        until(
+            lambda: self.running(container) not in ("", before),
+            f"{container} of {self.name} is started again",
+            seconds,
+        )
 
     def delete(self, *, force: bool = True) -> None:
         """Ask for it to go; with force, at once and without waiting for kubelet."""
@@ -147,29 +175,31 @@ def kserve_pod(
     uid: int | None = 1000,
     env: list[dict[str, Any]] | None = None,
     with_token: bool = False,
+    sockets: str = SOCKETS,
+    cache: str = CACHE,
 ) -> dict[str, Any]:
     """A pod with the models of ``pairs`` (URI and destination by turns).
 
     ``stream`` and ``descriptor`` see nothing but the socket (which of the two it is, the daemon
     decides); ``copy`` mounts the cache beside it; ``view`` mounts its own part of the cache in the
     place of an emptyDir, for initializer and server, as the chart's ClusterStorageContainer and the
-    volume ``kserve-provision-location`` of docs/kserve.md do.
+    volume ``kserve-provision-location`` do. ``sockets`` and ``cache``: directories of the node.
     """
     models: dict[str, Any] = {"name": "kserve-provision-location", "mountPath": MODELS}
     mounts = [models, {"name": "cachd", "mountPath": SOCKETS, "readOnly": True}]
     volumes = [
         {"name": "kserve-provision-location", "emptyDir": {}},
-        {"name": "cachd", "hostPath": {"path": SOCKETS, "type": "Directory"}},
+        {"name": "cachd", "hostPath": {"path": sockets, "type": "Directory"}},
     ]
     environ = [*environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock"), *IDENTITY, *(env or [])]
     if way == "copy":
         mounts.append({"name": "cache", "mountPath": CACHE, "readOnly": True})
-        volumes.append({"name": "cache", "hostPath": {"path": CACHE, "type": "Directory"}})
+        volumes.append({"name": "cache", "hostPath": {"path": cache, "type": "Directory"}})
     if way == "view":
         models |= {"subPathExpr": "$(POD_UID)", "readOnly": True}
         volumes[0] = {
             "name": "kserve-provision-location",
-            "hostPath": {"path": f"{CACHE}/views", "type": "Directory"},
+            "hostPath": {"path": f"{cache}/views", "type": "Directory"},
         }
         environ += environment(CACHD_VIEW="always")
     if with_token:

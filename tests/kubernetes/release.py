@@ -57,6 +57,16 @@ class Release:
     namespace: str = "cachd-system"
     values: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sockets(self) -> str:
+        """Directory of the node with the pods' socket."""
+        return f"/run/{self.name}"
+
+    @property
+    def cache(self) -> str:
+        """Directory of the node with the models."""
+        return f"/var/cache/{self.name}"
+
     def install(self) -> Release:
         self._helm("install", "--create-namespace")
         self.daemon()
@@ -109,7 +119,7 @@ class Release:
         ]
 
     def cachd(self, *arguments: str) -> Any:
-        """What a command of cachd's in the daemon's container answers, as an administrator."""
+        """What a command of cachd's in the daemon's container answers."""
         return json.loads(self.daemon().exec("cachd", *arguments, "--json", container="cachd"))
 
     def story(self) -> str:
@@ -117,6 +127,12 @@ class Release:
 
     def _helm(self, *action: str) -> None:
         values = self.folder / f"{self.name}.json"
-        values.write_text(json.dumps(merged(VALUES, self.values)))
+        places = {
+            "fullnameOverride": self.name,
+            "cache": {"hostPath": {"path": self.cache}},
+            "socket": {"hostPath": {"path": self.sockets}},
+            "adminSocket": {"hostPath": {"path": f"/run/{self.name}-admin"}},
+        }
+        values.write_text(json.dumps(merged(merged(VALUES, places), self.values)))
         chart = str(ROOT / "charts/cachd")
         self.cluster.helm(*action, self.name, chart, "-n", self.namespace, "-f", str(values))

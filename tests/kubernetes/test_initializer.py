@@ -7,9 +7,8 @@ import random
 
 import pytest
 
-from tests.kubernetes.cluster import until
 from tests.kubernetes.conftest import NewPod
-from tests.kubernetes.pods import INITIALIZER, Pod, Way, environment, kserve_pod
+from tests.kubernetes.pods import INITIALIZER, Way, environment, kserve_pod
 from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
@@ -89,25 +88,10 @@ def test_killed_in_mid_pull_it_goes_on_and_nothing_is_fetched_twice(
     origin.hold(after=1 << 20)
     pod = new_pod(kserve_pod("p", f"{origin.url}/m/model.bin", "/mnt/models"))
     assert origin.held.wait(60), pod.story()
-    first = kill(pod)
-    until(lambda: pod.status(INITIALIZER).get("restartCount") == 1, "it is started again")
-    until(lambda: running_id(pod) not in ("", first), "the second one runs")
+    first = pod.kill(INITIALIZER)
+    pod.wait_restarted(INITIALIZER, first)
     origin.release()
     pod.wait_running()
     assert pod.sha256("model.bin") == DIGEST
     assert pod.exec("ls", "-A", "/mnt/models").split() == ["model.bin"]
     assert origin.sent["/m/model.bin"] == len(BODY)
-
-
-def running_id(pod: Pod) -> str:
-    """The id of the initializer's container, if it runs."""
-    status = pod.status(INITIALIZER)
-    return str(status["containerID"]) if "running" in status.get("state", {}) else ""
-
-
-def kill(pod: Pod) -> str:
-    """SIGKILL to the initializer; its container's id."""
-    container = until(lambda: running_id(pod), "the initializer runs")
-    name = container.removeprefix("containerd://")
-    pod.cluster.containerd("tasks", "kill", "--signal", "KILL", name)
-    return container
