@@ -171,7 +171,7 @@ Way = Literal["stream", "copy", "descriptor", "view"]
 def kserve_pod(
     name: str,
     *pairs: str,
-    way: Way = "stream",
+    way: Way = "descriptor",
     uid: int | None = 1000,
     env: list[dict[str, Any]] | None = None,
     with_token: bool = False,
@@ -180,10 +180,11 @@ def kserve_pod(
 ) -> dict[str, Any]:
     """A pod with the models of ``pairs`` (URI and destination by turns).
 
-    ``stream`` and ``descriptor`` see nothing but the socket (which of the two it is, the daemon
-    decides); ``copy`` mounts the cache beside it; ``view`` mounts its own part of the cache in the
-    place of an emptyDir, for initializer and server, as the chart's ClusterStorageContainer and the
-    volume ``kserve-provision-location`` do. ``sockets`` and ``cache``: directories of the node.
+    ``descriptor`` and ``stream`` see nothing but the sockets: which of the two it is, the release's
+    cache.descriptors decides. ``copy`` mounts the cache beside them. ``view`` mounts its own part of
+    the cache in the place of an emptyDir, for initializer and server, as the chart's
+    ClusterStorageContainer and the volume ``kserve-provision-location`` do. ``sockets`` and
+    ``cache``: directories of the node.
     """
     models: dict[str, Any] = {"name": "kserve-provision-location", "mountPath": MODELS}
     mounts = [models, {"name": "cachd", "mountPath": SOCKETS, "readOnly": True}]

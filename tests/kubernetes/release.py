@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from dataclasses import dataclass, field
@@ -12,9 +13,9 @@ from tests.kubernetes.cluster import ROOT, until
 from tests.kubernetes.pods import Pod
 
 if TYPE_CHECKING:
-    from tests.kubernetes.cluster import Cluster
+    from collections.abc import Iterator
 
-READ_ONLY = "/var/cache/cachd-read-only"
+    from tests.kubernetes.cluster import Cluster
 
 VALUES: dict[str, Any] = {
     "image": {"repository": "localhost/cachd", "tag": "test", "pullPolicy": "Never"},
@@ -25,17 +26,10 @@ VALUES: dict[str, Any] = {
             "free_floor": "1GiB",
             "kubelet_eviction": {"nodefs_available": "1Gi", "imagefs_available": "1Gi"},
         },
-        "leases": {"provider": "kubernetes"},
         # A moved ref is seen at once.
         "freshness": {"interval": 0},
     },
 }
-
-DESCRIPTORS: dict[str, Any] = {
-    "config": {"store": {"readonly_root": READ_ONLY}},
-    "extraVolumeMounts": [{"name": "cache", "mountPath": READ_ONLY, "readOnly": True}],
-}
-"""The cache mounted a second time, read-only, so that pods may be given descriptors."""
 
 
 def merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -71,6 +65,17 @@ class Release:
         self._helm("install", "--create-namespace")
         self.daemon()
         return self
+
+    @contextlib.contextmanager
+    def changed(self, changes: dict[str, Any]) -> Iterator[None]:
+        """With other values for a while."""
+        before = self.values
+        try:
+            self.upgrade(changes)
+            yield
+        finally:
+            self.values = before
+            self.upgrade({})
 
     def upgrade(self, changes: dict[str, Any], *, wait: bool = True) -> None:
         self.values = merged(self.values, changes)

@@ -19,7 +19,7 @@ PART = 8 << 20
 """The least, for parts are whole blocks."""
 
 
-@pytest.mark.parametrize("way", ["stream", "view"])
+@pytest.mark.parametrize("way", ["descriptor", "view"])
 def test_forced_deletion_of_the_daemon_with_two_pods_alive(
     way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
@@ -48,7 +48,7 @@ def test_forced_deletion_of_the_daemon_with_two_pods_alive(
     assert origin.sent["/m/model.bin"] == len(BODY)
 
 
-@pytest.mark.parametrize("way", ["stream", "view"])
+@pytest.mark.parametrize("way", ["descriptor", "view"])
 def test_a_pod_keeps_its_revision_and_a_new_one_gets_the_next(
     way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
@@ -64,7 +64,7 @@ def test_a_pod_keeps_its_revision_and_a_new_one_gets_the_next(
     assert old.read("model.bin") == b"first"
 
 
-@pytest.mark.parametrize("way", ["stream", "view"])
+@pytest.mark.parametrize("way", ["descriptor", "view"])
 def test_a_reboot(way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod) -> None:
     """All containers, mounts, cgroups and /run are gone; the pods are the same afterwards. A view
     keeps its revision although its initializer runs again. (The kernel's boot id stays.)"""
@@ -94,8 +94,7 @@ def test_an_upgrade_in_mid_pull_and_its_rollback(
     release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
     body = BODY * 3
-    release.upgrade({"config": {"fetch": {"part_size": PART, "connections": 2}}})
-    try:
+    with release.changed({"config": {"fetch": {"part_size": PART, "connections": 2}}}):
         for number, change in enumerate(("upgrade", "rollback")):
             path = f"/m{number}/model.bin"
             origin.bodies[path] = body
@@ -116,6 +115,3 @@ def test_an_upgrade_in_mid_pull_and_its_rollback(
             assert pod.status(INITIALIZER)["restartCount"] == 0, pod.log(previous=True)
             assert release.daemon().uid != before.uid
             assert origin.sent[path] <= len(body) + 2 * PART, "only parts in flight again"
-    finally:
-        release.values.clear()
-        release.upgrade({})

@@ -56,7 +56,7 @@ def test_a_daemon_that_is_away_is_said(release: Release, new_pod: NewPod) -> Non
 
 
 @pytest.mark.parametrize("uid", [1337, 0, 1000740000], ids=["istio", "root", "random"])
-@pytest.mark.parametrize("way", ["stream", "copy", "view"])
+@pytest.mark.parametrize("way", ["descriptor", "copy", "view"])
 def test_any_uid_gets_its_model(
     uid: int, way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:

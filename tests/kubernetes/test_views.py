@@ -9,7 +9,7 @@ from typing import Any
 from tests.kubernetes.cluster import until
 from tests.kubernetes.conftest import NewPod, NewRelease
 from tests.kubernetes.pods import INITIALIZER, environment, kserve_pod
-from tests.kubernetes.release import DESCRIPTORS, Release
+from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
 MIB = 1 << 20
@@ -113,7 +113,7 @@ def test_root_in_an_initializer_changes_nothing_through_its_view(
 def test_root_changes_nothing_through_descriptors(
     release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
-    release.upgrade(DESCRIPTORS)
+    release.daemon()
     origin.bodies["/m/model.bin"] = BODY
     uri = f"{origin.url}/m/model.bin"
     item = kserve_pod("p", uri, "/mnt/models", uid=0)

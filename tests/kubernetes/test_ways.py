@@ -9,18 +9,11 @@ import pytest
 
 from tests.kubernetes.conftest import NewPod
 from tests.kubernetes.pods import Way, kserve_pod
-from tests.kubernetes.release import DESCRIPTORS, Release
+from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
 BODY = random.Random(1).randbytes(3 << 20)
 DIGEST = hashlib.sha256(BODY).hexdigest()
-
-
-@pytest.fixture
-def descriptors(release: Release) -> Release:
-    """The release, with a second mount of the cache for descriptors."""
-    release.upgrade(DESCRIPTORS)
-    return release
 
 
 def check(way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod) -> None:
@@ -38,14 +31,15 @@ def check(way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod) -
     assert origin.sent[path] == len(BODY)
 
 
-@pytest.mark.parametrize("way", ["stream", "copy", "view"])
+@pytest.mark.parametrize("way", ["descriptor", "copy", "view"])
 def test_a_pod_gets_its_model(
     way: Way, release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
     check(way, release, origin, new_pod)
 
 
-def test_a_pod_gets_its_model_through_descriptors(
-    descriptors: Release, origin: CountingOrigin, new_pod: NewPod
+def test_a_pod_gets_its_model_as_a_stream(
+    release: Release, origin: CountingOrigin, new_pod: NewPod
 ) -> None:
-    check("descriptor", descriptors, origin, new_pod)
+    with release.changed({"cache": {"descriptors": False}}):
+        check("stream", release, origin, new_pod)
