@@ -32,15 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A node with its control plane, and our image on it."""
     is_kept = bool(os.environ.get("CACHD_KUBERNETES_KEEP"))
-    node = Cluster.running() if is_kept else None
-    if node is None:
-        node = Cluster.up()
+    node = Cluster.running()
+    if node is not None and not is_kept:
+        pytest.fail("a cluster runs already: end it with scripts/kubernetes/cluster down")
     try:
+        node = node or Cluster.up()
         node.load(IMAGE)
         yield node
     finally:
         if not is_kept:
-            node.down()
+            Cluster.down()
 
 
 @pytest.fixture(scope="session")

@@ -181,8 +181,8 @@ def kserve_pod(
     """A pod with the models of ``pairs`` (URI and destination by turns).
 
     ``descriptor`` and ``stream`` see nothing but the sockets: which of the two it is, the release's
-    cache.descriptors decides. ``copy`` mounts the cache beside them. ``view`` mounts its own part of
-    the cache in the place of an emptyDir, for initializer and server, as the chart's
+    cache.descriptors decides. ``copy`` mounts the cache beside them. ``view`` mounts its own part
+    of the cache in the place of an emptyDir, for initializer and server, as the chart's
     ClusterStorageContainer and the volume ``kserve-provision-location`` do. ``sockets`` and
     ``cache``: directories of the node.
     """
