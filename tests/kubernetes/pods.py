@@ -192,7 +192,7 @@ def kserve_pod(
         {"name": "kserve-provision-location", "emptyDir": {}},
         {"name": "cachd", "hostPath": {"path": sockets, "type": "Directory"}},
     ]
-    environ = [*environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock"), *IDENTITY, *(env or [])]
+    environ = [*environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock"), *IDENTITY]
     if way == "copy":
         mounts.append({"name": "cache", "mountPath": CACHE, "readOnly": True})
         volumes.append({"name": "cache", "hostPath": {"path": cache, "type": "Directory"}})
@@ -203,6 +203,8 @@ def kserve_pod(
             "hostPath": {"path": f"{cache}/views", "type": "Directory"},
         }
         environ += environment(CACHD_VIEW="always")
+    # Of two with the same name the later one counts.
+    environ += env or []
     if with_token:
         mounts.append({"name": "token", "mountPath": "/var/run/secrets/cachd", "readOnly": True})
         token = {"audience": "cachd", "path": "token"}

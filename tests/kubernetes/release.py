@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.harness import call
 from tests.kubernetes.cluster import ROOT, until
 from tests.kubernetes.pods import Pod
 
@@ -126,6 +127,12 @@ class Release:
     def cachd(self, *arguments: str) -> Any:
         """What a command of cachd's in the daemon's container answers."""
         return json.loads(self.daemon().exec("cachd", *arguments, "--json", container="cachd"))
+
+    def views(self) -> dict[str, str]:
+        """The revisions of pods' views, by the pods' uids."""
+        socket = self.cluster.path(f"/run/{self.name}-admin/admin.sock")
+        listed = call(socket, "GET", "/v1/views").json()["views"]
+        return {view["pod"]: view["revision"] for view in listed}
 
     def story(self) -> str:
         return "\n".join(f"{pod.story()}\n{pod.log('cachd')}" for pod in self.pods())

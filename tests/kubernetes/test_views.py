@@ -156,6 +156,7 @@ def test_a_pods_model_stays_under_pressure_and_goes_soon_after_the_pod(
     where: dict[str, Any] = {"sockets": small.sockets, "cache": small.cache}
     uri = f"{origin.url}/a/model.bin"
     pod = new_pod(kserve_pod("a", uri, "/mnt/models", way="view", **where)).wait_running()
+    assert pod.uid in small.views()
     for name in "bcb":
         small.cachd("pull", f"{origin.url}/{name}/model.bin")
     kept = {model["uri"] for model in small.cachd("ls")["models"]}
@@ -167,8 +168,7 @@ def test_a_pods_model_stays_under_pressure_and_goes_soon_after_the_pod(
     assert code == 6, error
     assert pod.sha256("model.bin") == digest
     pod.delete()
-    views = small.cluster.path(f"{small.cache}/views")
-    until(lambda: not any(views.iterdir()), "the view of a pod that is gone ends", 30)
+    until(lambda: pod.uid not in small.views(), "the view of a pod that is gone ends", 30)
     code, _, error = daemon.try_exec(*large, container="cachd")
     assert code == 0, error
     assert uri not in {model["uri"] for model in small.cachd("ls")["models"]}
