@@ -51,20 +51,20 @@ class Cluster:
 
     @classmethod
     def running(cls) -> Cluster | None:
-        state = _state()
-        if not (state / "pid").exists():
+        """The one that an earlier run left, or another run uses."""
+        try:
+            pid = int((_state() / "pid").read_text())
+        except FileNotFoundError:
             return None
-        return cls._at(int((state / "pid").read_text()))
+        return cls._at(pid) if Path(f"/proc/{pid}/root/run/node/made").exists() else None
 
     @classmethod
     def _at(cls, pid: int) -> Cluster:
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        binaries = os.environ.get("CACHD_KUBERNETES_CACHE") or Path(
-            cache, "cachd-kubernetes-1.20.2"
-        )
-        return cls(pid, _state(), Path(binaries))
+        # The programs that scripts/kubernetes/lib.sh chose are bound there.
+        return cls(pid, _state(), Path(f"/proc/{pid}/root/run/node/bin"))
 
-    def down(self) -> None:
+    @staticmethod
+    def down() -> None:
         _script("down")
 
     def load(self, image: str) -> None:

@@ -6,18 +6,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.kubernetes.cluster import ADDRESS, Cluster
+from tests.kubernetes.cluster import ADDRESS, Cluster, until
 from tests.kubernetes.pods import IMAGE, Pod
 from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
 NewPod = Callable[..., Pod]
+NewRelease = Callable[[str, dict[str, Any]], Release]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,15 +32,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def cluster() -> Iterator[Cluster]:
     """A node with its control plane, and our image on it."""
     is_kept = bool(os.environ.get("CACHD_KUBERNETES_KEEP"))
-    node = Cluster.running() if is_kept else None
-    if node is None:
-        node = Cluster.up()
+    node = Cluster.running()
+    if node is not None and not is_kept:
+        pytest.fail("a cluster runs already: end it with scripts/kubernetes/cluster down")
     try:
+        node = node or Cluster.up()
         node.load(IMAGE)
         yield node
     finally:
         if not is_kept:
-            node.down()
+            Cluster.down()
 
 
 @pytest.fixture(scope="session")
@@ -51,6 +55,24 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
+def new_release(cluster: Cluster, tmp_path: Path) -> Iterator[NewRelease]:
+    """Installs the chart once more, with a name, directories and values of its own."""
+    made: list[Release] = []
+
+    def install(name: str, values: dict[str, Any]) -> Release:
+        made.append(Release(cluster, tmp_path, name, f"{name}-system", values))
+        return made[-1].install()
+
+    yield install
+    for item in made:
+        if item.name in cluster.helm("list", "--short", "-n", item.namespace).split():
+            item.uninstall()
+        for path in (item.cache, item.sockets, f"{item.sockets}-admin"):
+            shutil.rmtree(cluster.path(path), ignore_errors=True)
+        cluster.kubectl("delete", "namespace", item.namespace, "--wait=false")
+
+
+@pytest.fixture
 def origin(cluster: Cluster) -> Iterator[CountingOrigin]:
     """An HTTP origin on the node's network that counts what it sends."""
     with cluster.network():
@@ -60,15 +82,26 @@ def origin(cluster: Cluster) -> Iterator[CountingOrigin]:
 
 
 @pytest.fixture
-def namespace(cluster: Cluster) -> Iterator[str]:
-    name = f"case-{uuid.uuid4().hex[:8]}"
-    cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    path = f"/api/v1/namespaces/{name}/serviceaccounts/default"
-    from tests.kubernetes.cluster import until
+def new_namespace(cluster: Cluster) -> Iterator[Callable[[], str]]:
+    made: list[str] = []
 
-    until(lambda: cluster.api("GET", path, check=False), "the namespace has an account")
-    yield name
-    cluster.kubectl("delete", "namespace", name, "--wait=false")
+    def create() -> str:
+        made.append(f"case-{uuid.uuid4().hex[:8]}")
+        item = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": made[-1]}}
+        cluster.create(item)
+        path = f"/api/v1/namespaces/{made[-1]}/serviceaccounts/default"
+        until(lambda: cluster.api("GET", path, check=False), "the namespace has an account")
+        return made[-1]
+
+    yield create
+    for name in made:
+        cluster.kubectl("delete", "namespace", name, "--wait=false")
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[[], str]) -> str:
+    """A namespace of the case's own."""
+    return new_namespace()
 
 
 @pytest.fixture

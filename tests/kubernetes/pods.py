@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tests.kubernetes.cluster import until
 
@@ -103,8 +103,36 @@ class Pod:
         return self.exec("sha256sum", f"{MODELS}/{file}").split()[0]
 
     def log(self, container: str = INITIALIZER, *, previous: bool = False) -> str:
-        query = f"container={container}&previous={str(previous).lower()}"
-        return str(self.cluster.api("GET", f"{self.path}/log?{query}", check=False))
+        """Empty, if there is none yet."""
+        options = [
+            "-n",
+            self.namespace,
+            self.name,
+            "-c",
+            container,
+            f"--previous={str(previous).lower()}",
+        ]
+        return self.cluster.kubectl("logs", *options, check=False)
+
+    def kill(self, container: str) -> str:
+        """SIGKILL to the container's first process; the container's id."""
+        found = until(lambda: self.running(container), f"{container} of {self.name} runs")
+        name = found.removeprefix("containerd://")
+        self.cluster.containerd("tasks", "kill", "--signal", "KILL", name)
+        return found
+
+    def running(self, container: str) -> str:
+        """The container's id, if it runs; else an empty one."""
+        status = self.status(container)
+        return str(status["containerID"]) if "running" in status.get("state", {}) else ""
+
+    def wait_restarted(self, container: str, before: str, seconds: float = 120) -> None:
+        """Until another container than ``before`` runs."""
+        until(
+            lambda: self.running(container) not in ("", before),
+            f"{container} of {self.name} is started again",
+            seconds,
+        )
 
     def delete(self, *, force: bool = True) -> None:
         """Ask for it to go; with force, at once and without waiting for kubelet."""
@@ -122,33 +150,68 @@ class Pod:
         return f"{state}\n{events}\n{self.log() if item else ''}"
 
 
+def _field(path: str) -> dict[str, Any]:
+    return {"fieldRef": {"fieldPath": path}}
+
+
+IDENTITY: list[dict[str, Any]] = [
+    {"name": "POD_UID", "valueFrom": _field("metadata.uid")},
+    {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
+    {"name": "POD_NAMESPACE", "valueFrom": _field("metadata.namespace")},
+]
+
+
 def environment(**values: str) -> list[dict[str, Any]]:
     return [{"name": name, "value": value} for name, value in values.items()]
+
+
+Way = Literal["stream", "copy", "descriptor", "view"]
 
 
 def kserve_pod(
     name: str,
     *pairs: str,
+    way: Way = "descriptor",
     uid: int | None = 1000,
     env: list[dict[str, Any]] | None = None,
-    with_cache: bool = False,
+    with_token: bool = False,
+    sockets: str = SOCKETS,
+    cache: str = CACHE,
 ) -> dict[str, Any]:
-    """A pod with the model of ``pairs`` (URI and destination by turns) in an emptyDir.
+    """A pod with the models of ``pairs`` (URI and destination by turns).
 
-    ``with_cache``: the init container sees the cache's directory, and copies from it.
+    ``descriptor`` and ``stream`` see nothing but the sockets: which of the two it is, the release's
+    cache.descriptors decides. ``copy`` mounts the cache beside them. ``view`` mounts its own part
+    of the cache in the place of an emptyDir, for initializer and server, as the chart's
+    ClusterStorageContainer and the volume ``kserve-provision-location`` do. ``sockets`` and
+    ``cache``: directories of the node.
     """
-    mounts: list[dict[str, Any]] = [
-        {"name": "kserve-provision-location", "mountPath": MODELS},
-        {"name": "cachd-socket", "mountPath": SOCKETS},
-    ]
-    volumes: list[dict[str, Any]] = [
+    models: dict[str, Any] = {"name": "kserve-provision-location", "mountPath": MODELS}
+    mounts = [models, {"name": "cachd", "mountPath": SOCKETS, "readOnly": True}]
+    volumes = [
         {"name": "kserve-provision-location", "emptyDir": {}},
-        {"name": "cachd-socket", "hostPath": {"path": SOCKETS, "type": "Directory"}},
+        {"name": "cachd", "hostPath": {"path": sockets, "type": "Directory"}},
     ]
-    if with_cache:
-        mounts.append({"name": "cachd-cache", "mountPath": CACHE, "readOnly": True})
-        volumes.append({"name": "cachd-cache", "hostPath": {"path": CACHE, "type": "Directory"}})
+    environ = [*environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock"), *IDENTITY]
+    if way == "copy":
+        mounts.append({"name": "cache", "mountPath": CACHE, "readOnly": True})
+        volumes.append({"name": "cache", "hostPath": {"path": cache, "type": "Directory"}})
+    if way == "view":
+        models |= {"subPathExpr": "$(POD_UID)", "readOnly": True}
+        volumes[0] = {
+            "name": "kserve-provision-location",
+            "hostPath": {"path": f"{cache}/views", "type": "Directory"},
+        }
+        environ += environment(CACHD_VIEW="always")
+    # Of two with the same name the later one counts.
+    environ += env or []
+    if with_token:
+        mounts.append({"name": "token", "mountPath": "/var/run/secrets/cachd", "readOnly": True})
+        token = {"audience": "cachd", "path": "token"}
+        source = {"sources": [{"serviceAccountToken": token}]}
+        volumes.append({"name": "token", "projected": source})
     security = {} if uid is None else {"securityContext": {"runAsUser": uid}}
+    common: dict[str, Any] = {"image": IMAGE, "imagePullPolicy": "Never", **security}
     return {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -160,23 +223,20 @@ def kserve_pod(
             "initContainers": [
                 {
                     "name": INITIALIZER,
-                    "image": IMAGE,
-                    "imagePullPolicy": "Never",
-                    "args": ["pull", *pairs],
-                    "env": environment(CACHD_SOCKET=f"{SOCKETS}/cachd.sock") + (env or []),
+                    "args": list(pairs),
+                    "env": environ,
                     "terminationMessagePolicy": "FallbackToLogsOnError",
                     "volumeMounts": mounts,
-                    **security,
+                    **common,
                 }
             ],
             "containers": [
                 {
                     "name": SERVER,
-                    "image": IMAGE,
-                    "imagePullPolicy": "Never",
                     "command": ["sleep", "infinity"],
-                    "volumeMounts": [{**mounts[0], "readOnly": True}],
-                    **security,
+                    "env": IDENTITY,
+                    "volumeMounts": [{**models, "readOnly": True}],
+                    **common,
                 }
             ],
             "volumes": volumes,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.harness import call
 from tests.kubernetes.cluster import ROOT, until
 from tests.kubernetes.pods import Pod
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tests.kubernetes.cluster import Cluster
 
 VALUES: dict[str, Any] = {
@@ -48,10 +52,31 @@ class Release:
     namespace: str = "cachd-system"
     values: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def sockets(self) -> str:
+        """Directory of the node with the pods' socket."""
+        return f"/run/{self.name}"
+
+    @property
+    def cache(self) -> str:
+        """Directory of the node with the models."""
+        return f"/var/cache/{self.name}"
+
     def install(self) -> Release:
         self._helm("install", "--create-namespace")
         self.daemon()
         return self
+
+    @contextlib.contextmanager
+    def changed(self, changes: dict[str, Any]) -> Iterator[None]:
+        """With other values for a while."""
+        before = self.values
+        try:
+            self.upgrade(changes)
+            yield
+        finally:
+            self.values = before
+            self.upgrade({})
 
     def upgrade(self, changes: dict[str, Any], *, wait: bool = True) -> None:
         self.values = merged(self.values, changes)
@@ -100,14 +125,26 @@ class Release:
         ]
 
     def cachd(self, *arguments: str) -> Any:
-        """What a command of cachd's in the daemon's container answers, as an administrator."""
+        """What a command of cachd's in the daemon's container answers."""
         return json.loads(self.daemon().exec("cachd", *arguments, "--json", container="cachd"))
+
+    def views(self) -> dict[str, str]:
+        """The revisions of pods' views, by the pods' uids."""
+        socket = self.cluster.path(f"/run/{self.name}-admin/admin.sock")
+        listed = call(socket, "GET", "/v1/views").json()["views"]
+        return {view["pod"]: view["revision"] for view in listed}
 
     def story(self) -> str:
         return "\n".join(f"{pod.story()}\n{pod.log('cachd')}" for pod in self.pods())
 
     def _helm(self, *action: str) -> None:
         values = self.folder / f"{self.name}.json"
-        values.write_text(json.dumps(merged(VALUES, self.values)))
+        places = {
+            "fullnameOverride": self.name,
+            "cache": {"hostPath": {"path": self.cache}},
+            "socket": {"hostPath": {"path": self.sockets}},
+            "adminSocket": {"hostPath": {"path": f"/run/{self.name}-admin"}},
+        }
+        values.write_text(json.dumps(merged(merged(VALUES, places), self.values)))
         chart = str(ROOT / "charts/cachd")
         self.cluster.helm(*action, self.name, chart, "-n", self.namespace, "-f", str(values))

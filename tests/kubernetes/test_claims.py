@@ -64,7 +64,7 @@ def test_fs_group_leaves_the_daemons_directories_alone(
         "runAsNonRoot": True,
     }
     for volume in item["spec"]["volumes"]:
-        if volume["name"] == "cachd-socket":
+        if volume["name"] == "cachd":
             del volume["hostPath"]
             volume["persistentVolumeClaim"] = {"claimName": "cachd-socket"}
     node = release.cluster.path

@@ -45,13 +45,15 @@ class ServerProcess:
                 start_new_session=True,
             )
 
-    def wait_for_http(self, port: int, path: str = "/", seconds: float = START_SECONDS) -> None:
+    def wait_for_http(
+        self, port: int, path: str = "/", seconds: float = START_SECONDS, host: str = LOOPBACK
+    ) -> None:
         """Until any HTTP answer comes from ``port``."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
                 break
-            connection = http.client.HTTPConnection(LOOPBACK, port, timeout=2)
+            connection = http.client.HTTPConnection(host, port, timeout=2)
             try:
                 connection.request("GET", path)
                 if connection.getresponse().status < 500:

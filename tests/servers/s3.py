@@ -91,7 +91,9 @@ class S3Server:
             part.stop()
 
 
-def start_seaweed(folder: Path, certificates: Certificates) -> S3Server | None:
+def start_seaweed(
+    folder: Path, certificates: Certificates, host: str = LOOPBACK
+) -> S3Server | None:
     """SeaweedFS, http and https; the bucket ``public`` is read without a signature."""
     program = find_program("weed")
     if program is None:
@@ -132,8 +134,8 @@ def start_seaweed(folder: Path, certificates: Certificates) -> S3Server | None:
             program,
             "mini",
             f"-dir={data}",
-            f"-ip={LOOPBACK}",
-            f"-ip.bind={LOOPBACK}",
+            f"-ip={host}",
+            f"-ip.bind={host}",
             f"-s3.config={identities}",
             f"-s3.cert.file={certificates.chain}",
             f"-s3.key.file={certificates.key}",
@@ -145,15 +147,15 @@ def start_seaweed(folder: Path, certificates: Certificates) -> S3Server | None:
     )
     server = S3Server(
         name="seaweedfs",
-        endpoint=f"http://{LOOPBACK}:{ports['s3.port']}",
-        tls_endpoint=f"https://{LOOPBACK}:{ports['s3.port.https']}",
+        endpoint=f"http://{host}:{ports['s3.port']}",
+        tls_endpoint=f"https://{host}:{ports['s3.port.https']}",
         ca_pem=certificates.ca_pem,
         has_versions=True,
         has_anonymous=True,
         parts=[process],
     )
     try:
-        process.wait_for_http(ports["s3.port"])
+        process.wait_for_http(ports["s3.port"], host=host)
     except BaseException:
         server.stop()
         raise
