@@ -49,6 +49,23 @@ def check_relative(path: str) -> str:
     return path
 
 
+def check_place(destination: Path) -> None:
+    """Raises DestinationUnusable where it is plain beforehand that nothing can be written there. A
+    directory that has something in it may be the cache's own, which isn't written to."""
+    place = destination
+    with translated(destination):
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if place == destination and place.is_dir() and any(place.iterdir()):
+            return
+    if not place.is_dir():
+        raise destination_error(NotADirectoryError(errno.ENOTDIR, "Not a directory"), destination)
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        is_mount = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+        number = errno.EROFS if is_mount else errno.EACCES
+        raise destination_error(OSError(number, os.strerror(number)), destination)
+
+
 class Staging:
     """The destination directory while it is filled. Leave the ``with`` block without ``commit``
     and everything that this run wrote is removed."""

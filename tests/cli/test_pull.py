@@ -315,6 +315,17 @@ def test_a_destination_that_may_not_be_written(
     assert daemon.script.leases == {}
 
 
+def test_a_destination_that_cannot_be_is_told_before_anything_is_fetched(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in ("file", "file/below"):
+        outcome = run("pull", URI, tmp_path / place, "--socket", daemon.socket)
+        assert outcome.code == 1
+        assert "can't write to the destination" in outcome.err
+    assert daemon.script.asks == []
+
+
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["term", "int"]
 )
