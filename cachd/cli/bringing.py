@@ -9,6 +9,7 @@ from cachd.cli import views
 from cachd.cli.asking import LeaseKeeper, ask
 from cachd.cli.manifest import fetch_wanted
 from cachd.cli.materialise import Materialised, Materialiser
+from cachd.cli.staging import check_place
 from cachd.errors import (
     CachdError,
     DaemonUnreachable,
@@ -82,6 +83,9 @@ def _from_daemon(
         found = _by_view(client, passes, wishes, wishes.view, destination, display)
         if found is not None:
             return found
+    if destination:
+        # Now rather than after an hour's download.
+        check_place(destination)
     is_last = False
     while True:
         answer = _ask(client, passes, wishes, display)

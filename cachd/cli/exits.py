@@ -79,6 +79,7 @@ EXIT_OF_CODE: Final[dict[str, int]] = {
     "store_failed": FAILURE,
     "model_corrupt": FAILURE,
     "root_unusable": FAILURE,
+    "view_unavailable": FAILURE,
     "root_locked": FAILURE,
     "layout_unsupported": FAILURE,
     "volume_unexpected": FAILURE,

@@ -10,7 +10,7 @@ from cachd.cli.choosing import admin_client, find_key
 from cachd.cli.client import path_of
 from cachd.cli.looking import floor_note, terminal_width
 from cachd.cli.output import print_json, warn
-from cachd.cli.request import request_body
+from cachd.cli.request import passes_of, request_body
 from cachd.errors import InvalidError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def plan(arguments: argparse.Namespace) -> int:
         body, warnings = request_body(arguments, os.environ)
         for text in warnings:
             warn(text)
+        body = passes_of(arguments, os.environ, body).body()
     answer = client.call("POST", "/v1/plan", body, timeout=300.0)
     fits = bool(answer.get("fits"))
     if arguments.json:

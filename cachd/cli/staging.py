@@ -2,7 +2,8 @@
 
 Files are written into a hidden directory inside the destination and renamed into place: at the end,
 or one by one where the space doesn't allow both the old and the new ones. The hidden directory is
-locked while its process lives, so that a later run clears what a killed one left.
+locked while its process lives, so that a later run clears what a killed one left: the directory,
+and what was renamed out of it already, which carries a mark until all is in place.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import secrets
 import shutil
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd.errors import (
@@ -28,10 +30,13 @@ from cachd.names import check_name, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from pathlib import Path
     from types import TracebackType
 
 PREFIX = ".cachd-pull-"
+MARK = "user.cachd.unfinished"
+"""An extended attribute; where the file system has none, a kill in the middle of the renames leaves
+what was renamed."""
+
 FILE_MODE = 0o644
 DIRECTORY_MODE = 0o755
 
@@ -44,6 +49,23 @@ def check_relative(path: str) -> str:
     return path
 
 
+def check_place(destination: Path) -> None:
+    """Raises DestinationUnusable where it is plain beforehand that nothing can be written there. A
+    directory that has something in it may be the cache's own, which isn't written to."""
+    place = destination
+    with translated(destination):
+        while not os.path.lexists(place) and place != place.parent:
+            place = place.parent
+        if place == destination and place.is_dir() and any(place.iterdir()):
+            return
+    if not place.is_dir():
+        raise destination_error(NotADirectoryError(errno.ENOTDIR, "Not a directory"), destination)
+    if not os.access(place, os.W_OK | os.X_OK, effective_ids=True):
+        is_mount = bool(os.statvfs(place).f_flag & os.ST_RDONLY)
+        number = errno.EROFS if is_mount else errno.EACCES
+        raise destination_error(OSError(number, os.strerror(number)), destination)
+
+
 class Staging:
     """The destination directory while it is filled. Leave the ``with`` block without ``commit``
     and everything that this run wrote is removed."""
@@ -52,6 +74,7 @@ class Staging:
         self.destination = destination
         self._made: list[Path] = []
         self._placed: list[str] = []
+        self._marked: list[str] = []
         self._staged: set[str] = set()
         self._lock = threading.Lock()
         self._lock_fd = -1
@@ -63,7 +86,8 @@ class Staging:
         with translated(self.destination):
             try:
                 self._make_directory(self.destination)
-                _clear_dead(self.destination)
+                if _clear_dead(self.destination):
+                    _clear_marked(self.destination)
                 self.tree = self.destination / f"{PREFIX}{secrets.token_hex(6)}"
                 self.tree.mkdir(mode=0o700)
                 self._lock_fd = os.open(self.tree, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -107,6 +131,7 @@ class Staging:
             yield fd
             with translated(self.destination):
                 os.fchmod(fd, FILE_MODE)
+            _mark(fd)
         except BaseException:
             with contextlib.suppress(OSError):
                 target.unlink()
@@ -130,6 +155,7 @@ class Staging:
         target.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
         source.rename(target)
         target.chmod(FILE_MODE)
+        _mark(target)
         with self._lock:
             self._staged.add(path)
 
@@ -138,6 +164,7 @@ class Staging:
         for path in paths:
             with translated(self.destination):
                 (self.tree / path).chmod(FILE_MODE)
+            _mark(self.tree / path)
             self._staged.add(path)
 
     def place(self, path: str) -> None:
@@ -149,6 +176,7 @@ class Staging:
             self._make_directory(target.parent)
             is_new = not os.path.lexists(target)
             (self.tree / path).replace(target)
+            self._marked.append(path)
             if is_new:
                 self._placed.append(path)
             self._staged.discard(path)
@@ -157,6 +185,9 @@ class Staging:
         """Rename every staged file into the destination."""
         for path in sorted(self._staged):
             self.place(path)
+        for path in self._marked:
+            with contextlib.suppress(OSError):
+                os.removexattr(self.destination / path, MARK, follow_symlinks=False)
         self._is_done = True
 
     def _make_directory(self, path: Path) -> None:
@@ -174,7 +205,31 @@ class Staging:
                 directory.rmdir()
 
 
-def _clear_dead(destination: Path) -> None:
+def _mark(file: int | Path) -> None:
+    with contextlib.suppress(OSError):
+        os.setxattr(file, MARK, b"")
+
+
+def _clear_marked(destination: Path) -> None:
+    """Remove what a killed run had renamed into place, and the directories that are empty then."""
+    emptied: set[Path] = set()
+    for name, _, files in os.walk(destination, topdown=False):
+        directory = Path(name)
+        for file in files:
+            with contextlib.suppress(OSError):
+                os.getxattr(directory / file, MARK, follow_symlinks=False)
+                (directory / file).unlink()
+                emptied.add(directory)
+        if directory in emptied and directory != destination:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+                emptied.add(directory.parent)
+
+
+def _clear_dead(destination: Path) -> bool:
+    """Remove the hidden directories of runs that were killed; whether there was one, and none of a
+    run that lives."""
+    found, is_alone = False, True
     for leftover in destination.glob(f"{PREFIX}*"):
         try:
             fd = os.open(leftover, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -183,10 +238,12 @@ def _clear_dead(destination: Path) -> None:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(leftover, ignore_errors=True)
+            found = True
         except OSError:
-            continue  # Its process lives.
+            is_alone = False  # Its process lives.
         finally:
             os.close(fd)
+    return found and is_alone
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def message(error: CachdError, uri: str, environ: Mapping[str, str]) -> str:
     lines.append(f"code: {error.code}" + (f", request {request}" if request else ""))
     if pod:
         where = f" -n {namespace}" if namespace else ""
-        lines.append(f"log: kubectl logs {pod}{where} -c storage-initializer")
+        lines.append(f"log: kubectl logs {pod}{where} --all-containers")
     return render.printable_lines("\n".join(lines))
 
 

@@ -299,7 +299,7 @@ def test_the_message_says_what_where_and_what_next() -> None:
         "https://host/m.bin: the origin refuses",
         "next: check the secret",
         "code: access_denied, request r1",
-        "log: kubectl logs llama-0 -n serving -c storage-initializer",
+        "log: kubectl logs llama-0 -n serving --all-containers",
     ]
 
 

@@ -128,6 +128,43 @@ def test_leftovers_of_a_killed_run_are_cleared(
     assert tree_of(dest) == FILES
 
 
+def test_what_a_killed_run_had_in_place_goes_with_the_next(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    """Killed between two renames; the next one gets another revision."""
+    daemon.add(URI, FILES)
+    dest = tmp_path / "dest"
+    dest.mkdir()
+    (dest / "mine.txt").write_text("mine")
+    code = """
+import os, sys
+from cachd.cli import staging
+from cachd.cli.main import main
+place, count = staging.Staging.place, 0
+def dying(self, path):
+    global count
+    count += 1
+    if count == 3:
+        os._exit(9)
+    place(self, path)
+staging.Staging.place = dying
+main(sys.argv[1:])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, "pull", URI, str(dest), "--socket", str(daemon.socket)],
+        check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 9
+    if not os.listxattr(dest / "config.json"):
+        pytest.skip("this file system has no extended attributes")
+    assert (dest / "a/b/weights.bin").exists()
+    daemon.add(URI, {"other.bin": b"o"})
+    assert run("pull", URI, dest, "--socket", daemon.socket).code == 0
+    assert tree_of(dest) == {"other.bin": b"o", "mine.txt": b"mine"}
+    assert not (dest / "a").exists()
+    assert os.listxattr(dest / "other.bin") == []
+
+
 def test_hard_links_only_when_asked_for_with_a_warning(
     daemon: FakeDaemon, run: Run, tmp_path: Path
 ) -> None:
@@ -276,6 +313,17 @@ def test_a_destination_that_may_not_be_written(
     assert "can't write to the destination" in outcome.err
     assert list((tmp_path / "d").iterdir()) == []
     assert daemon.script.leases == {}
+
+
+def test_a_destination_that_cannot_be_is_told_before_anything_is_fetched(
+    daemon: FakeDaemon, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    for place in ("file", "file/below"):
+        outcome = run("pull", URI, tmp_path / place, "--socket", daemon.socket)
+        assert outcome.code == 1
+        assert "can't write to the destination" in outcome.err
+    assert daemon.script.asks == []
 
 
 @pytest.mark.parametrize(

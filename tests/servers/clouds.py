@@ -36,12 +36,12 @@ class Call:
 
 @dataclass
 class Clouds:
-    """``refusals`` are statuses and codes that come first. ``lifetimes`` in seconds, of the
-    credentials one after the other; the last one's is an hour."""
+    """``refusals`` are statuses and codes for the first calls, None for a call that is answered.
+    ``lifetimes`` in seconds, of the credentials one after the other; the last one's is an hour."""
 
     tls: ssl.SSLContext | None = None
     calls: list[Call] = field(default_factory=list)
-    refusals: list[tuple[int, str]] = field(default_factory=list)
+    refusals: list[tuple[int, str] | None] = field(default_factory=list)
     lifetimes: list[float] = field(default_factory=list)
     issued: list[str] = field(default_factory=list)
 
@@ -66,8 +66,9 @@ class Clouds:
     def _answer(self, handler: Handler, form: Mapping[str, str]) -> None:
         headers = {name.lower(): value for name, value in handler.headers.items()}
         self.calls.append(Call(handler.path, form, headers))
-        if self.refusals:
-            status, code = self.refusals.pop(0)
+        refusal = self.refusals.pop(0) if self.refusals else None
+        if refusal is not None:
+            status, code = refusal
             if handler.path == "/":
                 handler.send(status, _REFUSED.format(code=code).encode())
             elif status // 100 == 3:
