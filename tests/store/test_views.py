@@ -38,14 +38,17 @@ def inodes(path: Path) -> dict[str, int]:
     return {str(e.relative_to(path)): e.stat().st_ino for e in path.rglob("*") if e.is_file()}
 
 
+PLACES = ("snapshots", "ingest", "views", "trash", "quarantine")
+
+
 def held_on_disk(root: Path) -> int:
     """Bytes of every inode that holds something of models, each once."""
     seen = {}
-    for place in ("snapshots", "ingest", "views", "trash"):
+    for place in PLACES:
         for path in [root / place, *(root / place).rglob("*")]:
             status = path.lstat()
             seen[status.st_ino] = status.st_blocks * 512
-    for place in ("snapshots", "ingest", "views", "trash"):
+    for place in PLACES:
         seen.pop((root / place).lstat().st_ino)
     for key in (root / "snapshots").iterdir():
         seen.pop(key.lstat().st_ino)
