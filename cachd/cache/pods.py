@@ -11,6 +11,8 @@ from cachd.errors import CachdError, Forbidden
 from cachd.kube.pods import decide
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cachd.cache.types import Ask, Caller
     from cachd.kube.pods import PodProvider
     from cachd.settings import LeaseSettings
@@ -29,12 +31,20 @@ _UNPROVEN_HINT = (
 class Pods:
     """``start`` before, ``close`` after; looks at the pods that something is held for."""
 
-    def __init__(self, store: Store, provider: PodProvider, settings: LeaseSettings) -> None:
+    def __init__(
+        self,
+        store: Store,
+        provider: PodProvider,
+        settings: LeaseSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store = store
         self._provider = provider
         self._settings = settings
         self._gone_since: dict[str, float] = {}
-        self._started = time.monotonic()
+        self._clock = clock
+        self._started = clock()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -47,7 +57,7 @@ class Pods:
         return self._provider.name != "ttl"
 
     def start(self) -> None:
-        self._started = time.monotonic()
+        self._started = self._clock()
         if self.can_tell:
             self._task = asyncio.create_task(self._run(), name="cachd-pods")
 
@@ -72,7 +82,7 @@ class Pods:
         """End what is held for pods that have been gone for long enough. Raises DiskError."""
         held = self._store.pods()
         verdicts = dict(await self._provider.look(frozenset(held)))
-        now = time.monotonic()
+        now = self._clock()
         if now - self._started < self._settings.reboot_grace:
             # A reboot ends every pod for a while, and kubelet brings the same ones back.
             boot = self._store.boot_id

@@ -1,7 +1,7 @@
 """Good files take the place of damaged ones inside a published snapshot, each by one rename.
 
 A reader that has the old file open keeps it, and so does a hard link that somebody else made. Every
-name of ours goes over to the new file: in other snapshots and in ``blobs/``.
+name of ours goes over to the new file: in other snapshots, in pods' views and in ``blobs/``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import StoreError
+from cachd.errors import PathUnsafe, StoreError
+from cachd.names import escape
 from cachd.store.damage import FileDamage, write_marker
-from cachd.store.fsio import SECTOR, fsync_directory, make_directory, measure
+from cachd.store.fsio import SECTOR, Below, fsync_directory, make_directory, measure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -83,6 +84,10 @@ async def mend(
     await context.threads.run(_replace_files, context.layout, twin, path, works, context.on_step)
     rows = {id(other): other for work in works for other, _ in work.others}
     for changed in (twin, *rows.values()):
+        if changed.state == "view":
+            with suppress(FileNotFoundError):
+                await _measure(context, changed, _place_of(context.layout, changed))
+            continue
         place = context.layout.snapshot(changed.key, changed.revision)
         healed = {w.damage.path for w in works} if changed is twin else set()
         healed |= {name for work in works for other, name in work.others if other is changed}
@@ -92,7 +97,11 @@ async def mend(
         await _measure(context, changed, place)
     await _measure(context, row, path)
     for work in works:
-        holders = {id(other): other for other, _ in work.others if other is not twin}
+        holders = {
+            id(other): other
+            for other, _ in work.others
+            if other is not twin and (other.state != "view" or work.inode in other.linkable)
+        }
         if holders:
             context.index.share(twin, work.inode, work.allocated, holders.values())
     context.on_step("repair unmarked")
@@ -121,15 +130,29 @@ async def _sharers(context: Context, row: Row, path: str) -> list[tuple[Row, str
         return []
     found = []
     for other in list(entry.rows):
-        if other is row or other.state != "snapshot":
+        if other is row:
+            continue
+        if other.state == "view":
+            with suppress(FileNotFoundError):
+                held = await context.threads.run(measure, _place_of(layout, other))
+                files = held.files.items()
+                found += [(other, name) for name, file in files if file[1] == status.st_ino]
+        if other.state != "snapshot":
             continue
         with suppress(StoreError):
             manifest = await context.threads.run(context.manifests.get, other.key, other.revision)
             names = [file.path for file in manifest.files]
-            place = layout.snapshot(other.key, other.revision) / "tree"
+            place = _place_of(layout, other)
             same = await context.threads.run(_with_inode, place, names, status.st_ino)
             found += [(other, name) for name in same]
     return found
+
+
+def _place_of(layout: Layout, row: Row) -> Path:
+    """What names of files of ``row`` are below: a snapshot's tree, or a pod's directory."""
+    if row.state == "view":
+        return layout.views / row.place
+    return layout.snapshot(row.key, row.revision) / "tree"
 
 
 def _stat(path: Path) -> os.stat_result | None:
@@ -162,9 +185,14 @@ def _replace_files(
         work.inode, work.allocated = status.st_ino, status.st_blocks * SECTOR
         touched.add(target.parent)
         blobs = [layout.blob(digest) for digest in work.digests]
+        for other, name in work.others:
+            if other.state == "view":
+                _replace_in_view(layout, other, target, name)
+                on_step("repair relinked")
         places = [
-            layout.snapshot(other.key, other.revision) / "tree" / name
+            _place_of(layout, other) / name
             for other, name in work.others
+            if other.state == "snapshot"
         ]
         for place in [*places, *blobs]:
             now = _stat(place)
@@ -178,6 +206,16 @@ def _replace_files(
             on_step("repair relinked")
     for directory in touched:
         fsync_directory(directory)
+
+
+def _replace_in_view(layout: Layout, row: Row, target: Path, name: str) -> None:
+    """The pod gets the good file when it opens it anew. What a pod did to its own directory is no
+    reason to leave the others' damaged."""
+    try:
+        with Below(_place_of(layout, row)) as below:
+            below.replace(target, name)
+    except (OSError, PathUnsafe) as error:
+        log.warning("%s of the pod %s stays damaged: %s", escape(name), row.place, error)
 
 
 def _prepare_place(ingest: Path, tree: Path, name: str) -> int | None:

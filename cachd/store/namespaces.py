@@ -1,7 +1,8 @@
 """Who pays for what, and what a namespace's own quota asks for. Pure.
 
 The namespace whose ask began a fetch pays for the snapshot; hits are free. Of files that several
-snapshots share, the oldest snapshot pays, whoever's it is, and when it goes the next one does.
+snapshots share, the oldest snapshot pays, whoever's it is, and when it goes the next one does. A
+pod's namespace pays for private copies, and for links that outlived their snapshot.
 Nobody (None) pays for what the daemon fetched by itself or for administrators. Pods without a
 service account's token are one namespace, "".
 """
@@ -18,12 +19,14 @@ from cachd.store.types import Holder
 from cachd.store.units import show_size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from cachd.settings import Share
     from cachd.store.index import Index, Row
 
 REASON = "namespace"
+_LATE = {"ingest": 1, "view": 2}
+"""A pod's links are paid for by the snapshot that they are of, while that is there."""
 MAX_TOLD = 100
 """Namespaces that usage tells of one by one."""
 OTHERS = "other"
@@ -70,13 +73,18 @@ def _payer(rows: Collection[Row], without: Collection[Row]) -> Row | None:
     return min(living, key=_age, default=None)
 
 
-def _age(row: Row) -> tuple[bool, str, str, str]:
-    return row.state == "ingest", row.info.created, row.key, row.revision
+def _age(row: Row) -> tuple[int, str, str, str]:
+    return _LATE.get(row.state, 0), row.info.created, row.key, row.revision
 
 
 def rows_of(index: Index, namespace: str) -> list[Row]:
-    places = (index.snapshots, index.ingests)
-    return [r for place in places for r in place.values() if r.info.namespace == namespace]
+    return [row for row in _living(index) if row.info.namespace == namespace]
+
+
+def _living(index: Index) -> Iterator[Row]:
+    yield from index.snapshots.values()
+    yield from index.ingests.values()
+    yield from index.views
 
 
 def make_room(
@@ -159,12 +167,7 @@ def usage(index: Index, quotas: Mapping[str, Share], volume: int) -> dict[str, d
     where there are many."""
     if not quotas:
         return {}
-    names = {
-        row.info.namespace
-        for place in (index.snapshots, index.ingests)
-        for row in place.values()
-        if row.info.namespace is not None
-    }
+    names = {r.info.namespace for r in _living(index) if r.info.namespace is not None}
     found = []
     for name in names:
         quota = quota_of(name, quotas, volume)

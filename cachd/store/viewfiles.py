@@ -104,7 +104,11 @@ def open_place(layout: Layout, pod: str, name: str, wanted: ViewMode) -> int:
     ViewUnavailable."""
     parts = [pod, *(name.split("/") if name else ())]
     modes = [DIRECTORY_MODES["link"]] * (len(parts) - 1) + [DIRECTORY_MODES[wanted]]
-    return _walk(layout, parts, modes)
+    fd = _walk(layout, parts, modes)
+    if not os.access(".", os.W_OK | os.X_OK, dir_fd=fd, effective_ids=True):
+        os.close(fd)
+        raise _unavailable(layout, parts, None)
+    return fd
 
 
 def find_place(layout: Layout, pod: str, name: str) -> int:
@@ -151,9 +155,9 @@ def _enter(here: int, part: str, mode: int | None) -> int:
     return below
 
 
-def _unavailable(layout: Layout, parts: Sequence[str], error: OSError) -> ViewUnavailable:
+def _unavailable(layout: Layout, parts: Sequence[str], error: OSError | None) -> ViewUnavailable:
     path = layout.views.joinpath(*parts)
-    what = error.strerror or "it can't be entered"
+    what = (error.strerror if error else None) or "it can't be entered"
     try:
         status = path.lstat()
         what = (

@@ -40,6 +40,7 @@ class ViewRecord:
     boot_id: str
     is_complete: bool
     note: str = ""
+    namespace: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -59,6 +60,7 @@ class ViewRecord:
             "boot_id": self.boot_id,
             "complete": self.is_complete,
             "note": self.note,
+            "namespace": self.namespace,
         }
         return json.dumps(data).encode("ascii") + b"\n"
 
@@ -84,6 +86,7 @@ def read_record(path: Path) -> ViewRecord:
             boot_id=data["boot_id"],
             is_complete=data["complete"],
             note=data["note"],
+            namespace=data.get("namespace"),
         )
         texts = (record.pod, record.name, record.revision, record.boot_id, record.note)
         check(are_texts(texts), "the view")
@@ -94,6 +97,7 @@ def read_record(path: Path) -> ViewRecord:
         check(record.until in ("pod", "ttl"), "the view's end")
         check(is_size(record.files) and is_size(record.bytes), "the view's size")
         check(0 < record.ttl < math.inf, "the view's ttl")
+        check(record.namespace is None or type(record.namespace) is str, "who pays for the view")
         check(type(record.is_complete) is bool, "whether the view is complete")
         check(path.name == record.file_name, "the record's name")
     except (KeyError, TypeError, ValueError, OverflowError, InvalidError) as error:

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, InUse, ModelUnknown, StoreError
@@ -99,7 +99,9 @@ class Views:
         )
         for each in found:
             pod = self._pods.setdefault(each.record.pod, _Pod(each.row))
-            pod.expires = self._end(each.record.until, each.record.ttl)
+            # Without a provider nobody will tell when the pod is gone.
+            until: Until = each.record.until if self._until == "pod" else "ttl"
+            pod.expires = self._end(until, each.record.ttl)
             self._hold(pod, each.record, each.place)
         await self.sweep()
 
@@ -218,6 +220,8 @@ class Views:
         if pod is None:
             pod = _Pod(Row(key="", revision="", info=NOBODY, state="view", place=spec.pod))
             index.add(pod.row, {})
+        if spec.namespace is not None:
+            pod.row.info = replace(NOBODY, namespace=spec.namespace)
         try:
             record, place = await self._maker.make(source, spec, pod.row, work)
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
@@ -44,10 +44,11 @@ def scan_views(layout: Layout) -> list[FoundView]:
     found = []
     for pod, views in places.items():
         held = measure(layout.views / pod)
+        payers = [view.namespace for view, _ in views if view.namespace is not None]
         row = Row(
             key="",
             revision="",
-            info=NOBODY,
+            info=replace(NOBODY, namespace=payers[0] if payers else None),
             state="view",
             place=pod,
             allocated=held.allocated,

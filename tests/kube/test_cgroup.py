@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachd.kube.cgroup import PodCgroups, pod_in, pod_of_cgroups, pods_of_tree
+from tests.kube.host import Host
 
 UID = "0f8b3c2a-1111-4222-8333-944444444444"
 NEXT = "1f8b3c2a-1111-4222-8333-944444444444"
@@ -75,37 +76,6 @@ def test_both_drivers_name_the_same_pod(uid: object, quality: str, is_systemd: b
     else:
         name = f"pod{text}"
     assert pod_in(name) == text
-
-
-class Host:
-    """Trees like those of /sys/fs/cgroup and /proc."""
-
-    def __init__(self, root: Path, *, is_host: bool = True) -> None:
-        self.cgroups, self.proc = root / "cgroup", root / "proc"
-        self.cgroups.mkdir(parents=True)
-        self.proc.mkdir()
-        if is_host:
-            self.process(2, "/")
-            (self.proc / "2" / "comm").write_text("kthreadd\n")
-
-    def process(self, pid: int, path: str) -> None:
-        (self.proc / str(pid)).mkdir()
-        (self.proc / str(pid) / "cgroup").write_text(f"0::{path}\n")
-
-    def end(self, pid: int) -> None:
-        (self.proc / str(pid) / "cgroup").unlink()
-        (self.proc / str(pid)).rmdir() if pid != 2 else None
-
-    def cgroup(self, path: str) -> Path:
-        made = self.cgroups / path
-        made.mkdir(parents=True)
-        return made
-
-    def provider(self, own: str = "") -> PodCgroups:
-        times = iter(range(0, 1000, 10))
-        return PodCgroups(
-            self.cgroups, proc=self.proc, own_pod=own, clock=lambda: float(next(times))
-        )
 
 
 async def look(provider: PodCgroups, uid: str = UID) -> str:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.store import Store
+from cachd.store.viewmaking import ViewSpec
 from tests.store.models import Model, number, publish, sized
 
+POD = "0f8b3c2a-1111-4222-8333-944444444444"
 SHARED = sized(9_000_000, 5)
 OLD = Model("s3://bucket/m", {"w": SHARED, "config": b"old", "d/e": b""}, number(1))
 NEW = Model("s3://bucket/m", {"w": SHARED, "config": b"new", "x": sized(3_000_000, 6)}, number(2))
@@ -59,6 +61,19 @@ async def run(root: Path, scenario: str, step: str, count: int) -> None:
         if scenario == "update":
             armed = True
             await publish(store, NEW)
+        elif scenario in ("view", "view copy", "view removal"):
+            spec = ViewSpec(
+                pod=POD,
+                name="",
+                mode="copy" if scenario == "view copy" else "link",
+                until="pod",
+                ttl=60,
+            )
+            armed = scenario != "view removal"
+            await store.views.make(OLD.ref, OLD.revision, spec)
+            armed = True
+            await store.views.remove(POD)
+            await store._open.trash.wait(list(store._index.trash))
         elif scenario == "repair":
             await publish(store, NEW)
             flip(store.get(OLD.key, OLD.revision).tree / "w", 8_500_000)

@@ -38,14 +38,17 @@ def inodes(path: Path) -> dict[str, int]:
     return {str(e.relative_to(path)): e.stat().st_ino for e in path.rglob("*") if e.is_file()}
 
 
+PLACES = ("snapshots", "ingest", "views", "trash", "quarantine")
+
+
 def held_on_disk(root: Path) -> int:
     """Bytes of every inode that holds something of models, each once."""
     seen = {}
-    for place in ("snapshots", "ingest", "views", "trash"):
+    for place in PLACES:
         for path in [root / place, *(root / place).rglob("*")]:
             status = path.lstat()
             seen[status.st_ino] = status.st_blocks * 512
-    for place in ("snapshots", "ingest", "views", "trash"):
+    for place in PLACES:
         seen.pop((root / place).lstat().st_ino)
     for key in (root / "snapshots").iterdir():
         seen.pop(key.lstat().st_ino)
@@ -332,35 +335,6 @@ async def test_without_a_provider_a_view_ends_unless_it_is_asked_for_again(
     assert listing(store.root / "views") == []
 
 
-async def test_leases_of_a_pod_live_as_long_as_it(make_store: Any, clock: ManualClock) -> None:
-    store = await make_store(clock=clock, leases=KUBERNETES)
-    await publish(store, OLD)
-    lease = await store.lease(OLD.key, None, "init", 60, POD)
-    assert (lease.pod, lease.expires_in) == (POD, None)
-    clock.advance(1e6)
-    await store.expire_leases()
-    assert store.find_lease(lease.id) is not None
-    await store.close()
-    store = await make_store(clock=clock, leases=KUBERNETES)
-    assert list(store.pods()) == [POD]
-    await store.end_pod(OTHER)
-    assert store.lease_count() == 1
-    await store.end_pod(POD)
-    assert store.lease_count() == 0
-    assert listing(store.root / "state" / "leases") == []
-
-
-async def test_a_pod_that_restarts_for_ever_takes_no_more_leases_than_a_few(
-    make_store: Any,
-) -> None:
-    store = await make_store(leases=LeaseSettings(provider="cgroup", max_per_key=20))
-    await publish(store, OLD)
-    leases = [await store.lease(OLD.key, None, "init", 60, POD) for _ in range(40)]
-    assert store.lease_count() == 16
-    assert store.find_lease(leases[-1].id) is not None
-    assert len(listing(store.root / "state" / "leases")) == 16
-
-
 async def test_views_of_an_older_root_get_the_mode_that_kubelet_must_find(make_store: Any) -> None:
     store = await make_store()
     views = store.root / "views"
@@ -371,3 +345,29 @@ async def test_views_of_an_older_root_get_the_mode_that_kubelet_must_find(make_s
     store = await make_store()
     assert stat.S_IMODE(views.stat().st_mode) == 0o2775
     assert store.views.complaint == ""
+
+
+async def test_the_namespace_of_a_pod_pays_for_its_copy(make_store: Any) -> None:
+    """Links are paid for by whoever pays for the snapshot, while that is there."""
+
+    def used() -> int:
+        return int(store.usage().namespaces.get("team", {"bytes": 0})["bytes"])
+
+    quotas = {"team": "5MiB"}
+    store = await make_store(namespace_quotas=quotas)
+    await publish(store, OLD)
+    await store.views.make(OLD.ref, OLD.revision, spec(namespace="team"))
+    assert used() < 64 * 1024
+    await store.views.make(OLD.ref, OLD.revision, spec(OTHER, mode="copy", namespace="team"))
+    assert used() > 3 * MIB
+    third = spec(POD.replace("0f", "2f"), mode="copy", namespace="team")
+    with pytest.raises(NoSpace):
+        await store.views.make(OLD.ref, OLD.revision, third)
+    await store.close()
+    store = await make_store(namespace_quotas=quotas)
+    assert used() > 3 * MIB
+    await store.views.remove(OTHER)
+    assert used() < 64 * 1024
+    await store.remove(OLD.key, force=True)
+    assert used() > 3 * MIB
+    check_sums(store)
