@@ -50,7 +50,7 @@ def corrupt_error(snapshot: StoredSnapshot, more: str = "") -> ModelCorrupt:
 class Lookup:
     """Decides hits by ref, freshness and the caller's own pass."""
 
-    def __init__(self, parts: Parts, daemon_uid: int) -> None:
+    def __init__(self, parts: Parts, daemon_uid: int | None) -> None:
         self._parts = parts
         self._daemon_uid = daemon_uid
         self._resolving: SingleFlight[Plan] = SingleFlight()

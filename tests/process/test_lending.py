@@ -121,3 +121,14 @@ def test_hits_without_a_probe_for_whom_a_rule_names(make, seaweed: S3Server, tok
     assert daemon.metric("cachd_probes_total", result="allowed") == probes
     for token in (theirs, None):
         assert ask(daemon, uri, token)[0] in REFUSED
+
+
+@pytest.mark.parametrize(("setting", "is_lent"), [("", False), ("false", False), ("true", True)])
+def test_in_a_cluster_the_daemons_own_uid_proves_nothing(
+    make, seaweed: S3Server, setting: str, is_lent: bool
+):
+    """A pod can have any uid, root's and the daemon's among them."""
+    bucket = seaweed.make_bucket({"m/w.bin": b"private"})
+    daemon = make(ACCESS_TRUST_OWN_UID=setting)
+    assert (daemon.ask(f"s3://{bucket}/m").status == 200) is is_lent
+    assert daemon.admin("POST", "/v1/models", {"uri": f"s3://{bucket}/m"}).status == 200
