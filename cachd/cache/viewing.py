@@ -53,6 +53,7 @@ class Viewing:
             mode=request.mode,
             until="pod" if self._parts.pods.can_tell else "ttl",
             ttl=min(wanted or settings.max_ttl, settings.max_ttl),
+            namespace=asked.caller.payer if asked.caller is not None else None,
         )
         return await self._parts.store.views.make(asked.ref, snapshot.revision, spec)
 

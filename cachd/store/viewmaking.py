@@ -34,13 +34,15 @@ _DIRECTORY_COST = 4096
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
-    """What a pod asks for. ``ttl`` in seconds, where nobody tells when the pod is gone."""
+    """What a pod asks for. ``ttl`` in seconds, where nobody tells when the pod is gone.
+    ``namespace``: who pays for what only the view has; None: nobody."""
 
     pod: str
     name: str
     mode: ViewMode
     until: Until
     ttl: float
+    namespace: str | None = None
 
     @property
     def shown(self) -> str:
@@ -90,6 +92,7 @@ class Maker:
             ttl=spec.ttl,
             boot_id=context.boot_id,
             is_complete=False,
+            namespace=spec.namespace,
         )
         with ExitStack() as opened:
             fd = await self._open(spec, opened)

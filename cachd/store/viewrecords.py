@@ -40,6 +40,7 @@ class ViewRecord:
     boot_id: str
     is_complete: bool
     note: str = ""
+    namespace: str | None = None
 
     @property
     def file_name(self) -> str:
@@ -59,6 +60,7 @@ class ViewRecord:
             "boot_id": self.boot_id,
             "complete": self.is_complete,
             "note": self.note,
+            "namespace": self.namespace,
         }
         return json.dumps(data).encode("ascii") + b"\n"
 
@@ -84,9 +86,11 @@ def read_record(path: Path) -> ViewRecord:
             boot_id=data["boot_id"],
             is_complete=data["complete"],
             note=data["note"],
+            namespace=data.get("namespace"),
         )
         texts = (record.pod, record.name, record.revision, record.boot_id, record.note)
         check(are_texts(texts), "the view")
+        check(record.namespace is None or are_texts((record.namespace,)), "the view's namespace")
         check(is_pod(record.pod), "the view's pod")
         check_view_name(record.name)
         check(is_hex(record.ref.key) and is_hex(record.revision), "the view's key")

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, InUse, ModelUnknown, StoreError
@@ -216,7 +216,8 @@ class Views:
         index = self._context.index
         pod = self._pods.get(spec.pod)
         if pod is None:
-            pod = _Pod(Row(key="", revision="", info=NOBODY, state="view", place=spec.pod))
+            info = replace(NOBODY, namespace=spec.namespace)
+            pod = _Pod(Row(key="", revision="", info=info, state="view", place=spec.pod))
             index.add(pod.row, {})
         try:
             record, place = await self._maker.make(source, spec, pod.row, work)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
@@ -47,7 +47,7 @@ def scan_views(layout: Layout) -> list[FoundView]:
         row = Row(
             key="",
             revision="",
-            info=NOBODY,
+            info=replace(NOBODY, namespace=views[0][0].namespace),
             state="view",
             place=pod,
             allocated=held.allocated,
