@@ -44,7 +44,7 @@ def principal_of(
     caller: Caller,
     settings: AccessSettings,
     *,
-    daemon_uid: int,
+    daemon_uid: int | None,
     is_default_origin: bool,
     is_lent: bool = False,
 ) -> Principal:
@@ -68,12 +68,14 @@ def principal_of(
     return ANONYMOUS
 
 
-def is_owner(caller: Caller, daemon_uid: int) -> bool:
-    """Administrators and callers of the daemon's own uid."""
+def is_owner(caller: Caller, daemon_uid: int | None) -> bool:
+    """Administrators and callers of the daemon's own uid (None: that proves nothing)."""
     return caller.role == "admin" or (caller.uid is not None and caller.uid == daemon_uid)
 
 
-def may_use_daemon_identity(caller: Caller, settings: AccessSettings, daemon_uid: int) -> bool:
+def may_use_daemon_identity(
+    caller: Caller, settings: AccessSettings, daemon_uid: int | None
+) -> bool:
     """Owners, and whom the configuration names."""
     return (
         is_owner(caller, daemon_uid)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         View,
     )
     from cachd.model import Ref
-    from cachd.settings import Verb
+    from cachd.settings import Settings, Verb
     from cachd.store.types import StoredSnapshot
 
 
@@ -44,7 +44,7 @@ class Cache:
 
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
-        self._lookup = Lookup(parts, os.getuid())
+        self._lookup = Lookup(parts, os.getuid() if _is_own_uid_trusted(parts.settings) else None)
         self._asking = Asking(parts, self._lookup)
         self._rights = Rights(parts, self._lookup, self._asking.flights)
         self._scrub = Scrub(parts, self._asking)
@@ -375,3 +375,9 @@ class Cache:
             )
         for flight in flights:
             await flight.wait_ended()
+
+
+def _is_own_uid_trusted(settings: Settings) -> bool:
+    """In a cluster whoever makes a pod chooses its uid."""
+    wanted = settings.access.trust_own_uid
+    return not settings.kubernetes.enabled if wanted is None else wanted

@@ -6,21 +6,24 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cachd.cache.access import is_open, may_use_daemon_identity, principal_of
+from cachd.cache.access import is_open, is_owner, may_use_daemon_identity, principal_of
 from cachd.cache.anywhere import resolve_anywhere
 from cachd.cache.resolve import Asked, locate
 from cachd.cache.singleflight import SingleFlight
+from cachd.cache.types import Ask
 from cachd.errors import Forbidden, ModelCorrupt, Offline, OriginError
 from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
     from cachd.cache.rules import Decision
-    from cachd.cache.types import Ask, Caller, Result
-    from cachd.model import Plan
+    from cachd.cache.types import Caller, Result
+    from cachd.model import Plan, Ref
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
+
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +50,11 @@ def corrupt_error(snapshot: StoredSnapshot, more: str = "") -> ModelCorrupt:
 class Lookup:
     """Decides hits by ref, freshness and the caller's own pass."""
 
-    def __init__(self, parts: Parts, daemon_uid: int) -> None:
+    def __init__(self, parts: Parts, daemon_uid: int | None) -> None:
         self._parts = parts
         self._daemon_uid = daemon_uid
         self._resolving: SingleFlight[Plan] = SingleFlight()
+        self._at_default: dict[Ref, bool] = {}
 
     def understand(self, ask: Ask, caller: Caller) -> Asked:
         """The ask with its ref and principal. Raises UriInvalid and its kin, and Forbidden where a
@@ -86,6 +90,16 @@ class Lookup:
         if asked.caller is None:
             return True
         return self._parts.policy.decide(asked.caller, "fetch", asked.ref.uri).is_allowed
+
+    def _is_at_default_origin(self, ref: Ref) -> bool:
+        known = self._at_default.get(ref)
+        if known is None:
+            plain, location = locate(Ask(uri=ref.uri), self._parts.resolver)
+            known = location.is_default_origin and plain.origin == ref.origin
+            if len(self._at_default) >= _REMEMBERED:
+                self._at_default.clear()
+            self._at_default[ref] = known
+        return known
 
     async def find(self, asked: Asked, *, is_forced: bool = False) -> Found | Plan:
         """What may be given at once, or the plan of what must be fetched. ``is_forced``: ask the
@@ -188,9 +202,13 @@ class Lookup:
             return True
         if settings.open_hits or decision.has_open_hits:
             return True
-        if not decision.lends_identity and not may_use_daemon_identity(
+        is_lent = decision.lends_identity or may_use_daemon_identity(
             caller, settings, self._daemon_uid
-        ):
+        )
+        if not is_lent:
+            return False
+        if not is_owner(caller, self._daemon_uid) and not self._is_at_default_origin(snapshot.ref):
+            # The daemon's identity isn't lent to endpoints that callers choose.
             return False
         return snapshot.info.identity == "daemon" or self._parts.proofs.ever_held_by_daemon(
             snapshot.ref, snapshot.revision

@@ -104,10 +104,14 @@ class AccessSettings(Section):
 
     share_identity: bool = False
     """The single-tenant switch: let the daemon's own identity (its environment, its profile) serve
-    every caller. Off: only callers of its own uid."""
+    every caller. Off: only callers of its own uid (`access.trust_own_uid`)."""
 
     identity_uids: tuple[int, ...] = ()
     """Further uids that the daemon's own identity serves."""
+
+    trust_own_uid: bool | None = None
+    """Whether the daemon's own identity serves callers of the daemon's own uid. None: yes, unless
+    `kubernetes.enabled` is set, for in a cluster whoever makes a pod chooses its uid."""
 
     open_hits: bool = False
     """Give what is cached to every caller, without asking the source whether the caller may have

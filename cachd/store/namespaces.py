@@ -1,8 +1,8 @@
 """Who pays for what, and what a namespace's own quota asks for. Pure.
 
 The namespace whose ask began a fetch pays for the snapshot; hits are free. Of files that several
-snapshots share, the oldest snapshot pays, whoever's it is, and when it goes the next one does. A
-pod's namespace pays for private copies, and for links that outlived their snapshot.
+snapshots share, the oldest snapshot pays, whoever's it is, and when it goes the next one does; a
+view pays for what only it has (private copies).
 Nobody (None) pays for what the daemon fetched by itself or for administrators. Pods without a
 service account's token are one namespace, "".
 """
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cachd.store.index import Index, Row
 
 REASON = "namespace"
-_LATE = {"ingest": 1, "view": 2}
 """A pod's links are paid for by the snapshot that they are of, while that is there."""
 MAX_TOLD = 100
 """Namespaces that usage tells of one by one."""
@@ -54,17 +53,29 @@ def quota_of(namespace: str | None, quotas: Mapping[str, Share], volume: int) ->
     return None
 
 
-def used_by(index: Index, rows: Iterable[Row], without: Collection[Row] = ()) -> int:
-    """Bytes that ``rows`` have to pay for, promises included, once ``without`` are gone."""
+def used_by(index: Index, rows: Iterable[Row]) -> int:
+    """Bytes that ``rows`` have to pay for, promises included."""
     total = 0
     for row in rows:
-        if row in without:
-            continue
         total += row.allocated + row.reserved
         for inode in row.shared:
             entry = index.table[inode]
-            if _payer(entry.rows, without) is not row:
+            if _payer(entry.rows, ()) is not row:
                 total -= entry.bytes
+    return total
+
+
+def spared_by(index: Index, row: Row, gone: Collection[Row] = ()) -> int:
+    """Bytes that ``row``'s namespace no longer pays for if it goes after ``gone``: what another of
+    its own pays for from then on isn't spared."""
+    total = row.allocated + row.reserved
+    after = {*gone, row} if row.shared else ()
+    for inode in row.shared:
+        entry = index.table[inode]
+        is_paid = _payer(entry.rows, gone) is row
+        heir = _payer(entry.rows, after) if is_paid else None
+        if not is_paid or (heir is not None and heir.info.namespace == row.info.namespace):
+            total -= entry.bytes
     return total
 
 
@@ -73,15 +84,16 @@ def _payer(rows: Collection[Row], without: Collection[Row]) -> Row | None:
     return min(living, key=_age, default=None)
 
 
-def _age(row: Row) -> tuple[int, str, str, str]:
-    return _LATE.get(row.state, 0), row.info.created, row.key, row.revision
+def _age(row: Row) -> tuple[bool, str, str, str]:
+    """Snapshots come first: what links to one, a view or an ingest, is younger."""
+    return row.state != "snapshot", row.info.created, row.key or row.place, row.revision
 
 
 def rows_of(index: Index, namespace: str) -> list[Row]:
-    return [row for row in _living(index) if row.info.namespace == namespace]
+    return [row for row in _paid(index) if row.info.namespace == namespace]
 
 
-def _living(index: Index) -> Iterator[Row]:
+def _paid(index: Index) -> Iterator[Row]:
     yield from index.snapshots.values()
     yield from index.ingests.values()
     yield from index.views
@@ -92,30 +104,25 @@ def make_room(
 ) -> OwnRoom:
     """The namespace's own idle rows that go for ``needed`` more bytes: by last use, superseded ones
     first. Those that turn out to be unnecessary are spared, the latest used first."""
-    rows = rows_of(index, namespace)
-    used = used_by(index, rows)
-    chosen: set[Row] = set()
-
-    def left() -> int:
-        return quota - needed - used_by(index, rows, chosen)
-
-    if left() >= 0:
-        return OwnRoom(True, (), used, 0)
-    own = set(rows)
-    for row in eviction.candidates(index):
-        if row in own and row is not for_row:
-            chosen.add(row)
-            if left() >= 0:
+    used = used_by(index, rows_of(index, namespace))
+    missing = used + needed - quota
+    chosen: dict[Row, int] = {}
+    for row in eviction.candidates(index) if missing > 0 else ():
+        if row.info.namespace == namespace and row is not for_row:
+            chosen[row] = spared_by(index, row, chosen)
+            missing -= chosen[row]
+            if missing <= 0:
                 break
-    missing = max(0, -left())
-    if missing:
+    if missing > 0:
         return OwnRoom(False, (), used, missing)
-    ordered = [row for row in eviction.candidates(index) if row in chosen]
-    for row in reversed(ordered):
-        chosen.remove(row)
-        if left() < 0:
-            chosen.add(row)
-    victims = [row for row in ordered if row in chosen]
+    for row in reversed(list(chosen)):
+        del chosen[row]
+        back = spared_by(index, row, chosen)
+        if missing + back > 0:
+            chosen[row] = back
+        else:
+            missing += back
+    victims = [row for row in eviction.candidates(index) if row in chosen] if chosen else []
     return OwnRoom(True, eviction.price(index, victims, REASON), used, 0)
 
 
@@ -124,7 +131,8 @@ def holders(index: Index, namespace: str, for_row: Row | None = None) -> tuple[H
     found = [
         Holder(what=what, key=row.key, bytes=row.allocated + row.reserved)
         for row in rows_of(index, namespace)
-        if row is not for_row and (what := index.is_protected(row))
+        if row is not for_row
+        and (what := "view" if row.state == "view" else index.is_protected(row))
     ]
     found.sort(key=lambda holder: holder.bytes, reverse=True)
     return tuple(found[: eviction.MAX_HOLDERS])
@@ -167,12 +175,15 @@ def usage(index: Index, quotas: Mapping[str, Share], volume: int) -> dict[str, d
     where there are many."""
     if not quotas:
         return {}
-    names = {r.info.namespace for r in _living(index) if r.info.namespace is not None}
+    by_name: dict[str, list[Row]] = {}
+    for row in _paid(index):
+        if row.info.namespace is not None:
+            by_name.setdefault(row.info.namespace, []).append(row)
     found = []
-    for name in names:
+    for name, rows in by_name.items():
         quota = quota_of(name, quotas, volume)
         if quota is not None:
-            found.append((used_by(index, rows_of(index, name)), name, quota))
+            found.append((used_by(index, rows), name, quota))
     found.sort(reverse=True)
     told = {name: {"bytes": used, "quota": quota} for used, name, quota in found[:MAX_TOLD]}
     if rest := found[MAX_TOLD:]:

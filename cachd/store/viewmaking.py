@@ -35,7 +35,7 @@ _DIRECTORY_COST = 4096
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewSpec:
     """What a pod asks for. ``ttl`` in seconds, where nobody tells when the pod is gone.
-    ``namespace`` pays for a private copy."""
+    ``namespace``: who pays for what only the view has; None: nobody."""
 
     pod: str
     name: str

@@ -90,6 +90,7 @@ def read_record(path: Path) -> ViewRecord:
         )
         texts = (record.pod, record.name, record.revision, record.boot_id, record.note)
         check(are_texts(texts), "the view")
+        check(record.namespace is None or are_texts((record.namespace,)), "the view's namespace")
         check(is_pod(record.pod), "the view's pod")
         check_view_name(record.name)
         check(is_hex(record.ref.key) and is_hex(record.revision), "the view's key")

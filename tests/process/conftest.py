@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,5 +45,24 @@ def daemons(tmp_path: Path) -> Iterator[object]:
         return daemon
 
     yield make
+    for daemon in made:
+        daemon.close()
+
+
+@pytest.fixture
+def make_ruled(tmp_path: Path) -> Iterator[object]:
+    """Makes daemons with rules; they are closed at the end."""
+    made: list[Daemon] = []
+
+    def build(*rules: dict[str, Any], tokens: TokenServer | None = None, **settings: str) -> Daemon:
+        settings.setdefault("FRESHNESS_INTERVAL", "3600")
+        environ = tokens.environ(tmp_path) if tokens else {}
+        if rules:
+            settings["ACCESS_RULES"] = json.dumps(rules)
+        daemon = Daemon(tmp_path / f"d{len(made)}", settings=settings, environ=environ)
+        made.append(daemon)
+        return daemon.start()
+
+    yield build
     for daemon in made:
         daemon.close()

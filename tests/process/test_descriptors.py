@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Daemon, eventually
+from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
 from tests.servers import require
 
@@ -153,5 +154,39 @@ def test_without_a_read_only_mount_the_daemon_does_not_start(
         assert daemon.process is not None
         assert daemon.process.wait(60) == 2
         assert what in daemon.log()
+    finally:
+        daemon.close()
+
+
+def test_rules_hold_for_descriptors_too(
+    tmp_path: Path, origin: CountingOrigin, tokens: TokenServer
+):
+    rules = [
+        {"name": "a", "namespaces": ["team-a"]},
+        {"name": "none", "effect": "deny", "uris": [f"{origin.url}/*"]},
+    ]
+    daemon = twin_of(
+        Daemon(
+            tmp_path / "one",
+            settings={"ACCESS_RULES": json.dumps(rules)},
+            environ=tokens.environ(tmp_path),
+        ),
+        f'mount -o remount,bind,ro "{tmp_path / "one" / "twin"}"',
+    )
+    try:
+        daemon.start()
+        origin.bodies["/m.bin"] = BODY
+        asked = {"uri": f"{origin.url}/m.bin", "lease": {"holder": "x"}}
+        answer = daemon.admin("POST", "/v1/models", asked).json()
+        request = {"key": answer["key"], "path": "m.bin"}
+        client = Client(daemon.run / "files.sock")
+        for more in ({}, {"lease": answer["lease"]["id"]}, {"token": tokens.admit("team-b", "s")}):
+            refused, fd = client.ask(**request, **more)
+            assert fd == -1
+            assert (refused["problem"]["code"], refused["problem"]["rule"]) == ("forbidden", "none")
+        found, fd = client.ask(**request, token=tokens.admit("team-a", "s"))
+        assert found["size"] == os.fstat(fd).st_size == len(BODY)
+        os.close(fd)
+        client.sock.close()
     finally:
         daemon.close()

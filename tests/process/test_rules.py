@@ -5,65 +5,29 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, Reply, UnixConnection, call, eventually
+from tests.harness import Daemon, Reply, UnixConnection, call
 from tests.kube.tokenserver import OWN_TOKEN, TokenServer, make_token
 from tests.process.origin import CountingOrigin
+from tests.process.ruling import ask, pods
 from tests.process.test_tenants import as_other_uid, call_as_other_uid
 
 needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing the uid needs root")
-
-
-@pytest.fixture
-def make(tmp_path: Path):
-    """Makes daemons with rules; they are closed at the end."""
-    made: list[Daemon] = []
-
-    def build(*rules: dict[str, Any], tokens: TokenServer | None = None, **settings: str) -> Daemon:
-        settings.setdefault("FRESHNESS_INTERVAL", "3600")
-        environ = tokens.environ(tmp_path) if tokens else {}
-        if rules:
-            settings["ACCESS_RULES"] = json.dumps(rules)
-        daemon = Daemon(tmp_path / f"d{len(made)}", settings=settings, environ=environ)
-        made.append(daemon)
-        return daemon.start()
-
-    yield build
-    for daemon in made:
-        daemon.close()
-
-
-def pods(
-    daemon: Daemon,
-    method: str,
-    target: str,
-    body: Any = None,
-    token: str | None = None,
-    **headers: str,
-) -> Reply:
-    if token is not None:
-        headers["Authorization"] = f"Bearer {token}"
-    return call(daemon.socket, method, target, body, headers)
-
-
-def ask(daemon: Daemon, uri: str, token: str | None = None, **body: Any) -> Reply:
-    return pods(daemon, "POST", "/v1/models", {"uri": uri, **body}, token)
 
 
 def keys_of(reply: Reply) -> set[str]:
     return {model["key"] for model in reply.json()["models"]}
 
 
-def test_a_denial_says_what_who_why_and_what_next(make, origin: CountingOrigin):
+def test_a_denial_says_what_who_why_and_what_next(make_ruled, origin: CountingOrigin):
     origin.bodies["/private/m.bin"] = b"x"
-    daemon = make({"name": "no private", "effect": "deny", "uris": [f"{origin.url}/private/*"]})
+    daemon = make_ruled(
+        {"name": "no private", "effect": "deny", "uris": [f"{origin.url}/private/*"]}
+    )
     for path in ("private/m.bin", "public/../private/m.bin", "%70rivate/m.bin"):
         reply = ask(daemon, f"{origin.url}/{path}")
         problem = reply.json()
@@ -80,9 +44,9 @@ def test_a_denial_says_what_who_why_and_what_next(make, origin: CountingOrigin):
 
 
 @needs_root
-def test_rules_by_uid(make, origin: CountingOrigin):
+def test_rules_by_uid(make_ruled, origin: CountingOrigin):
     origin.bodies["/m.bin"] = b"x"
-    daemon = make({"name": "mine", "uids": [4242]}, ACCESS_DEFAULT="deny")
+    daemon = make_ruled({"name": "mine", "uids": [4242]}, ACCESS_DEFAULT="deny")
     uri = f"{origin.url}/m.bin"
     assert ask(daemon, uri).json()["code"] == "forbidden"
     status, answer = as_other_uid(daemon, {"uri": uri})
@@ -98,10 +62,12 @@ def test_rules_by_uid(make, origin: CountingOrigin):
     assert pods(daemon, "POST", "/v1/plan", {"uri": uri}).status == 403
 
 
-def test_a_lease_is_no_way_round_a_rule(make, origin: CountingOrigin, tokens: TokenServer):
+def test_a_lease_is_no_way_round_a_rule(make_ruled, origin: CountingOrigin, tokens: TokenServer):
     origin.bodies["/m.bin"] = b"x"
     ours, theirs = tokens.admit("team-a", "runner"), tokens.admit("team-b", "runner")
-    daemon = make({"name": "a", "namespaces": ["team-a"]}, tokens=tokens, ACCESS_DEFAULT="deny")
+    daemon = make_ruled(
+        {"name": "a", "namespaces": ["team-a"]}, tokens=tokens, ACCESS_DEFAULT="deny"
+    )
     answer = ask(daemon, f"{origin.url}/m.bin", ours, lease={"holder": "p"}).json()
     target, lease = f"/v1/models/{answer['key']}", answer["lease"]["id"]
     file = f"{target}/files/m.bin"
@@ -114,14 +80,14 @@ def test_a_lease_is_no_way_round_a_rule(make, origin: CountingOrigin, tokens: To
     assert pods(daemon, "DELETE", f"{target}/leases/{lease}", token=theirs).status == 200
 
 
-def test_namespaces_see_and_get_their_own(make, origin: CountingOrigin, tokens: TokenServer):
+def test_namespaces_see_and_get_their_own(make_ruled, origin: CountingOrigin, tokens: TokenServer):
     for team in ("a", "b"):
         origin.bodies[f"/{team}/m.bin"] = team.encode()
     rules = [
         {"name": f"team {t}", "namespaces": [f"team-{t}"], "uris": [f"{origin.url}/{t}/*"]}
         for t in ("a", "b")
     ]
-    daemon = make(*rules, tokens=tokens, ACCESS_DEFAULT="deny")
+    daemon = make_ruled(*rules, tokens=tokens, ACCESS_DEFAULT="deny")
     a, b = tokens.admit("team-a", "s", pod=("p", "u")), tokens.admit("team-b", "s")
     of_a = ask(daemon, f"{origin.url}/a/m.bin", a)
     of_b = ask(daemon, f"{origin.url}/b/m.bin", b)
@@ -160,10 +126,10 @@ def assert_nowhere(daemon: Daemon, token: str) -> None:
     ],
 )
 def test_a_token_that_is_no_good(
-    make, tokens: TokenServer, origin: CountingOrigin, header: str, why: str
+    make_ruled, tokens: TokenServer, origin: CountingOrigin, header: str, why: str
 ):
     origin.bodies["/m.bin"] = b"x"
-    daemon = make(tokens=tokens)
+    daemon = make_ruled(tokens=tokens)
     body = {"uri": f"{origin.url}/m.bin"}
     reply = call(daemon.socket, "POST", "/v1/models", body, {"Authorization": header})
     assert (reply.status, reply.json()["code"]) == (401, "credentials_invalid")
@@ -176,17 +142,17 @@ def test_a_token_that_is_no_good(
     assert reply.status == 200
 
 
-def test_without_kubernetes_a_token_says_nothing(make, origin: CountingOrigin):
+def test_without_kubernetes_a_token_says_nothing(make_ruled, origin: CountingOrigin):
     origin.bodies["/m.bin"] = b"x"
-    daemon = make({"name": "a", "namespaces": ["*"]}, ACCESS_DEFAULT="deny")
+    daemon = make_ruled({"name": "a", "namespaces": ["*"]}, ACCESS_DEFAULT="deny")
     token = make_token("system:serviceaccount:a:b")
     assert ask(daemon, f"{origin.url}/m.bin", token).status == 403
 
 
-def test_an_api_server_that_is_away(make, origin: CountingOrigin, tokens: TokenServer):
+def test_an_api_server_that_is_away(make_ruled, origin: CountingOrigin, tokens: TokenServer):
     """It is missed only where a rule needs to know who asks."""
     origin.bodies |= {"/open/m.bin": b"o", "/a/m.bin": b"a"}
-    daemon = make(
+    daemon = make_ruled(
         {"name": "open", "uris": [f"{origin.url}/open/*"]},
         {"name": "a", "namespaces": ["team-a"], "uris": [f"{origin.url}/a/*"]},
         tokens=tokens,
@@ -205,10 +171,10 @@ def test_an_api_server_that_is_away(make, origin: CountingOrigin, tokens: TokenS
     assert_nowhere(daemon, new)
 
 
-def test_who_may_only_read_gets_hits_and_starts_nothing(make, origin: CountingOrigin):
+def test_who_may_only_read_gets_hits_and_starts_nothing(make_ruled, origin: CountingOrigin):
     origin.bodies |= {"/m.bin": b"one", "/n.bin": b"n"}
     uri = f"{origin.url}/m.bin"
-    daemon = make(
+    daemon = make_ruled(
         {"name": "readers", "verbs": ["read"]}, ACCESS_DEFAULT="deny", FRESHNESS_INTERVAL="0"
     )
     for target in (f"{origin.url}/n.bin", uri):
@@ -226,11 +192,11 @@ def test_who_may_only_read_gets_hits_and_starts_nothing(make, origin: CountingOr
 
 
 def test_who_may_not_fetch_boards_nobody_elses_flight(
-    make, origin: CountingOrigin, tokens: TokenServer
+    make_ruled, origin: CountingOrigin, tokens: TokenServer
 ):
     origin.bodies["/m.bin"] = os.urandom(8 << 20)
     uri = f"{origin.url}/m.bin"
-    daemon = make(
+    daemon = make_ruled(
         {"name": "a", "namespaces": ["team-a"]}, {"name": "all", "verbs": ["read"]},
         tokens=tokens, ACCESS_DEFAULT="deny",
     )  # fmt: skip
@@ -245,12 +211,12 @@ def test_who_may_not_fetch_boards_nobody_elses_flight(
 
 
 def test_what_administrators_do_takes_a_rule_that_names_it(
-    make, origin: CountingOrigin, tokens: TokenServer
+    make_ruled, origin: CountingOrigin, tokens: TokenServer
 ):
     origin.bodies |= {"/a/m.bin": b"a", "/b/m.bin": b"b"}
     ops = tokens.admit("ops", "keeper")
     uris = [f"{origin.url}/a/*"]
-    daemon = make(
+    daemon = make_ruled(
         {"name": "keep", "namespaces": ["ops"], "verbs": ["pin", "evict"], "uris": uris},
         {"name": "watch", "namespaces": ["ops"], "verbs": ["admin"]},
         {"name": "not b", "namespaces": ["ops"], "effect": "deny", "uris": [f"{origin.url}/b/*"]},
@@ -272,11 +238,11 @@ def test_what_administrators_do_takes_a_rule_that_names_it(
 
 
 def test_events_tell_nothing_of_what_may_not_be_read(
-    make, origin: CountingOrigin, tokens: TokenServer
+    make_ruled, origin: CountingOrigin, tokens: TokenServer
 ):
     origin.bodies |= {"/a/m.bin": b"a", "/b/m.bin": b"b"}
     ops = tokens.admit("ops", "keeper")
-    daemon = make(
+    daemon = make_ruled(
         {"name": "watch", "namespaces": ["ops"], "verbs": ["admin"]},
         {"name": "not b", "namespaces": ["ops"], "effect": "deny", "uris": [f"{origin.url}/b/*"]},
         tokens=tokens,
@@ -296,103 +262,8 @@ def test_events_tell_nothing_of_what_may_not_be_read(
     assert b not in {key for _, key in heard}
 
 
-def test_the_rules_file_is_read_again(make, origin: CountingOrigin, tmp_path: Path):
-    """As kubelet changes a ConfigMap: a link to a directory is swapped."""
-    origin.bodies["/m.bin"] = b"x"
-    uri = f"{origin.url}/m.bin"
-    mount = tmp_path / "mount"
-    mount.mkdir()
-
-    def publish(name: str, text: str) -> None:
-        (mount / name).mkdir()
-        (mount / name / "rules.yaml").write_text(text)
-        (mount / "..new").symlink_to(name)
-        (mount / "..new").rename(mount / "..data")
-
-    publish("..1", "rules: []\n")
-    (mount / "rules.yaml").symlink_to("..data/rules.yaml")
-    daemon = make(ACCESS_RULES_FILE=str(mount / "rules.yaml"))
-    assert ask(daemon, uri).status == 200
-    publish("..2", f"- {{name: none, effect: deny, uris: ['{origin.url}/*']}}\n")
-    eventually(lambda: ask(daemon, uri).status == 403)
-    assert daemon.metric("cachd_access_rules") == 1
-
-    publish("..3", "- {name: none, effect: deny\n")
-    eventually(lambda: daemon.metric("cachd_access_rules_stale") == 1)
-    assert ask(daemon, uri).status == 403
-    ready = pods(daemon, "GET", "/readyz").json()
-    assert ready["ready"] is True
-    assert any("the access rules are those of before" in text for text in ready["degraded"])
-    assert daemon.metric("cachd_access_rules_reads_total", result="failed") >= 1
-
-    for broken in ("", "- {name: x, effect: maybe}", "- {name: x}\n- {name: x}", "{a: 1}", "["):
-        before = daemon.log().count("the access rules stay as they were")
-        publish(f"..x{len(broken)}", broken)
-        eventually(lambda n=before: daemon.log().count("the access rules stay as they were") > n)
-        assert ask(daemon, uri).status == 403
-    (mount / "..data").unlink()
-    eventually(lambda: "can't be read" in daemon.log())
-    assert ask(daemon, uri).status == 403
-
-    publish("..4", "[]")
-    eventually(lambda: ask(daemon, uri).status == 200)
-    assert daemon.metric("cachd_access_rules_stale") == 0
-    assert pods(daemon, "GET", "/readyz").json()["degraded"] == []
-
-
-def test_a_hangup_reads_the_rules_at_once(make, origin: CountingOrigin, tmp_path: Path):
-    origin.bodies["/m.bin"] = b"x"
-    file = tmp_path / "rules.yaml"
-    file.write_text("[]")
-    daemon = make({"name": "first", "uris": ["s3://*"]}, ACCESS_RULES_FILE=str(file))
-    assert ask(daemon, f"{origin.url}/m.bin").status == 200
-    file.write_text("[{name: none, effect: deny}]")
-    assert daemon.process is not None
-    daemon.process.send_signal(signal.SIGHUP)
-    eventually(lambda: ask(daemon, f"{origin.url}/m.bin").status == 403)
-    assert daemon.metric("cachd_access_rules") == 2
-    assert daemon.process.poll() is None
-
-
-@pytest.mark.parametrize("text", [None, "- {name: x, verb: [read]}", "- {name: first}"])
-def test_a_rules_file_that_is_broken_at_the_start(tmp_path: Path, text: str | None):
-    file = tmp_path / "rules.yaml"
-    if text is not None:
-        file.write_text(text)
-    rules = json.dumps([{"name": "first"}])
-    settings = {"ACCESS_RULES_FILE": str(file), "ACCESS_RULES": rules}
-    daemon = Daemon(tmp_path / "d", settings=settings)
-    try:
-        daemon.start(wait=False)
-        assert daemon.process is not None
-        assert daemon.process.wait(20) == 2
-        assert "the rules file" in daemon.log()
-    finally:
-        daemon.close()
-
-
-def test_a_rule_that_changes_in_mid_fetch(make, origin: CountingOrigin, tmp_path: Path):
-    origin.bodies["/m.bin"] = os.urandom(8 << 20)
-    file = tmp_path / "rules.yaml"
-    file.write_text("[]")
-    daemon = make(ACCESS_RULES_FILE=str(file))
-    uri = f"{origin.url}/m.bin"
-    origin.hold(after=1 << 20)
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "cachd", "pull", uri, "--socket", str(daemon.socket), "--json"],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert origin.held.wait(20)
-    file.write_text("[{name: none, effect: deny}]")
-    eventually(lambda: daemon.metric("cachd_access_rules") == 1)
-    origin.release()
-    _, err = waiting.communicate(timeout=40)
-    assert waiting.returncode == 5
-    assert b"denies it" in err
-
-
-def test_may_explains(make, origin: CountingOrigin):
-    daemon = make(
+def test_may_explains(make_ruled, origin: CountingOrigin):
+    daemon = make_ruled(
         {"name": "no private", "effect": "deny", "uris": ["s3://bkt/private/*"], "uids": [7]},
         {"name": "lent", "namespaces": ["team-a"], "identity": True},
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/behaviour.md", "docs/crash-matrix.md", "docs/operations.md")
+PAGES = ("docs/behaviour.md", "docs/crash-matrix.md", "docs/operations.md", "docs/security.md")
 _NAMED = re.compile(r"(tests/[\w/]+\.py)(?:::(\w+))?")
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cachd.errors import NoSpace, TooLarge
 from cachd.settings import Share
 from cachd.store.index import Index, Row
-from cachd.store.namespaces import make_room, quota_of, rows_of, usage, used_by
+from cachd.store.namespaces import make_room, quota_of, rows_of, spared_by, usage, used_by
 from cachd.store.types import SnapshotInfo
 from tests.store.models import MIB, Model, fill
 
@@ -73,6 +73,18 @@ def test_the_oldest_pays_for_what_is_shared_until_it_goes() -> None:
     assert (world.used("one"), world.used("two")) == (0, 150)
     world.index.discard(first)
     assert (world.used("one"), world.used("two")) == (0, 150)
+
+
+def test_a_view_pays_for_what_only_it_has() -> None:
+    world = World()
+    snapshot = world.add("a", "one", 10, i1=100)
+    nobody = replace(info("", "two", 0), created="")
+    view = Row(key="", revision="", info=nobody, state="view", place="pod", allocated=107)
+    world.index.add(view, {1: 100})
+    world.index.share(view, 1, 100, (snapshot,))
+    assert (world.used("one"), world.used("two")) == (110, 7)
+    world.index.discard(snapshot)
+    assert (world.used("one"), world.used("two")) == (0, 107)
 
 
 def test_the_namespaces_own_go_by_last_use_and_no_more_than_needed() -> None:
@@ -148,15 +160,34 @@ def test_whatever_is_there(snapshots: list, quota: int, needed: int) -> None:
         assert row.info.namespace == "one"
         assert not row.leases
     gone = {row for row, _, _ in room.rows}
-    left = used_by(index, rows_of(index, "one"), gone)
     assert room.fits == (room.shortfall == 0)
     if room.fits:
-        assert left + needed <= quota
+        assert used_without(index, gone) + needed <= quota
         for row in gone:
-            assert used_by(index, rows_of(index, "one"), gone - {row}) + needed > quota
+            assert used_without(index, gone - {row}) + needed > quota
     else:
         idle = {row for row in rows_of(index, "one") if not row.leases}
-        assert used_by(index, rows_of(index, "one"), idle) + needed > quota
+        assert used_without(index, idle) + needed - quota == room.shortfall
+    before: set[Row] = set()
+    for row in rows_of(index, "one"):
+        spared = used_without(index, before) - used_without(index, {*before, row})
+        assert spared_by(index, row, before) == spared
+        before.add(row)
+
+
+def used_without(index: Index, gone: set[Row]) -> int:
+    """What namespace one pays for once ``gone`` are, counted inode by inode."""
+    total = 0
+    left = [row for row in index.snapshots.values() if row not in gone]
+    paid: set[int] = set()
+    for row in sorted(left, key=lambda row: row.info.created):
+        size = row.allocated
+        for inode in row.shared:
+            if inode in paid:
+                size -= index.table[inode].bytes
+            paid.add(inode)
+        total += size if row.info.namespace == "one" else 0
+    return total
 
 
 def test_usage_tells_of_a_hundred() -> None:
