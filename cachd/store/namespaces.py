@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cachd.store.index import Index, Row
 
 REASON = "namespace"
-"""A pod's links are paid for by the snapshot that they are of, while that is there."""
 MAX_TOLD = 100
 """Namespaces that usage tells of one by one."""
 OTHERS = "other"
