@@ -68,7 +68,9 @@ def test_the_pod_that_asked_has_events(
 def test_the_node_has_them_where_no_pod_is_known(
     cluster: Cluster, origin: CountingOrigin, tmp_path: Path
 ) -> None:
-    origin.bodies = {f"/{name}.bin": os.urandom(4 * MIB) for name in ("one", "two", "three")}
+    origin.bodies = {
+        f"/{name}.bin": os.urandom(4 * MIB) for name in ("one", "two", "three", "four")
+    }
     rules = json.dumps([{"uri": f"{origin.url}/one.bin"}])
     more = {"KUBERNETES_EVENTS": "true", "PREFETCH": rules, "STORE_QUOTA": "9MiB"}
     with running(tmp_path, **cluster.settings(tmp_path, **more)) as daemon:
@@ -81,11 +83,11 @@ def test_the_node_has_them_where_no_pod_is_known(
         evicted = told(cluster, "ModelEvicted")
         assert f"{origin.url}/one.bin was evicted (quota)" in evicted["message"]
         # A hit of somebody unknown is not worth an event.
-        before = len(cluster.of("ModelReady"))
+        eventually(lambda: len(cluster.of("ModelReady")) == 3)
         assert daemon.ask(f"{origin.url}/three.bin").json()["result"] == "hit"
-        assert daemon.ask(f"{origin.url}/one.bin").status == 200
-        eventually(lambda: len(cluster.of("ModelReady")) > before)
-        assert len(cluster.of("ModelReady")) == before + 1
+        assert daemon.ask(f"{origin.url}/four.bin").status == 200
+        eventually(lambda: len(cluster.of("ModelReady")) > 3)
+        assert "four.bin" in cluster.of("ModelReady")[3]["message"]
 
 
 def test_an_api_server_that_is_away_holds_nobody_up(
