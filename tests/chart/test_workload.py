@@ -153,6 +153,7 @@ def test_the_chart_s_variables_are_settings(tmp_path: Path) -> None:
         assert str(settings.listen.admin_socket) == "/run/cachd-admin/admin.sock"
         alone = values.name in ("without-kubernetes-values.yaml", "cgroup-values.yaml")
         assert settings.kubernetes.enabled is not alone
+        assert settings.access.trust_own_uid is False
         provider = {"without-kubernetes-values.yaml": "ttl", "cgroup-values.yaml": "cgroup"}
         assert settings.leases.provider == provider.get(values.name, "kubernetes")
         # With the chart kubelet's thresholds are heeded, and without it they aren't known.
@@ -200,6 +201,11 @@ def test_changed_rules_restart_no_pod_and_are_valid(tmp_path: Path) -> None:
 
 def rules_of(objects: list[Object]) -> str:
     return str(the(objects, "ConfigMap")["data"]["rules.yaml"])
+
+
+def test_the_daemon_s_own_uid_may_be_trusted_by_whoever_says_so() -> None:
+    trusted = container_of(render("config.access.trust_own_uid=true"))
+    assert "CACHD_ACCESS_TRUST_OWN_UID" not in environment(trusted)
 
 
 def test_pods_find_no_administrators_socket_beside_theirs() -> None:

@@ -20,6 +20,10 @@
     {{- if .Values.hostPID }}
     - {name: CACHD_LEASES_CGROUP_ROOT, value: /host/cgroup}
     {{- end }}
+    {{- if not (hasKey (default dict (default dict .Values.config).access) "trust_own_uid") }}
+    # Whoever makes a pod chooses its uid, with an API server to ask or without.
+    - {name: CACHD_ACCESS_TRUST_OWN_UID, value: "false"}
+    {{- end }}
     - {name: CACHD_ACCESS_RULES_FILE, value: /etc/cachd/rules.yaml}
     - {name: CACHD_KUBERNETES_ENABLED, value: {{ .Values.kubernetes.enabled | quote }}}
     {{- if .Values.kubernetes.enabled }}
