@@ -118,12 +118,16 @@ def test_an_initializer_killed_in_mid_copy_is_made_up_for_by_the_next(
 
 
 def test_descriptors_come_before_the_stream(tmp_path: Path, origin: CountingOrigin) -> None:
+    """And a token that this daemon has no use for harms nothing, and is told to nobody."""
     origin.bodies["/m.bin"] = WEIGHTS
     daemon = Daemon(tmp_path / "one")
     twin_of(daemon, f'mount -o remount,bind,ro "{tmp_path / "one" / "twin"}"')
     try:
         with pod(daemon.start(), 1337) as one:
+            (one.place / "token").write_text("pods-own-token-2718")
+            one.environ["CACHD_TOKEN_FILE"] = str(one.place / "token")
             done = one.run("pull", f"{origin.url}/m.bin", one.models, "--json", "--verify")
+            assert "2718" not in done.stdout + done.stderr + daemon.log()
             assert done.returncode == 0, done.stderr
             materialised = json.loads(done.stdout)["materialised"]
             assert (materialised["way"], materialised["verified"]) == ("descriptor", True)
