@@ -9,12 +9,6 @@ fail() {
   exit 1
 }
 
-# The mirror that this machine's own apt uses.
-debian_mirror() {
-  sed -nE 's/^URIs: *(\S+).*/\1/p; s/^deb (\[[^]]*\] )?(\S+).*/\2/p' \
-    /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list 2>/dev/null | head -1 || true
-}
-
 # What podman needs where root may not raise its limits (scripts/image-build).
 settings=$(readlink -f "$(dirname "${BASH_SOURCE[0]}")/../..")/build/image/containers.conf
 if [ -z "${CONTAINERS_CONF:-}" ] && [ -e "$settings" ]; then
