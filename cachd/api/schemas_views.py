@@ -37,6 +37,7 @@ VIEW_SCHEMAS: Final[dict[str, Schema]] = {
     "View": object_of(
         {
             "pod": TEXT,
+            "pod_name": said(maybe(TEXT), "namespace/name, in lists, where that is known"),
             "name": TEXT,
             "key": KEY,
             "uri": TEXT,

@@ -68,6 +68,7 @@ def lease(value: Lease) -> dict[str, Any]:
 def view(value: View) -> dict[str, Any]:
     return {
         "pod": value.pod,
+        "pod_name": value.pod_name or None,
         "name": value.name,
         "key": value.key,
         "uri": value.uri,

@@ -252,7 +252,9 @@ class Cache:
 
     async def views(self, caller: Caller) -> list[View]:
         """All of them for administrators; else those of the pod that the caller is proven to be."""
-        return [listing.to_view(view) for view in await self.parts.pods.views(caller)]
+        name_of = self.parts.pods.provider.name_of
+        views = await self.parts.pods.views(caller)
+        return [listing.to_view(view, name_of(view.pod)) for view in views]
 
     async def remove_views(self, pod: str, caller: Caller) -> int:
         """Take a pod's views away; how many there were. Raises Forbidden, DiskError."""

@@ -27,7 +27,7 @@ def to_lease(stored: StoredLease) -> Lease:
     )
 
 
-def to_view(stored: StoredView) -> View:
+def to_view(stored: StoredView, pod_name: str = "") -> View:
     return View(
         pod=stored.pod,
         name=stored.name,
@@ -43,6 +43,7 @@ def to_view(stored: StoredView) -> View:
         is_writable=stored.is_writable,
         expires_in=stored.expires_in,
         notes=stored.notes,
+        pod_name=pod_name,
     )
 
 

@@ -107,9 +107,9 @@ class Lease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What a pod was given. ``path`` as the daemon sees it, ``device`` and ``inode`` of that
-    directory. ``is_writable``: any uid may create files at its top. ``expires_in`` in seconds from
-    now; None: it lives as long as ``pod``."""
+    """What a pod was given. ``pod_name``: namespace and name, "" if not known. ``path`` as the
+    daemon sees it, ``device`` and ``inode`` of that directory. ``is_writable``: any uid may create
+    files at its top. ``expires_in`` in seconds from now; None: it lives as long as ``pod``."""
 
     pod: str
     name: str
@@ -125,6 +125,7 @@ class View:
     is_writable: bool
     expires_in: float | None
     notes: tuple[str, ...] = ()
+    pod_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ _COMMANDS = {
     "version": "cachd.cli.looking:version",
     "pull": "cachd.cli.pull:pull",
     "ls": "cachd.cli.looking:ls",
+    "views": "cachd.cli.pods:views",
     "show": "cachd.cli.looking:show",
     "key": "cachd.cli.naming:key",
     "plan": "cachd.cli.keeping:plan",

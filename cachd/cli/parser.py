@@ -125,6 +125,7 @@ def _pull(commands: _Commands) -> None:
 
 def _looking(commands: _Commands) -> None:
     commands.add("ls", "list the models")
+    commands.add("views", "list what pods have mounted")
     show = commands.add("show", "show one model with its files")
     show.add_argument("model", metavar="KEY|URI")
     key = commands.add("key", "print the key of a URI on a daemon with the given settings")

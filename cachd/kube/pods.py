@@ -33,6 +33,10 @@ class PodProvider(Protocol):
         """The uid of the pod that a process is in; "" if that can't be told."""
         ...
 
+    def name_of(self, uid: str) -> str:
+        """``namespace/name``, for people; "" if that isn't known."""
+        ...
+
     def complaint(self) -> str:
         """Why pods can't be seen now, in a sentence; empty: they can."""
         ...
@@ -62,6 +66,10 @@ class NoProvider:
 
     async def pod_of(self, pid: int | None) -> str:
         del pid
+        return ""
+
+    def name_of(self, uid: str) -> str:
+        del uid
         return ""
 
     def complaint(self) -> str:

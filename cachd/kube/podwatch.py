@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.errors import ConfigInvalid, KubernetesFailed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, KeysView, Mapping
 
     from cachd.kube.client import KubernetesClient
     from cachd.kube.pods import Verdict
@@ -32,7 +32,7 @@ _LIST_INTERVAL = 2.0
 """Least seconds between lists that questions make: whoever invents uids costs no more."""
 _SHORTEST_WATCH = 1.0
 """Seconds below which the end of a watch counts as a failure."""
-_PATIENCE = 5.0
+_PATIENCE = 10.0
 """Seconds that a question waits for its list."""
 _MIRROR = "kubernetes.io/config.mirror"
 _random = random.SystemRandom()
@@ -67,11 +67,17 @@ def is_over(pod: Mapping[str, Any]) -> bool:
     return isinstance(status, dict) and status.get("phase") in ("Succeeded", "Failed")
 
 
+def _name_of(pod: Mapping[str, Any]) -> str:
+    metadata = pod["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"
+
+
 class PodTable:
     """Who is alive, by what was told. Pure."""
 
     def __init__(self) -> None:
-        self.alive: set[str] = set()
+        self.names: dict[str, str] = {}
+        """Of those who are alive, ``namespace/name``."""
         self.ended: set[str] = set()
         """Of those that somebody asks about."""
         self._asked: dict[str, float] = {}
@@ -79,7 +85,8 @@ class PodTable:
 
     def replace(self, pods: list[dict[str, Any]], began: float) -> None:
         """A whole list that was begun at ``began``."""
-        self.alive = {uid for pod in pods if not is_over(pod) for uid in uids_of(pod)}
+        living = [pod for pod in pods if not is_over(pod)]
+        self.names = {uid: _name_of(pod) for pod in living for uid in uids_of(pod)}
         self.ended -= self.alive
         self._listed = began
 
@@ -87,10 +94,15 @@ class PodTable:
         """One event of a watch."""
         uids = uids_of(pod)
         if kind == "DELETED" or is_over(pod):
-            self.alive -= uids
+            for uid in uids:
+                self.names.pop(uid, None)
             self.ended |= uids & self._asked.keys()
         elif kind in ("ADDED", "MODIFIED"):
-            self.alive |= uids
+            self.names.update(dict.fromkeys(uids, _name_of(pod)))
+
+    @property
+    def alive(self) -> KeysView[str]:
+        return self.names.keys()
 
     def look(self, uids: frozenset[str], now: float) -> dict[str, Verdict]:
         """Of each of ``uids``; what isn't among them any more is forgotten."""
@@ -167,6 +179,9 @@ class PodWatch:
     async def pod_of(self, pid: int | None) -> str:
         del pid
         return ""
+
+    def name_of(self, uid: str) -> str:
+        return self._table.names.get(uid, "")
 
     def complaint(self) -> str:
         if not self._problem:

@@ -199,6 +199,8 @@ def test_the_daemon_is_as_its_document_says(tmp_path: Path, origin: CountingOrig
                 "path": ["m.bin"],
                 "uri": [uri, uri, f"{origin.url}/none", "s3://bucket/m", "http://127.0.0.1:9/x"],
                 "host": ["127.0.0.1"],
+                "pod": ["0f8b3c2a-1111-4222-8333-944444444444", "0123456789abcdef" * 2],
+                "name": ["m", "deep/er"],
                 "endpoint": [origin.url, "http://127.0.0.1:9"],
             },
         )

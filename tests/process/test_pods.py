@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,16 @@ def test_a_live_pods_bytes_stay_and_a_gone_ones_go(
     assert (refused["status"], refused["code"]) == (507, "no_space")
     node.admin("POST", "/v1/gc", {"target": 0})
     assert size_on_disk(node.root) == before
+    (listed,) = node.admin("GET", "/v1/views").json()["views"]
+    assert (listed["pod"], listed["pod_name"]) == (pod, "default/llama-0")
+    shown = subprocess.run(
+        [sys.executable, "-m", "cachd", "views"],
+        env=node.variables(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "default/llama-0" in shown.stdout
     view = Path(first["view"]["path"], "m.bin")
     assert view.read_bytes() == origin.bodies["/m.bin"]
     api.delete("llama-0")
