@@ -80,6 +80,8 @@ async def test_what_a_pod_holds_ends_when_it_was_gone_for_long_enough(
     clock.now += 0.2
     await pods.round()
     assert (store.views.all(), store.lease_count()) == ([], 0)
+    assert store._open is not None
+    await store._open.trash.wait(list(store._open.context.index.trash))
     assert (await store.collect(dry_run=False, target=0)).freed > 900_000
 
 
