@@ -339,7 +339,11 @@ def test_a_signal_cleans_the_destination(
     dest.mkdir()
     command = [sys.executable, "-m", "cachd", "pull", URI, str(dest), "--socket"]
     with subprocess.Popen(
-        [*command, str(daemon.socket)], stderr=subprocess.PIPE, text=True
+        [*command, str(daemon.socket)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background job has SIGINT ignored, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         deadline = time.monotonic() + 15
         while not list(dest.rglob("weights.bin")):
