@@ -74,7 +74,8 @@ def _look(layout: Layout, record: ViewRecord) -> viewfiles.Place | None:
     try:
         fd = viewfiles.find_place(layout, record.pod, record.name)
         try:
-            if record.is_complete:
+            # Killed while it went, it may have been made anew by kubelet, with nothing in it.
+            if record.is_complete and not (record.files and viewfiles.is_empty(fd)):
                 return viewfiles.look(fd)
             viewfiles.clear(fd)
         finally:
