@@ -7,7 +7,7 @@ import logging
 import time
 from typing import TYPE_CHECKING
 
-from cachd.errors import CachdError, Forbidden
+from cachd.errors import CachdError, DiskError, Forbidden, StoreError
 from cachd.kube.pods import decide
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Pods:
                 log.exception("looking at the pods failed; it is tried again")
 
     async def round(self) -> None:
-        """End what is held for pods that have been gone for long enough. Raises DiskError."""
+        """End what is held for pods that have been gone for long enough."""
         held = self._store.pods()
         verdicts = dict(await self._provider.look(frozenset(held)))
         now = self._clock()
@@ -96,7 +96,11 @@ class Pods:
         )
         for uid in over:
             log.info("the pod %s is gone: its leases and views end", uid)
-            await self._store.end_pod(uid)
+            try:
+                await self._store.end_pod(uid)
+            except (DiskError, StoreError) as error:
+                # A pod may have closed its own directory: the others' end does not wait for that.
+                log.warning("what %s held couldn't be ended; it is tried again: %s", uid, error)
 
     def complaints(self) -> list[str]:
         """What is wrong with the provider, for an operator."""

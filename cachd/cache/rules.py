@@ -178,7 +178,9 @@ def _matches_uri(rule: AccessRule, uri: str | None) -> bool:
     patterns = _web_patterns(rule.uris) if uri.startswith(_WEB) else rule.uris
     if rule.effect == "allow":
         return all(matches_any(patterns, text) for text in spellings(uri))
-    return _is_above(uri, patterns) or any(matches_any(patterns, text) for text in spellings(uri))
+    # A version, or a parameter that the server passes over, is no other model.
+    texts = (*spellings(uri), *spellings(uri.partition("?")[0]))
+    return _is_above(uri, patterns) or any(matches_any(patterns, text) for text in texts)
 
 
 def _is_above(uri: str, patterns: Sequence[str]) -> bool:
@@ -201,7 +203,9 @@ def spellings(uri: str) -> tuple[str, ...]:
     if path.endswith(b"/") and plain != b"/":
         plain += b"/"
     query = f"?{parts.query}" if parts.query else ""
-    other = f"{parts.scheme}://{parts.netloc}{quote(plain, safe=_UNESCAPED)}{query}"
+    # A name with a last dot is the same host.
+    host = re.sub(r"\.(?=:|$)", "", parts.netloc)
+    other = f"{parts.scheme}://{host}{quote(plain, safe=_UNESCAPED)}{query}"
     return tuple(dict.fromkeys((_even(uri), _even(other))))
 
 

@@ -305,36 +305,52 @@ class Measured:
         return {ino: held for _, ino, held, links in self.files.values() if links > 1}
 
 
-def measure(path: Path) -> Measured:
+def measure(path: Path, *, is_foreign: bool = False) -> Measured:
     """Walk ``path`` without following links. ``others`` are neither files nor directories."""
     found = Measured()
     seen: set[int] = set()
     pending = [""]
+    path.lstat()
     while pending:
-        prefix = pending.pop()
-        status = (path / prefix).lstat()
-        found.allocated += status.st_blocks * SECTOR
-        found.inodes += 1
-        if prefix:
-            found.directories.append(prefix)
-        with os.scandir(path / prefix) as entries:
-            for entry in entries:
-                name = f"{prefix}/{entry.name}" if prefix else entry.name
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(name)
-                    continue
-                status = entry.stat(follow_symlinks=False)
-                held = status.st_blocks * SECTOR
-                if status.st_ino not in seen:
-                    found.allocated += held
-                    found.inodes += 1
-                    if status.st_nlink > 1:
-                        seen.add(status.st_ino)
-                if stat.S_ISREG(status.st_mode):
-                    found.files[name] = (status.st_size, status.st_ino, held, status.st_nlink)
-                else:
-                    found.others.append(name)
+        try:
+            _measure_one(path, pending.pop(), found, seen, pending)
+        except OSError:
+            if not is_foreign:
+                raise
     return found
+
+
+def measure_foreign(path: Path) -> Measured:
+    """``measure`` where a pod may write: what can't be looked at (it was closed, went meanwhile,
+    lies too deep) isn't counted instead of being an error. ``path`` itself has to be there."""
+    return measure(path, is_foreign=True)
+
+
+def _measure_one(
+    path: Path, prefix: str, found: Measured, seen: set[int], pending: list[str]
+) -> None:
+    status = (path / prefix).lstat()
+    found.allocated += status.st_blocks * SECTOR
+    found.inodes += 1
+    if prefix:
+        found.directories.append(prefix)
+    with os.scandir(path / prefix) as entries:
+        for entry in entries:
+            name = f"{prefix}/{entry.name}" if prefix else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(name)
+                continue
+            status = entry.stat(follow_symlinks=False)
+            held = status.st_blocks * SECTOR
+            if status.st_ino not in seen:
+                found.allocated += held
+                found.inodes += 1
+                if status.st_nlink > 1:
+                    seen.add(status.st_ino)
+            if stat.S_ISREG(status.st_mode):
+                found.files[name] = (status.st_size, status.st_ino, held, status.st_nlink)
+            else:
+                found.others.append(name)
 
 
 def sync_tree(path: Path, method: SyncMethod, fd: int) -> None:

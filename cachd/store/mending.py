@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 from cachd.errors import PathUnsafe, StoreError
 from cachd.names import escape
 from cachd.store.damage import FileDamage, write_marker
-from cachd.store.fsio import SECTOR, Below, fsync_directory, make_directory, measure
+from cachd.store.fsio import (
+    SECTOR,
+    Below,
+    fsync_directory,
+    make_directory,
+    measure,
+    measure_foreign,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -116,7 +123,8 @@ async def mend(
 
 
 async def _measure(context: Context, row: Row, path: Path) -> None:
-    found = await context.threads.run(measure, path)
+    look = measure_foreign if row.state == "view" else measure
+    found = await context.threads.run(look, path)
     context.index.remeasured(row, found.allocated, found.inodes, found.linked)
 
 
@@ -134,7 +142,8 @@ async def _sharers(context: Context, row: Row, path: str) -> list[tuple[Row, str
             continue
         if other.state == "view":
             with suppress(FileNotFoundError):
-                held = await context.threads.run(measure, _place_of(layout, other))
+                place = _place_of(layout, other)
+                held = await context.threads.run(measure_foreign, place)
                 files = held.files.items()
                 found += [(other, name) for name, file in files if file[1] == status.st_ino]
         if other.state != "snapshot":

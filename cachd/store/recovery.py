@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.store.damage import CORRUPT_NAME, read_marker
-from cachd.store.fsio import measure, replace_file
+from cachd.store.fsio import measure, measure_foreign, replace_file
 from cachd.store.index import Row
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
@@ -242,7 +242,7 @@ def _add_trash(found: Found, layout: Layout) -> None:
         if not path.is_dir() or path.is_symlink():
             path.unlink()
             continue
-        held = measure(path)
+        held = measure_foreign(path)
         row = Row(
             key="",
             revision="",

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, StoreError
-from cachd.store.fsio import measure
+from cachd.store.fsio import measure_foreign
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.manifests import MANIFEST_NAME, read_manifest
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from cachd.store.observe import OnStep
 
 log = logging.getLogger("cachd.store")
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Trash:
@@ -218,7 +220,7 @@ def delete_tree(path: Path, layout: Layout, on_step: OnStep = ignore_step) -> No
     for entry in list(path.iterdir()):
         if entry.name not in (MANIFEST_NAME, JOURNAL_NAME):
             if entry.is_dir() and not entry.is_symlink():
-                shutil.rmtree(entry)
+                _remove_tree(entry)
             else:
                 entry.unlink()
     on_step("emptied")
@@ -230,6 +232,42 @@ def delete_tree(path: Path, layout: Layout, on_step: OnStep = ignore_step) -> No
     shutil.rmtree(path)
 
 
+def _remove_tree(path: Path) -> None:
+    """However deep it is: a pod may have nested directories in its view. Raises OSError."""
+    try:
+        shutil.rmtree(path)
+    except RecursionError:
+        fd = os.open(path, _DIRECTORY)
+        try:
+            while directories := _remove_files(fd):
+                for name in directories:
+                    _flatten(fd, name)
+        finally:
+            os.close(fd)
+        path.rmdir()
+
+
+def _remove_files(fd: int, above: int | None = None) -> list[str]:
+    """The names of the directories in ``fd``; with ``above`` they are moved there."""
+    with os.scandir(fd) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    for name, is_directory in found:
+        if not is_directory:
+            os.unlink(name, dir_fd=fd)
+        elif above is not None:
+            os.rename(name, secrets.token_hex(8), src_dir_fd=fd, dst_dir_fd=above)
+    return [name for name, is_directory in found if is_directory]
+
+
+def _flatten(fd: int, name: str) -> None:
+    below = os.open(name, _DIRECTORY, dir_fd=fd)
+    try:
+        _remove_files(below, above=fd)
+    finally:
+        os.close(below)
+    os.rmdir(name, dir_fd=fd)
+
+
 def _drop_unnamed_blobs(path: Path, layout: Layout) -> None:
     """Where no manifest names the blobs (an ingest that took over a file by its ETag, a manifest
     that can't be read), they are found by inode: those that only this tree and the index hold."""
@@ -238,7 +276,7 @@ def _drop_unnamed_blobs(path: Path, layout: Layout) -> None:
         return
     names: dict[int, int] = {}
     links: dict[int, int] = {}
-    for _, inode, _, count in measure(path).files.values():
+    for _, inode, _, count in measure_foreign(path).files.values():
         names[inode] = names.get(inode, 0) + 1
         links[inode] = count
     lonely = {inode for inode, count in names.items() if links[inode] == count + 1}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, StoreError, ViewUnavailable
 from cachd.store import viewfiles
-from cachd.store.fsio import measure, remove_file, replace_file, sync_tree
+from cachd.store.fsio import measure_foreign, remove_file, replace_file, sync_tree
 from cachd.store.viewrecords import ViewRecord, record_name
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Maker:
         """What the pod's directory holds now, of which ``inodes`` are the snapshot's. Raises
         OSError."""
         context, index = self._context, self._context.index
-        found = await self._threads.run(measure, context.layout.views / row.place)
+        found = await self._threads.run(measure_foreign, context.layout.views / row.place)
         index.remeasured(row, found.allocated, found.inodes, found.linked)
         for inode, size in inodes.items():
             if index.holds(source):
@@ -233,6 +233,6 @@ class Maker:
         with suppress(DiskError, StoreError), context.disk_errors("undoing a view"):
             await self._threads.run(viewfiles.clear, fd)
             await context.threads.run(remove_file, self._record_path(spec))
-            found = await self._threads.run(measure, context.layout.views / row.place)
+            found = await self._threads.run(measure_foreign, context.layout.views / row.place)
             index.remeasured(row, found.allocated, found.inodes, found.linked)
         index.reserve(row, -row.planned, -row.planned_inodes)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from cachd.errors import DiskError, InUse, ModelUnknown, StoreError
 from cachd.names import do_overlap, is_pod
 from cachd.store import viewfiles
-from cachd.store.fsio import measure, remove_file
+from cachd.store.fsio import measure_foreign, remove_file
 from cachd.store.rows import Row
 from cachd.store.threads import Threads
 from cachd.store.types import NOBODY, StoredView
@@ -116,7 +116,9 @@ class Views:
             async with self._alone(uid):
                 if uid in self._pods:
                     continue
-                found: Measured = await self._threads.run(measure, context.layout.views / uid)
+                found: Measured = await self._threads.run(
+                    measure_foreign, context.layout.views / uid
+                )
                 row = Row(
                     key="",
                     revision="",
@@ -298,7 +300,10 @@ class Views:
         """Take away what nobody renewed."""
         now = self._context.clock.monotonic()
         for uid in [uid for uid, pod in self._pods.items() if pod.expires <= now]:
-            await self.remove(uid, "nobody renewed them")
+            try:
+                await self.remove(uid, "nobody renewed them")
+            except (DiskError, StoreError) as error:
+                log.warning("the views of pod %s stay for now: %s", uid, error)
 
     def renew_pod(self, uid: str, ttl: float) -> None:
         """Keep what expires for ``ttl`` seconds from now."""

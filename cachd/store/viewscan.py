@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
 from cachd.store import viewfiles
-from cachd.store.fsio import measure
+from cachd.store.fsio import measure_foreign
 from cachd.store.rows import Row
 from cachd.store.types import NOBODY
 from cachd.store.viewrecords import read_record
@@ -43,7 +43,7 @@ def scan_views(layout: Layout) -> list[FoundView]:
             places.setdefault(record.pod, []).append((record, place))
     found = []
     for pod, views in places.items():
-        held = measure(layout.views / pod)
+        held = measure_foreign(layout.views / pod)
         payers = [view.namespace for view, _ in views if view.namespace is not None]
         row = Row(
             key="",
@@ -74,14 +74,15 @@ def _look(layout: Layout, record: ViewRecord) -> viewfiles.Place | None:
     try:
         fd = viewfiles.find_place(layout, record.pod, record.name)
         try:
-            if record.is_complete:
+            # Killed while it went, it may have been made anew by kubelet, with nothing in it.
+            if record.is_complete and not (record.files and viewfiles.is_empty(fd)):
                 return viewfiles.look(fd)
             viewfiles.clear(fd)
         finally:
             os.close(fd)
     except FileNotFoundError:
         log.info("the view %s/%s has gone", record.pod, record.name)
-    except (OSError, ViewUnavailable) as error:
+    except (OSError, RecursionError, ViewUnavailable) as error:
         log.error("the view %s/%s can't be taken up: %s", record.pod, record.name, error)
         return None
     path.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ of the test's own in place of the host's cgroups."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -211,3 +212,24 @@ async def test_lease_and_view_of_one_ask_are_of_one_pod(
             Ask(uri="s3://b/m", lease=LeaseRequest(pod=OTHER), view=ViewRequest(pod=POD)),
             pod_caller(),
         )
+
+
+async def test_what_can_not_be_ended_for_one_pod_keeps_the_others_waiting_for_nothing(
+    open_store: MakeStore, tmp_path: Path
+) -> None:
+    host, clock, store = Host(tmp_path), Clock(), await open_store()
+    await publish(store, MODEL)
+    for number_ in range(3):
+        pod = f"{number_}f8b3c2a-1111-4222-8333-944444444444"
+        lease = await store.lease(MODEL.key, None, "init", None, pod)
+        await store.views.make(MODEL.ref, MODEL.revision, replace(SPEC, pod=pod))
+        file = store.layout.leases / lease.handle
+        file.unlink()
+        file.mkdir()  # can't be removed as a file
+    pods = await make_pods(host, store, clock)
+    await pods.round()
+    clock.now += 6
+    await pods.round()
+    assert store.lease_count() == 0
+    await pods.round()
+    assert store.views.all() == []

@@ -173,6 +173,21 @@ def test_a_directory_above_shows_what_is_denied(uri: str) -> None:
     assert allows(fence, POD, "read", "s3://bb")
 
 
+@pytest.mark.parametrize(
+    ("pattern", "uri"),
+    [
+        ("s3://b/secret.bin", "s3://b/secret.bin?versionId=null"),
+        ("https://host/secret.bin", "https://host/secret.bin?x=1"),
+        ("https://host/secret.bin", "https://host./secret.bin"),
+        ("https://host:8443/secret/*", "https://host.:8443/secret/x"),
+    ],
+)
+def test_neither_a_query_nor_a_last_dot_leads_round_what_is_denied(pattern: str, uri: str) -> None:
+    assert not allows([rule(effect="deny", uris=[pattern])], POD, "read", uri)
+    fence = [rule(effect="allow", uris=[pattern.rstrip("*")])]
+    assert not allows(fence, POD, "read", uri, default="deny")
+
+
 def test_what_is_not_known_of_a_caller_is_asked_for_only_where_it_matters() -> None:
     same = [rule("a", namespaces=["x"]), rule("b")]
     assert decide(same, UNPROVEN, "read", "s3://b/m").is_allowed

@@ -11,7 +11,7 @@ from cachd.store.viewmaking import ViewSpec
 from tests.store.dying import OLD, POD, at_once, flip
 from tests.store.models import Model, fill, listing, number, publish
 from tests.store.test_crash import check, die
-from tests.store.test_views import check_sums, content, emptied
+from tests.store.test_views import check_sums, content, emptied, spec
 
 COMPLETE = "view complete"
 LINK = ["view directory", "view noted", "view linked", "view filled", COMPLETE]
@@ -99,3 +99,21 @@ async def test_a_pod_that_spoiled_its_directory_keeps_nobody_from_a_repair(make_
     assert content(snapshot.tree) == model.content
     await emptied(store)
     check_sums(store)
+
+
+async def test_killed_while_a_view_went_and_kubelet_made_its_directory_anew(
+    make_store: Any,
+) -> None:
+    store = await make_store(leases=KUBERNETES)
+    await publish(store, OLD)
+    view = await store.views.make(OLD.ref, OLD.revision, spec())
+    (record,) = (store.root / "state" / "views").iterdir()
+    said = record.read_bytes()
+    await store.views.remove(POD)
+    await store.close()
+    record.write_bytes(said)  # as if killed between the rename and the record's removal
+    view.path.mkdir()
+    store = await make_store(leases=KUBERNETES)
+    assert store.views.find(POD, "") is None
+    again = await store.views.make(OLD.ref, OLD.revision, spec())
+    assert content(again.path) == OLD.content

@@ -371,3 +371,27 @@ async def test_the_namespace_of_a_pod_pays_for_its_copy(make_store: Any) -> None
     await store.remove(OLD.key, force=True)
     assert used() > 3 * MIB
     check_sums(store)
+
+
+async def test_what_a_pod_nests_keeps_nobody_from_starting_and_goes(make_store: Any) -> None:
+    """Deeper than a path can name, and than a function may call itself."""
+    store = await make_store(leases=KUBERNETES)
+    await publish(store, OLD)
+    view = await store.views.make(OLD.ref, OLD.revision, spec(mode="copy"))
+    other = await store.views.make(OLD.ref, OLD.revision, spec(OTHER))
+    here = os.open(view.path, os.O_RDONLY)
+    for _ in range(2100):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    await store.tidy()
+    await store.close()
+    store = await make_store(leases=KUBERNETES)
+    assert {each.path for each in store.views.all()} == {view.path, other.path}
+    await store.end_pod(POD)
+    await store.end_pod(OTHER)
+    await emptied(store)
+    assert listing(store.root / "trash") == listing(store.root / "views") == []
+    check_sums(store)
