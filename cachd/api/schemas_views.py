@@ -52,6 +52,7 @@ VIEW_SCHEMAS: Final[dict[str, Schema]] = {
             "until": {"type": "string", "enum": ["pod", "ttl"]},
             "expires_in": said(maybe({"type": "number"}), "seconds from now; null: until pod"),
             "notes": said(list_of(TEXT), "what a person should know, in sentences"),
+            "new": said(FLAG, "the ask that is answered made it"),
         }
     ),
     "Views": object_of({"views": list_of(ref("View"))}),

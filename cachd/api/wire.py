@@ -83,6 +83,7 @@ def view(value: View) -> dict[str, Any]:
         "until": "pod" if value.expires_in is None else "ttl",
         "expires_in": value.expires_in,
         "notes": list(value.notes),
+        "new": value.is_new,
     }
 
 

@@ -258,7 +258,7 @@ class Cache:
 
     async def remove_views(self, pod: str, caller: Caller) -> int:
         """Take a pod's views away; how many there were. Raises Forbidden, DiskError."""
-        await self.parts.pods.check(pod, caller)
+        await self.parts.pods.prove(pod, caller)
         return await self.parts.store.views.remove(pod)
 
     # --- administration ---------------------------------------------------------------------

@@ -44,6 +44,7 @@ def to_view(stored: StoredView, pod_name: str = "") -> View:
         expires_in=stored.expires_in,
         notes=stored.notes,
         pod_name=pod_name,
+        is_new=stored.is_new,
     )
 
 

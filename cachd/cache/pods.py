@@ -136,6 +136,14 @@ class Pods:
             return await self.check(uid, caller)
         return False
 
+    async def prove(self, uid: str, caller: Caller) -> None:
+        """Raises Forbidden unless ``caller`` is proven to be the pod ``uid``."""
+        if not await self.check(uid, caller):
+            raise Forbidden(
+                "a pod's views end before the pod only if it proves that it is that pod",
+                hint=f"{_UNPROVEN_HINT}; or use the administrators' socket",
+            )
+
     async def check(self, uid: str, caller: Caller) -> bool:
         """Whether ``caller`` is proven to be the pod ``uid`` (or may speak for everybody); False:
         nobody can tell. Raises Forbidden if it is another, or where a proof is wanted."""

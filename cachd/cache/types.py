@@ -109,7 +109,8 @@ class Lease:
 class View:
     """What a pod was given. ``pod_name``: namespace and name, "" if not known. ``path`` as the
     daemon sees it, ``device`` and ``inode`` of that directory. ``is_writable``: any uid may create
-    files at its top. ``expires_in`` in seconds from now; None: it lives as long as ``pod``."""
+    files at its top. ``expires_in`` in seconds from now; None: it lives as long as ``pod``.
+    ``is_new``: the ask that is answered made it."""
 
     pod: str
     name: str
@@ -126,6 +127,7 @@ class View:
     expires_in: float | None
     notes: tuple[str, ...] = ()
     pod_name: str = ""
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

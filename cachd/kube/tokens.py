@@ -17,7 +17,7 @@ import logging
 import re
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cachd.errors import CredentialsInvalid, KubernetesFailed
@@ -33,9 +33,14 @@ T = TypeVar("T")
 MAX_TOKEN = 4096
 """Characters; a service account's token has some 1000."""
 NEGATIVE_TTL = 5.0
+FAILURE_TTL = 1.0
+"""Seconds that an API server which can't tell isn't asked again about a token."""
+PATIENCE = 1.0
+"""Seconds that one who was known waits for the API server's word in the time of grace."""
 _MAX_REMEMBERED = 10_000
 _MAX_REFUSED = 1000
 _MAX_AT_ONCE = 8
+_MAX_WAITING = 256
 _PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
 _PREFIX = "system:serviceaccount:"
 # RFC 6750 section 2.1, b68token.
@@ -95,6 +100,7 @@ class TokenReviews:
         self._key = secrets.token_bytes(32)
         self._known: dict[bytes, _Known] = {}
         self._refused: dict[bytes, tuple[float, str]] = {}
+        self._failed: dict[bytes, tuple[float, str]] = {}
         self._running: dict[bytes, asyncio.Task[Account]] = {}
         self._gate = asyncio.Semaphore(_MAX_AT_ONCE)
 
@@ -118,11 +124,22 @@ class TokenReviews:
         if refused is not None and now < refused[0]:
             self._metrics.token_reviewed("remembered")
             raise _refusal(refused[1])
+        failed = self._failed.get(name)
+        if failed is not None and now < failed[0]:
+            raise KubernetesFailed(failed[1])
         task = self._running.get(name)
         if task is None:
+            if len(self._running) >= _MAX_WAITING:
+                raise KubernetesFailed(
+                    f"{len(self._running)} tokens wait for the API server's word already"
+                )
             task = asyncio.create_task(self._ask(name, token, claims), name="token review")
             self._running[name] = task
             task.add_done_callback(lambda done: self._ended(name, done))
+        if known is not None and now < known.grace_until:
+            await asyncio.wait({task}, timeout=PATIENCE)
+            if not task.done():
+                return known.account
         # A caller that goes away ends nobody else's question.
         return await asyncio.shield(task)
 
@@ -155,10 +172,14 @@ class TokenReviews:
                 answer = await self._client.call("POST", _PATH, body=body)
         except KubernetesFailed as error:
             self._metrics.token_reviewed("failed")
+            now = self._clock()
             known = self._known.get(name)
-            if known is not None and self._clock() < known.grace_until:
+            if known is not None and now < known.grace_until:
                 log.warning("a token that was good goes on to be: %s", error.message)
+                # Not asked again at each call: a server that hangs would slow down every file.
+                self._known[name] = replace(known, until=min(now + NEGATIVE_TTL, known.grace_until))
                 return known.account
+            _remember(self._failed, name, (now + FAILURE_TTL, error.message), _MAX_REFUSED)
             raise
         found = self._judge(answer)
         now = self._clock()

@@ -139,22 +139,23 @@ class Leases:
 
     async def grant(self, row: Row, holder: str, ttl: float | None, pod: str = "") -> StoredLease:
         """A new lease; the row is held before the first await. With ``pod`` it ends with that, and
-        of a pod that asks again and again the oldest one makes way. Raises InvalidError,
-        TooManyLeases, DiskError."""
+        of a pod that asks again and again the newest one makes way: who speaks in its name
+        without a proof can't push out what it has. Raises InvalidError, TooManyLeases, DiskError.
+        """
         lease_id, ttl = secrets.token_urlsafe(24), self._ttl(ttl)
         same = [
             each for each in self._leases.values() if pod and (each.pod, each.row) == (pod, row)
         ]
-        oldest = same[: max(0, len(same) - MAX_PER_POD + 1)]
-        if not oldest:
+        newest = same[MAX_PER_POD - 1 :]
+        if not newest:
             self._check_limits(row.key)
         boot_id = self._context.boot_id
         lease = self._hold(handle_of(lease_id), row, holder, ttl, pod, boot_id)
-        for each in oldest:
+        for each in newest:
             self._drop(each)
         try:
             await self._write(lease)
-            await self._unlink([each.handle for each in oldest])
+            await self._unlink([each.handle for each in newest])
         except BaseException:
             # Perhaps the file is there and only its writer was cancelled.
             self._drop(lease)

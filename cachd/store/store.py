@@ -336,7 +336,8 @@ class Store:
 
     def pods(self) -> dict[str, str]:
         """The pods whose end something waits for, each with the boot that it was last seen in."""
-        return {**self._opened.leases.pods(), **self._opened.views.pods()}
+        leases, views = self._opened.leases.pods(), self._opened.views.pods()
+        return {**leases, **{uid: boot or leases.get(uid, "") for uid, boot in views.items()}}
 
     async def end_pod(self, pod: str) -> None:
         """``pod`` is gone: its leases and views end. Raises DiskError."""

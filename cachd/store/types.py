@@ -105,7 +105,7 @@ class StoredView:
 
     ``files`` and ``bytes`` are the model's. ``is_writable``: whoever the pod runs as may create
     files at its top. ``expires_in`` in seconds, None: until the pod is gone. ``notes``: what a
-    person should know, in sentences.
+    person should know, in sentences. ``is_new``: it was made just now.
     """
 
     pod: str
@@ -121,6 +121,7 @@ class StoredView:
     is_writable: bool
     expires_in: float | None
     notes: tuple[str, ...] = ()
+    is_new: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -246,7 +246,7 @@ class Views:
             record.mode,
             extra={"key": source.key},
         )
-        return self._show(pod, view)
+        return replace(self._show(pod, view), is_new=True)
 
     def _hold(self, pod: _Pod, record: ViewRecord, place: viewfiles.Place) -> _View:
         held = None

@@ -291,6 +291,7 @@ class FakeDaemon:
             "path": str(directory),
             "device": directory.stat().st_dev,
             "inode": directory.stat().st_ino,
+            "new": True,
             "revision": model.revision,
             "files": len(model.manifest.files),
             "until": "pod",

@@ -191,6 +191,33 @@ async def test_a_known_token_outlives_an_api_server_that_is_away(
     assert world.counts.results == {"accepted": 1, "failed": 4}
 
 
+async def test_who_is_known_waits_for_no_api_server_that_hangs(
+    world: World, tokens: TokenServer
+) -> None:
+    known = tokens.admit("a", "b")
+    await world.review(known)
+    world.clock.now += 61
+    tokens.gate.clear()
+    for _ in range(2):
+        assert (await world.review(known)).service_account == "b"
+    assert len(tokens.seen) == 2
+    tokens.gate.set()
+
+
+async def test_an_api_server_that_can_not_tell_is_not_asked_at_each_call(
+    world: World, tokens: TokenServer
+) -> None:
+    token = tokens.admit("a", "b")
+    tokens.is_down = True
+    for _ in range(5):
+        with pytest.raises(KubernetesFailed):
+            await world.review(token)
+    assert world.counts.results == {"failed": 1}
+    tokens.is_down = False
+    world.clock.now += 1
+    assert (await world.review(token)).service_account == "b"
+
+
 async def test_what_is_remembered_is_bounded(
     world: World, tokens: TokenServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,10 +65,13 @@ def test_other_pods_see_and_end_nothing(daemon: Daemon, origin: CountingOrigin):
     origin.bodies["/m.bin"] = os.urandom(MIB)
     ask(daemon, origin)
     assert call(daemon.socket, "GET", "/v1/views").json() == {"views": []}
-    gone = call(daemon.socket, "DELETE", f"/v1/views/{POD}")
+    other = call(daemon.socket, "DELETE", f"/v1/views/{POD}")
+    assert (other.status, other.json()["code"]) == (403, "forbidden")
+    assert (daemon.root / "views" / POD / "m.bin").exists()
+    gone = daemon.admin("DELETE", f"/v1/views/{POD}")
     assert gone.json() == {"pod": POD, "removed": 1}
     assert not (daemon.root / "views" / POD).exists()
-    again = call(daemon.socket, "DELETE", f"/v1/views/{POD}")
+    again = daemon.admin("DELETE", f"/v1/views/{POD}")
     assert again.json() == {"pod": POD, "removed": 0}
 
 

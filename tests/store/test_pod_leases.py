@@ -39,6 +39,8 @@ async def test_a_pod_that_restarts_for_ever_takes_no_more_leases_than_a_few(
     leases = [await store.lease(OLD.key, None, "init", 60, POD) for _ in range(40)]
     assert store.lease_count() == 16
     assert store.find_lease(leases[-1].id) is not None
+    # Another pod that gives its uid, and lets go of what it got, ends nothing that it had before.
+    assert all(store.find_lease(lease.id) is not None for lease in leases[:15])
     assert len(listing(store.root / "state" / "leases")) == 16
 
 
