@@ -20,7 +20,7 @@ from tests.kubernetes.release import Release
 from tests.process.origin import CountingOrigin
 
 NewPod = Callable[..., Pod]
-NewRelease = Callable[[str, dict[str, Any]], Release]
+NewRelease = Callable[..., Release]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,21 +55,24 @@ def release(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture
-def new_release(cluster: Cluster, tmp_path: Path) -> Iterator[NewRelease]:
+def new_release(
+    cluster: Cluster, new_namespace: Callable[[], str], tmp_path: Path
+) -> Iterator[NewRelease]:
     """Installs the chart once more, with a name, directories and values of its own."""
     made: list[Release] = []
 
-    def install(name: str, values: dict[str, Any]) -> Release:
-        made.append(Release(cluster, tmp_path, name, f"{name}-system", values))
+    def install(name: str, values: dict[str, Any], where: str = "") -> Release:
+        made.append(Release(cluster, tmp_path, name, where or new_namespace(), values))
         return made[-1].install()
 
     yield install
     for item in made:
         if item.name in cluster.helm("list", "--short", "-n", item.namespace).split():
             item.uninstall()
+    for item in made:
+        item.wait_gone()
         for path in (item.cache, item.sockets, f"{item.sockets}-admin"):
             shutil.rmtree(cluster.path(path), ignore_errors=True)
-        cluster.kubectl("delete", "namespace", item.namespace, "--wait=false")
 
 
 @pytest.fixture

@@ -124,6 +124,10 @@ class Release:
             for item in self.cluster.api("GET", path)["items"]
         ]
 
+    def wait_gone(self) -> None:
+        """After ``uninstall``: until no daemon is left."""
+        until(lambda: not self.pods(), f"{self.name} is gone", 90)
+
     def cachd(self, *arguments: str) -> Any:
         """What a command of cachd's in the daemon's container answers."""
         return json.loads(self.daemon().exec("cachd", *arguments, "--json", container="cachd"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -72,35 +72,29 @@ def test_credentials_from_a_secret_are_used_for_this_pod_alone(
 
 
 def test_another_cachd_is_the_upstream_of_an_empty_root(
-    cluster: Cluster, origin: CountingOrigin, new_pod: NewPod, new_release: NewRelease
+    cluster: Cluster,
+    origin: CountingOrigin,
+    new_pod: NewPod,
+    new_release: NewRelease,
+    new_namespace: Callable[[], str],
 ) -> None:
+    one, two = new_namespace(), new_namespace()
     authority = trustme.CA()
     certificate = authority.issue_cert(ADDRESS)
     pem = "".join(part.bytes().decode() for part in certificate.cert_chain_pems)
     private = certificate.private_key_pem.bytes().decode()
-    for name in ("first-system", "second-system"):
-        cluster.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
-    secret(cluster, "first-system", "tls", **{"tls.crt": pem, "tls.key": private})
-    secret(cluster, "first-system", "token", token="between-nodes")
+    secret(cluster, one, "tls", **{"tls.crt": pem, "tls.key": private})
+    secret(cluster, one, "token", token="between-nodes")
     ca = authority.cert_pem.bytes().decode()
-    secret(cluster, "second-system", "upstream", **{"ca.crt": ca, "token": "between-nodes"})
+    secret(cluster, two, "upstream", **{"ca.crt": ca, "token": "between-nodes"})
     api = {"enabled": True, "hostPort": True, "tlsSecret": "tls", "tokenSecret": "token"}
-    first = new_release("first", {"api": {**api, "role": "peer"}})
+    first = new_release("first", {"api": {**api, "role": "peer"}}, one)
     upstream = {
         "endpoints": [f"https://{ADDRESS}:9443"],
-        "token_file": "/etc/cachd-upstream/token",
-        "ca_bundle": "/etc/cachd-upstream/ca.crt",
+        "tokenSecret": "upstream",
+        "caSecret": "upstream",
     }
-    second = new_release(
-        "second",
-        {
-            "config": {"upstream": upstream},
-            "extraVolumes": [{"name": "upstream", "secret": {"secretName": "upstream"}}],
-            "extraVolumeMounts": [
-                {"name": "upstream", "mountPath": "/etc/cachd-upstream", "readOnly": True}
-            ],
-        },
-    )
+    second = new_release("second", {"upstream": upstream}, two)
     origin.bodies["/m/model.bin"] = BODY
     uri = f"{origin.url}/m/model.bin"
     for release in (first, second):

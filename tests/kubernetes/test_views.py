@@ -184,7 +184,7 @@ def test_a_view_needs_nothing_of_the_daemon_afterwards(
     where: dict[str, Any] = {"sockets": gone.sockets, "cache": gone.cache}
     pod = new_pod(kserve_pod("p", uri, "/mnt/models", way="view", **where)).wait_running()
     gone.uninstall()
-    until(lambda: not gone.pods(), "the daemon is gone", 90)
+    gone.wait_gone()
     selector = "app.kubernetes.io/instance=gone"
     kinds = "daemonset,configmap,serviceaccount,secret,service,clusterrole,clusterrolebinding"
     left = gone.cluster.kubectl("get", kinds, "-A", "-l", selector, "-o", "name")
