@@ -49,6 +49,10 @@ PULL_VARIABLES = frozenset(
 CLIENT_VARIABLES = PULL_VARIABLES | {
     "CACHD_CONFIG",
     "CACHD_TOKEN_FILE",
+    "CACHD_API",
+    "CACHD_API_TOKEN",
+    "CACHD_API_CA",
+    "CACHD_API_SERVER_NAME",
     "CACHD_TERMINATION_LOG",
 }
 """Names that the client or the command line reads; no settings of the daemon."""

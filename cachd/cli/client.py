@@ -27,6 +27,9 @@ ANSWER_TIMEOUT = 120.0
 MAX_ANSWER = 256 * 1024 * 1024
 """Bytes of one JSON answer; a hundred thousand models are about 60 MiB."""
 
+FILES_SOCKET = "files.sock"
+"""Beside the pods' socket; gives descriptors."""
+
 _SUN_PATH = 107
 
 
@@ -63,16 +66,16 @@ def connect(sock: socket.socket, path: Path) -> None:
 class Answer:
     """A successful answer whose body is being read; what breaks under it is a CachdError."""
 
-    def __init__(self, response: http.client.HTTPResponse, path: Path) -> None:
+    def __init__(self, response: http.client.HTTPResponse, where: str) -> None:
         self._response = response
-        self._path = path
+        self._where = where
         self.status = response.status
 
     def header(self, name: str) -> str:
         return self._response.getheader(name) or ""
 
     def read(self, count: int = -1) -> bytes:
-        with connection_errors(self._path):
+        with connection_errors(self._where):
             data = self._response.read(None if count < 0 else count)
             if not data and count:
                 self._check_end()
@@ -80,14 +83,14 @@ class Answer:
 
     def readinto(self, buffer: memoryview) -> int:
         """As many bytes as one read gives; 0 at the end. A body cut short is an error."""
-        with connection_errors(self._path):
+        with connection_errors(self._where):
             count = self._response.readinto(buffer)
             if count == 0:
                 self._check_end()
             return count
 
     def readline(self) -> bytes:
-        with connection_errors(self._path):
+        with connection_errors(self._where):
             return self._response.readline()
 
     def read_all(self) -> bytes:
@@ -95,7 +98,7 @@ class Answer:
         data = self.read(MAX_ANSWER + 1)
         if len(data) > MAX_ANSWER:
             raise InternalError(
-                f"the daemon at {self._path} sent an answer of more than {MAX_ANSWER} bytes"
+                f"the daemon at {self._where} sent an answer of more than {MAX_ANSWER} bytes"
             )
         return data
 
@@ -119,8 +122,10 @@ class Client:
         self, path: Path, *, timeout: float = ANSWER_TIMEOUT, token_file: Path | None = None
     ) -> None:
         """``token_file``: says which service account asks; sent where the file is there."""
-        self.path = path
+        self.where = str(path)
         self.timeout = timeout
+        self.files_socket: Path | None = path.with_name(FILES_SOCKET)
+        self._path = path
         self._token_file = token_file
 
     def call(
@@ -155,21 +160,24 @@ class Client:
 
         ``timeout`` in seconds bounds each wait for bytes, not the whole.
         """
-        connection = _UnixConnection(self.path, timeout or self.timeout)
+        connection = self._connection(timeout or self.timeout)
         response: http.client.HTTPResponse | None = None
         sent = dict(headers or {})
         if token := self.token():
             sent["Authorization"] = f"Bearer {token}"
         try:
-            with connection_errors(self.path):
+            with connection_errors(self.where):
                 response = _send(connection, method, _target(target, query), body, chunks, sent)
             if response.status >= 400:
-                raise read_problem(response, self.path)
-            yield Answer(response, self.path)
+                raise read_problem(response, self.where)
+            yield Answer(response, self.where)
         finally:
             if response is not None:
                 response.close()
             connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        return _UnixConnection(self._path, timeout)
 
     def token(self) -> str:
         """Empty where there is none. Read anew for each call: kubelet replaces the file long before
@@ -204,7 +212,7 @@ class Client:
                 if event.get("event") == "ready":
                     return
         raise DaemonUnreachable(
-            f"the daemon at {self.path} ended its answer in the middle",
+            f"the daemon at {self.where} ended its answer in the middle",
             hint="it may be restarting; ask again",
             reason="lost",
         )

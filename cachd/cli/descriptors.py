@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cachd.cli.client import Client
     from cachd.cli.manifest import WantedFile
 
-SOCKET_NAME = "files.sock"
 _TIMEOUT = 30.0
 """Seconds; the daemon opens a file of a local disk."""
 
@@ -38,7 +37,7 @@ class Descriptors:
 
     def __init__(self, client: Client, answer: dict[str, Any]) -> None:
         self._client = client
-        self._path = client.path.with_name(SOCKET_NAME)
+        self._path = client.files_socket
         lease = answer.get("lease")
         self._request = {
             "key": answer["key"],
@@ -48,7 +47,7 @@ class Descriptors:
         self._local = threading.local()
         self._open_sockets: set[socket.socket] = set()
         self._lock = threading.Lock()
-        self._is_there = is_there(self._path)
+        self._is_there = self._path is not None and is_there(self._path)
 
     def open(self, file: WantedFile) -> int | None:
         """A descriptor to read ``file`` with; None where the daemon gives none. What keeps it from
@@ -94,6 +93,7 @@ class Descriptors:
         if sock is None:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             try:
+                assert self._path is not None, "no socket to ask"
                 sock.settimeout(CONNECT_TIMEOUT)
                 connect(sock, self._path)
                 sock.settimeout(_TIMEOUT)

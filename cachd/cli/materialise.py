@@ -67,6 +67,8 @@ class Materialiser:
         """``move``: the cache is nobody else's, and goes when this is done."""
         self._answer = answer
         self._tree = Path(answer["path"])
+        # What has the same path as on the node of another daemon is something else.
+        self._is_near = client.files_socket is not None
         self._destination = destination
         self._display = display
         self._hard_link = hard_link
@@ -85,6 +87,8 @@ class Materialiser:
     def already_there(self) -> Materialised | None:
         """The result, where the destination is this very snapshot; raises DestinationUnusable for
         any other place in the cache. Looks at names only, so that it can come first."""
+        if not self._is_near:
+            return None
         if places.is_tree_itself(self._destination, self._tree):
             return Materialised(
                 way="already-there",
@@ -253,6 +257,8 @@ class Materialiser:
 
     def _open(self, file: WantedFile) -> int | None:
         """The cache's file for reading, if it is visible here and is what the manifest says."""
+        if not self._is_near:
+            return None
         try:
             fd = os.open(
                 self._tree / file.path,
@@ -267,6 +273,8 @@ class Materialiser:
         return None
 
     def _is_same_file(self, file: WantedFile) -> bool:
+        if not self._is_near:
+            return False
         here = places.identity(self._destination / file.path)
         return here is not None and here == places.identity(self._tree / file.path)
 

@@ -17,7 +17,7 @@ _LONGEST_PAUSE = 2.0
 def is_passing(error: CachdError) -> bool:
     """Whether ``error`` may be gone when the daemon is back."""
     if isinstance(error, DaemonUnreachable):
-        return error.detail.get("reason") != "permission"
+        return error.detail.get("reason") not in ("permission", "untrusted")
     return isinstance(error, NotReady)
 
 

@@ -12,7 +12,6 @@ from cachd.errors import CachdError, DaemonUnreachable, InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 
 def problem_to_error(problem: Mapping[str, Any]) -> CachdError:
@@ -30,8 +29,8 @@ def problem_to_error(problem: Mapping[str, Any]) -> CachdError:
     )
 
 
-def read_problem(response: http.client.HTTPResponse, path: Path) -> CachdError:
-    with connection_errors(path):
+def read_problem(response: http.client.HTTPResponse, where: str) -> CachdError:
+    with connection_errors(where):
         data = response.read(1024 * 1024)
     try:
         problem = json.loads(data)
@@ -39,7 +38,7 @@ def read_problem(response: http.client.HTTPResponse, path: Path) -> CachdError:
         problem = None
     if not isinstance(problem, dict):
         return InternalError(
-            f"the daemon at {path} answered {response.status} {response.reason}",
+            f"the daemon at {where} answered {response.status} {response.reason}",
             hint="its log says more",
             status=response.status,
         )
@@ -50,37 +49,37 @@ def read_problem(response: http.client.HTTPResponse, path: Path) -> CachdError:
 
 
 @contextmanager
-def connection_errors(path: Path) -> Iterator[None]:
+def connection_errors(where: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
         raise DaemonUnreachable(
-            f"no daemon: there is no socket at {path}",
+            f"no daemon: there is no socket at {where}",
             hint="start it with `cachd serve`, or name its socket with --socket or CACHD_SOCKET",
             reason="absent",
         ) from error
     except ConnectionRefusedError as error:
         raise DaemonUnreachable(
-            f"no daemon: nobody listens on {path}",
+            f"no daemon: nobody listens on {where}",
             hint="the daemon that made this socket has ended; start it with `cachd serve`",
             reason="refused",
         ) from error
     except PermissionError as error:
         raise DaemonUnreachable(
-            f"uid {os.geteuid()} may not open the socket {path}",
+            f"uid {os.geteuid()} may not open the socket {where}",
             hint="run as the daemon's user, or see listen.socket_mode and listen.socket_group; "
             "the administrators' socket is for the daemon's user alone",
             reason="permission",
         ) from error
     except TimeoutError as error:
         raise DaemonUnreachable(
-            f"the daemon at {path} doesn't answer",
+            f"the daemon at {where} doesn't answer",
             hint="`cachd top` and the daemon's log tell what it is doing",
             reason="silent",
         ) from error
     except (ConnectionError, http.client.HTTPException, NotADirectoryError) as error:
         raise DaemonUnreachable(
-            f"the connection to the daemon at {path} was lost ({type(error).__name__})",
+            f"the connection to the daemon at {where} was lost ({type(error).__name__})",
             hint="it may be restarting; ask again",
             reason="lost",
         ) from error

@@ -13,6 +13,7 @@ from cachd.cli.client import Client
 from cachd.cli.local import local_path, pull_local, to_answer
 from cachd.cli.output import print_json, warn, warn_of_variables
 from cachd.cli.progress import HEARTBEAT, Display
+from cachd.cli.remote import remote_client
 from cachd.cli.request import passes_of, pins_of, refuse_decryption, request_body
 from cachd.cli.sockets import pod_socket, token_file
 from cachd.cli.summary import how_it_went
@@ -63,7 +64,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         return
     warn_of_variables(os.environ)
     view = views.wish_of(arguments, destination, os.environ)
-    client = Client(pod_socket(arguments.socket), token_file=token_file())
+    client = _client(arguments)
     body, warnings = request_body(arguments, os.environ)
     body.update(pins)
     body["priority"] = arguments.priority or "interactive"
@@ -92,6 +93,13 @@ def _pull(arguments: argparse.Namespace) -> None:
             display.say(f"{termination.show_uri(arguments.uri)} → {destination}")
         answer, done = bring(client, passes, wishes, display)
     _tell(arguments, answer, done, keep=keep)
+
+
+def _client(arguments: argparse.Namespace) -> Client:
+    """``--socket`` comes first, then ``CACHD_API``: an image may have ``CACHD_SOCKET`` set."""
+    is_named = arguments.socket not in (None, os.environ.get("CACHD_SOCKET"))
+    remote = None if is_named else remote_client(os.environ)
+    return remote or Client(pod_socket(arguments.socket), token_file=token_file())
 
 
 def _lease(arguments: argparse.Namespace, *, keep: bool) -> dict[str, Any]:

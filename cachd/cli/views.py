@@ -107,10 +107,12 @@ def shown(
 
 
 def give_back(client: Client, wish: ViewWish) -> None:
-    """Nobody will see the view. The daemon takes a pod's views away together, and only for a pod
-    that proves which one it is, so that this is done where it is the pod's only one; else it ends
-    with the pod."""
+    """Nobody will see the view. The daemon takes a pod's views away together, so that this is done
+    only where it is the pod's only one; else, and where the daemon wants a proof of the pod, it
+    ends with the pod."""
     with contextlib.suppress(CachdError):
         listed = client.call("GET", "/v1/views", timeout=10.0).get("views", [])
-        if [view["name"] for view in listed if view["pod"] == wish.pod] == [wish.name]:
+        others = {view["name"] for view in listed if view["pod"] == wish.pod} - {wish.name}
+        is_proven = any(view["pod"] == wish.pod for view in listed)
+        if not others and (is_proven or not wish.name):
             client.call("DELETE", path_of("views", wish.pod), timeout=10.0)

@@ -16,7 +16,7 @@ import yaml
 
 from cachd.environment import CLIENT_VARIABLES
 from cachd.sources.registry import OWN_PREFIX
-from tests.chart.rendering import CHART, Object, container_of, of_kind, pod_of, render
+from tests.chart.rendering import CHART, Object, container_of, of_kind, pod_of, refusal, render
 from tests.servers.require import program
 
 POD = Path(__file__).with_name("kserve_pod.yaml")
@@ -147,6 +147,42 @@ def test_no_prefix_is_claimed_twice() -> None:
         for item in storage_container(name, values=VALUES)["spec"]["supportedUriFormats"]
     ]
     assert len(formats) == len({json.dumps(item) for item in formats})
+
+
+OVER_TCP = (
+    ENABLED,
+    "storageContainer.api.enabled=true",
+    "api.enabled=true",
+    "api.hostPort=true",
+    "api.tlsSecret=tls",
+    "api.tokenSecret=token",
+)
+
+
+def test_over_tcp_a_pod_needs_no_volume(tmp_path: Path) -> None:
+    """Way E: what the initializer needs is all in its environment."""
+    container = storage_container("cachd", *OVER_TCP)["spec"]["container"]
+    assert "volumeMounts" not in container
+    found = merged(container, pod(), tmp_path)
+    check_pod(found)
+    (init,) = found["spec"]["initContainers"]
+    assert [mount["mountPath"] for mount in init["volumeMounts"]] == ["/mnt/models"]
+    names = [item["name"] for item in init["env"]]
+    assert "CACHD_SOCKET" not in names
+    assert names.index("HOST_IP") < names.index("CACHD_API"), "the first is expanded in the second"
+    environ = {item["name"]: item for item in init["env"]}
+    assert environ["CACHD_API"]["value"] == "https://$(HOST_IP):9443"
+    for name, key in (("CACHD_API_TOKEN", "token"), ("CACHD_API_CA", "ca.crt")):
+        assert environ[name]["valueFrom"] == {"secretKeyRef": {"name": "cachd-api", "key": key}}
+
+
+@pytest.mark.parametrize(
+    ("left_out", "added"),
+    [("api.hostPort=true", ""), ("api.enabled=true", ""), ("", "storageContainer.token=true")],
+)
+def test_what_can_not_be_over_tcp_is_refused(left_out: str, added: str) -> None:
+    options = [option for option in (*OVER_TCP, added) if option and option != left_out]
+    assert "storageContainer.api.enabled" in refusal(*options)
 
 
 @pytest.mark.parametrize("volume", [SOCKET, CLAIM], ids=["hostPath", "claim"])

@@ -130,6 +130,17 @@ def test_a_pod_that_is_not_on_this_node_gets_nothing(
     assert refused.status == 403
 
 
+def test_a_view_ends_before_its_pod_for_who_proves_to_be_it(
+    node: Daemon, api: ApiServer, origin: CountingOrigin
+):
+    pod = api.add("here")
+    view = ask(node, origin, "m", view={"pod": pod})["view"]
+    other = call(node.socket, "DELETE", f"/v1/views/{pod}")
+    assert (other.status, other.json()["code"]) == (403, "forbidden")
+    assert (Path(view["path"]) / "m.bin").exists()
+    assert node.admin("DELETE", f"/v1/views/{pod}").json() == {"pod": pod, "removed": 1}
+
+
 def test_without_a_proof_nobody_speaks_for_a_pod_where_one_is_wanted(
     daemons, api: ApiServer, origin: CountingOrigin
 ):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -309,7 +310,8 @@ async def test_views_survive_a_restart(make_store: Any) -> None:
     view = await store.views.make(OLD.ref, OLD.revision, spec())
     await store.close()
     store = await make_store(leases=KUBERNETES)
-    assert store.views.find(POD, "") == view
+    assert view.is_new
+    assert store.views.find(POD, "") == replace(view, is_new=False)
     assert store.pods() == {POD: store.boot_id}
     with pytest.raises(InUse):
         await store.remove(OLD.key)

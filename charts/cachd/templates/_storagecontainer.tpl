@@ -17,7 +17,16 @@ spec:
     image: {{ include "cachd.storageImage" .root }}
     imagePullPolicy: {{ .root.Values.image.pullPolicy }}
     env:
+      {{- if $values.api.enabled }}
+      # Before the variable that names it: the environment is expanded in its order.
+      - {name: HOST_IP, valueFrom: {fieldRef: {fieldPath: status.hostIP}}}
+      - {name: CACHD_API, value: "https://$(HOST_IP):{{ .root.Values.api.port }}"}
+      - {name: CACHD_API_TOKEN, valueFrom: {secretKeyRef: {name: {{ $values.api.secret }}, key: token}}}
+      - {name: CACHD_API_CA, valueFrom: {secretKeyRef: {name: {{ $values.api.secret }}, key: ca.crt}}}
+      - {name: CACHD_API_SERVER_NAME, value: {{ $values.api.serverName | quote }}}
+      {{- else }}
       - {name: CACHD_SOCKET, value: /run/cachd/cachd.sock}
+      {{- end }}
       - {name: POD_UID, valueFrom: {fieldRef: {fieldPath: metadata.uid}}}
       - {name: POD_NAME, valueFrom: {fieldRef: {fieldPath: metadata.name}}}
       - {name: POD_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
@@ -39,6 +48,7 @@ spec:
       {{- with $values.env }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
+    {{- if not $values.api.enabled }}
     volumeMounts:
       - {name: {{ $values.volumes.socket }}, mountPath: /run/cachd, readOnly: true}
       {{- if $values.token }}
@@ -48,6 +58,7 @@ spec:
       # Merged by mountPath over KServe's mount: the destination is this pod's own directory of views.
       - {name: kserve-provision-location, mountPath: /mnt/models, subPathExpr: $(POD_UID), readOnly: true}
       {{- end }}
+    {{- end }}
     {{- with $values.resources }}
     resources:
       {{- toYaml . | nindent 6 }}
