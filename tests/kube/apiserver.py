@@ -92,6 +92,11 @@ class ApiServer:
         await self._cut()
         if runner is not None:
             await runner.cleanup()
+        # A handshake that was under way is no connection of aiohttp's yet, and would be left open.
+        for transport in list(getattr(self._loop, "_transports", {}).values()):
+            transport.abort()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
 
     def close(self) -> None:
         self.stop()

@@ -141,6 +141,8 @@ def start_seaweed(
             f"-s3.key.file={certificates.key}",
             "-webdav=false",
             "-admin.ui=false",
+            # A bucket takes some volumes, and a disk with little room gets few of the usual size.
+            "-master.volumeSizeLimitMB=64",
             *[f"-{name}={port}" for name, port in ports.items()],
         ],
         folder,
