@@ -18,13 +18,6 @@ MakeVolume = Callable[..., Volume]
 
 
 @pytest.fixture
-def origin() -> Iterator[CountingOrigin]:
-    served = CountingOrigin()
-    yield served
-    served.close()
-
-
-@pytest.fixture
 def make_volume(tmp_path: Path) -> Iterator[MakeVolume]:
     """``make_volume("ext4", MIB * 128)``; unmounted and removed in the end."""
     with ExitStack() as stack:

@@ -7,92 +7,44 @@ with null) are those of the Kubernetes API reference and "API Concepts".
 
 from __future__ import annotations
 
-import json
 import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-OWN_TOKEN = "the-daemons-own-token-2718"
+from tests.kube.jsonserver import JsonServer
+
 NODE = "node-a"
 
 
-@dataclass
-class Cluster:
+class Cluster(JsonServer):
     """``events`` by name, in the order that they were created; ``labels`` of the one node.
-    ``tokens``: (namespace, account, pod, uid). ``is_down``: it answers 500."""
+    ``tokens``: (namespace, account, pod, uid)."""
 
-    labels: dict[str, str] = field(default_factory=dict)
-    tokens: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
-    events: dict[str, dict[str, Any]] = field(default_factory=dict)
-    calls: list[tuple[str, str]] = field(default_factory=list)
-    is_down: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.labels: dict[str, str] = {}
+        self.tokens: dict[str, tuple[str, str, str, str]] = {}
+        self.events: dict[str, dict[str, Any]] = {}
+        self.calls: list[tuple[str, str]] = []
         self._lock = threading.Lock()
-        cluster = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_GET(self) -> None:
-                cluster._answer(self)
-
-            do_POST = do_PATCH = do_GET
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        super().__init__()
 
     def settings(self, directory: Path, **more: str) -> dict[str, str]:
         """Of a daemon on the node."""
-        directory.mkdir(parents=True, exist_ok=True)
-        file = directory / "own-token"
-        file.write_text(OWN_TOKEN + "\n")
-        return {
-            "KUBERNETES_ENABLED": "true",
-            "KUBERNETES_SERVER": self.url,
-            "KUBERNETES_TOKEN_FILE": str(file),
-            "KUBERNETES_NODE_NAME": NODE,
-            **more,
-        }
+        return super().settings(directory, KUBERNETES_NODE_NAME=NODE, **more)
 
     def of(self, reason: str) -> list[dict[str, Any]]:
         with self._lock:
             return [event for event in self.events.values() if event["reason"] == reason]
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        length = int(handler.headers.get("Content-Length") or 0)
-        body = json.loads(handler.rfile.read(length)) if length else {}
+    def note(self, method: str, path: str, body: dict[str, Any]) -> None:
         with self._lock:
-            self.calls.append((handler.command, handler.path))
-            if self.is_down:
-                status, answer = 500, {"kind": "Status", "message": "etcd is away"}
-            elif handler.headers.get("Authorization") != f"Bearer {OWN_TOKEN}":
-                status, answer = 401, {"kind": "Status", "message": "Unauthorized"}
-            else:
-                kind = handler.headers.get("Content-Type", "")
-                status, answer = self._act(handler.command, handler.path, body, kind)
-        data = json.dumps(answer).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
+            self.calls.append((method, path))
+
+    def act(
+        self, method: str, path: str, body: dict[str, Any], kind: str
+    ) -> tuple[int, dict[str, Any]]:
+        with self._lock:
+            return self._act(method, path, body, kind)
 
     def _act(
         self, method: str, path: str, body: dict[str, Any], kind: str

@@ -6,19 +6,10 @@ import pytest
 
 from tests.kube.apiserver import ApiServer
 from tests.kube.cluster import Cluster
-from tests.kube.tokenserver import TokenServer
-from tests.process.origin import CountingOrigin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def tokens() -> Iterator[TokenServer]:
-    server = TokenServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture
@@ -31,12 +22,5 @@ def api(tmp_path: Path) -> Iterator[ApiServer]:
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
     served = Cluster()
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def origin() -> Iterator[CountingOrigin]:
-    served = CountingOrigin()
     yield served
     served.close()

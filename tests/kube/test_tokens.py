@@ -13,7 +13,8 @@ from cachd.errors import CredentialsInvalid, KubernetesFailed
 from cachd.kube.client import KubernetesClient
 from cachd.kube.tokens import MAX_TOKEN, Account, TokenReviews
 from cachd.settings import KubernetesSettings
-from tests.kube.tokenserver import OWN_TOKEN, make_token
+from tests.kube.jsonserver import OWN_TOKEN
+from tests.kube.tokenserver import make_token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,13 +10,12 @@ import base64
 import json
 import threading
 import time
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.kube.jsonserver import JsonServer
+
 PATH = "/apis/authentication.k8s.io/v1/tokenreviews"
-OWN_TOKEN = "the-daemons-own-token-1414"
 
 
 def make_token(
@@ -34,52 +33,23 @@ def make_token(
     )
 
 
-@dataclass
-class TokenServer:
-    """``statuses`` by token. ``is_down``: it answers 500. While ``gate`` is clear answers wait."""
+class TokenServer(JsonServer):
+    """``statuses`` by token; ``seen``: what was asked. While ``gate`` is clear answers wait."""
 
-    statuses: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seen: list[dict[str, Any]] = field(default_factory=list)
-    is_down: bool = False
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.statuses: dict[str, dict[str, Any]] = {}
+        self.seen: list[dict[str, Any]] = []
         self.gate = threading.Event()
         self.gate.set()
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                server._answer(self)
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__()
 
     def close(self) -> None:
         self.gate.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        super().close()
 
     def environ(self, directory: Path) -> dict[str, str]:
         """Variables of a daemon that asks this server."""
-        file = directory / "own-token"
-        file.write_text(OWN_TOKEN + "\n")
-        return {
-            "CACHD_KUBERNETES_ENABLED": "true",
-            "CACHD_KUBERNETES_SERVER": self.url,
-            "CACHD_KUBERNETES_TOKEN_FILE": str(file),
-        }
+        return {f"CACHD_{name}": value for name, value in self.settings(directory).items()}
 
     def admit(
         self, namespace: str, account: str, *, pod: tuple[str, str] | None = None, **token: Any
@@ -100,23 +70,16 @@ class TokenServer:
         }
         return made
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
+    def note(self, method: str, path: str, body: dict[str, Any]) -> None:
         self.seen.append(body)
         self.gate.wait(20)
-        status, answer = 201, {"kind": "TokenReview", "status": self._status(body)}
-        if self.is_down:
-            status, answer = 500, {"kind": "Status", "message": "etcd is away"}
-        elif handler.headers.get("Authorization") != f"Bearer {OWN_TOKEN}":
-            status, answer = 401, {"kind": "Status", "message": "Unauthorized"}
-        elif handler.path != PATH:
-            status, answer = 404, {"kind": "Status", "message": "no such path"}
-        data = json.dumps(answer).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
+
+    def act(
+        self, method: str, path: str, body: dict[str, Any], kind: str
+    ) -> tuple[int, dict[str, Any]]:
+        if (method, path) != ("POST", PATH):
+            return 404, {"kind": "Status", "message": "no such path"}
+        return 201, {"kind": "TokenReview", "status": self._status(body)}
 
     def _status(self, body: dict[str, Any]) -> dict[str, Any]:
         refused = {"user": {}, "error": "[invalid bearer token, token lookup failed]"}

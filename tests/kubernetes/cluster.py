@@ -56,12 +56,12 @@ class Cluster:
             pid = int((_state() / "pid").read_text())
         except FileNotFoundError:
             return None
-        return cls._at(pid) if Path(f"/proc/{pid}/root/run/node/made").exists() else None
+        return cls._at(pid) if (_node(pid) / "made").exists() else None
 
     @classmethod
     def _at(cls, pid: int) -> Cluster:
         # The programs that scripts/kubernetes/lib.sh chose are bound there.
-        return cls(pid, _state(), Path(f"/proc/{pid}/root/run/node/bin"))
+        return cls(pid, _state(), _node(pid) / "bin")
 
     @staticmethod
     def down() -> None:
@@ -139,6 +139,11 @@ class Cluster:
         arguments = ["create", "-f", "-", "-o", "json", *(["-n", namespace] if namespace else [])]
         answer: dict[str, Any] = json.loads(self.kubectl(*arguments, stdin=json.dumps(item)))
         return answer
+
+
+def _node(pid: int) -> Path:
+    """What scripts/kubernetes/cluster has made for the node, in the file system of its process."""
+    return Path("/proc", str(pid), "root", "run", "node")
 
 
 def _state() -> Path:

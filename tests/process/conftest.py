@@ -9,22 +9,6 @@ import pytest
 
 from tests.harness import Daemon, running
 from tests.kube.tokenserver import TokenServer
-from tests.process.origin import CountingOrigin
-
-
-@pytest.fixture
-def origin() -> Iterator[CountingOrigin]:
-    served = CountingOrigin()
-    yield served
-    served.close()
-
-
-@pytest.fixture
-def tokens() -> Iterator[TokenServer]:
-    """An API server that knows tokens."""
-    server = TokenServer()
-    yield server
-    server.close()
 
 
 @pytest.fixture

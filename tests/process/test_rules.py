@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from tests.harness import Daemon, Reply, UnixConnection, call
-from tests.kube.tokenserver import OWN_TOKEN, TokenServer, make_token
+from tests.kube.jsonserver import OWN_TOKEN
+from tests.kube.tokenserver import TokenServer, make_token
 from tests.process.origin import CountingOrigin
 from tests.process.ruling import ask, pods
 from tests.process.test_tenants import as_other_uid, call_as_other_uid

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kube.tokenserver import TokenServer
+from tests.process.origin import CountingOrigin
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.nginx import Nginx
 from tests.servers.process import find_program
@@ -75,3 +77,19 @@ def nginx(
     server = Nginx.start(nginx_program, folder, certificates)
     yield server
     server.stop()
+
+
+@pytest.fixture
+def origin() -> Iterator[CountingOrigin]:
+    """A web server that counts what it sends."""
+    served = CountingOrigin()
+    yield served
+    served.close()
+
+
+@pytest.fixture
+def tokens() -> Iterator[TokenServer]:
+    """An API server that knows tokens."""
+    server = TokenServer()
+    yield server
+    server.close()

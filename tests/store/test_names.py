@@ -82,7 +82,7 @@ def test_an_accepted_name_stays_below_its_directory(name: str) -> None:
         return
     assert os.path.normpath(name) == name
     assert not Path(name).is_absolute()
-    root = Path("/root/of/tree")
+    root = Path("/a/tree")
     assert (root / name).relative_to(root).parts == tuple(name.split("/"))
 
 
