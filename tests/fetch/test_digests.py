@@ -161,7 +161,8 @@ async def test_a_small_composite(rig: Rig, origin: FaultOrigin) -> None:
     assert (await rig.fails(plan_of(file), origin=S3)).code == "digest_mismatch"
 
 
-async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
+def archive_of_many_parts(origin: FaultOrigin) -> tuple[bytes, Any]:
+    """A tar, uploaded in parts of which no guess tells the sizes; and the file as it is planned."""
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         member = tarfile.TarInfo("w.bin")
@@ -171,23 +172,19 @@ async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
     sizes = (PART, PART, len(data) - 2 * PART)
     file = planned(origin, "m.tar", data, etag=f'"{composite(data, sizes, "md5")}-3"')
     origin.put("/m.tar", data, etag=file.validator.etag).parts = sizes
+    return data, file
+
+
+async def test_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
+    data, file = archive_of_many_parts(origin)
     result = await rig.fetch(plan_of(file, unpack="tar"), origin=S3)
     assert result.sums["m.tar"]["sha256"] == digest_of(data, "sha256")
     assert rig.read("w.bin") == DATA
 
 
 async def test_wrong_bytes_in_an_archive_of_many_parts(rig: Rig, origin: FaultOrigin) -> None:
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        member = tarfile.TarInfo("w.bin")
-        member.size = len(DATA)
-        tar.addfile(member, io.BytesIO(DATA))
-    data = packed.getvalue()
-    sizes = (PART, PART, len(data) - 2 * PART)
-    file = planned(origin, "m.tar", data, etag=f'"{composite(data, sizes, "md5")}-3"')
-    wrong = bytearray(data)
-    wrong[777] ^= 1
-    origin.put("/m.tar", bytes(wrong), etag=file.validator.etag).parts = sizes
+    _, file = archive_of_many_parts(origin)
+    origin.fault("/m.tar", Fault("flip", after=777))
     error = await rig.fails(plan_of(file, unpack="tar"), origin=S3)
     assert error.code == "digest_mismatch"
 

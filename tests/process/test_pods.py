@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from tests.kube.apiserver import ApiServer
 from tests.process.origin import CountingOrigin
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def api(tmp_path: Path) -> Iterator[ApiServer]:
-    server = ApiServer(tmp_path)
-    yield server
-    server.close()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
 from tests.servers.certificates import Certificates, make_certificates
@@ -16,6 +17,7 @@ from tests.servers.s3 import S3Server, start_juicefs, start_seaweed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @pytest.fixture(scope="session")
@@ -91,5 +93,13 @@ def origin() -> Iterator[CountingOrigin]:
 def tokens() -> Iterator[TokenServer]:
     """An API server that knows tokens."""
     server = TokenServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[ApiServer]:
+    """An API server over TLS that knows pods: lists and watches."""
+    server = ApiServer(tmp_path)
     yield server
     server.close()
