@@ -134,7 +134,6 @@ class PodWatch:
         self._node = node
         self._clock = clock
         self._table = PodTable()
-        self._version = ""
         self._problem = "the API server has not answered yet"
         self._heard: float | None = None
         self._task: asyncio.Task[None] | None = None

@@ -107,7 +107,7 @@ class Maker:
                     record = replace(record, is_complete=True)
                     await self._write(record, "view complete")
                     place = await self._threads.run(viewfiles.look, fd)
-                    await self.measure(row, inodes, source)
+                    await self._measure(row, inodes, source)
             except BaseException:
                 await self._undo(fd, row, spec)
                 raise
@@ -216,7 +216,7 @@ class Maker:
                 await self._threads.run(copy.close)
             self._context.on_step("view file copied")
 
-    async def measure(self, row: Row, inodes: dict[int, int], source: Row) -> None:
+    async def _measure(self, row: Row, inodes: dict[int, int], source: Row) -> None:
         """What the pod's directory holds now, of which ``inodes`` are the snapshot's. Raises
         OSError."""
         context, index = self._context, self._context.index

@@ -305,12 +305,6 @@ class Views:
             except (DiskError, StoreError) as error:
                 log.warning("the views of pod %s stay for now: %s", uid, error)
 
-    def renew_pod(self, uid: str, ttl: float) -> None:
-        """Keep what expires for ``ttl`` seconds from now."""
-        pod = self._pods.get(uid)
-        if pod is not None and pod.expires != math.inf:
-            pod.expires = self._context.clock.monotonic() + ttl
-
     @asynccontextmanager
     async def _alone(self, pod: str) -> AsyncIterator[None]:
         lock, users = self._locks.get(pod, (asyncio.Lock(), 0))
