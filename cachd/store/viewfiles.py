@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
+from cachd.names import directories_of
 from cachd.store.fsio import SECTOR, Below, write_all
 from cachd.store.linux import clone
 
@@ -211,14 +212,8 @@ def link_files(fd: int, tree: Path, files: Iterable[ManifestFile]) -> Linked:
 
 def finish_directories(fd: int, files: Iterable[ManifestFile], wanted: ViewMode) -> None:
     """Modes of the directories, and all of them durable. ``fd`` is closed. Raises OSError."""
-    found = set()
-    for file in files:
-        end = file.path.rfind("/")
-        while end > 0 and file.path[:end] not in found:
-            found.add(file.path[:end])
-            end = file.path.rfind("/", 0, end)
     with Below(fd) as below:
-        for name in sorted(found, reverse=True):
+        for name in sorted(directories_of(file.path for file in files), reverse=True):
             below.finish_directory(name, DIRECTORY_MODES[wanted])
         below.finish_directory("", 0)
 
