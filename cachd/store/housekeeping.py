@@ -118,7 +118,7 @@ def usage(opened: Opened) -> Usage:
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
         scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(degraded(opened)),
-        views=len(opened.views.all()),
+        views=opened.views.count(),
         view_bytes=index.marginal(index.views)[0],
         pod_leases=opened.leases.pod_count(),
         namespaces=namespaces.usage(index, context.settings.namespace_quotas, context.volume.size),

@@ -142,13 +142,15 @@ class Views:
     def all(self) -> list[StoredView]:
         return [self._show(pod, view) for pod in self._pods.values() for view in pod.views.values()]
 
+    def count(self) -> int:
+        return sum(len(pod.views) for pod in self._pods.values())
+
     def pods(self) -> dict[str, str]:
         """The boot at which the last view was made, by each pod that decides itself how long."""
         return {
-            uid: boot
+            uid: max((view.record.boot_id for view in pod.views.values()), default="")
             for uid, pod in self._pods.items()
-            if pod.expires is math.inf
-            for boot in (max((v.record.boot_id for v in pod.views.values()), default=""),)
+            if pod.expires == math.inf
         }
 
     def _show(self, pod: _Pod, view: _View) -> StoredView:
