@@ -142,6 +142,18 @@ def segment(name: str) -> str:
     return quote(name, safe="")
 
 
+def node_of(settings: KubernetesSettings, environ: Mapping[str, str], purpose: str) -> str:
+    """The name of this node, wanted for ``purpose``. Raises ConfigInvalid."""
+    node = settings.node_name or environ.get("NODE_NAME", "")
+    if not node:
+        raise ConfigInvalid(
+            f"nothing says which node this is, for {purpose}",
+            field="kubernetes.node_name",
+            hint="in a pod, give it NODE_NAME by the downward API: fieldRef spec.nodeName",
+        )
+    return node
+
+
 def _server(settings: KubernetesSettings, environ: Mapping[str, str]) -> str:
     if settings.server:
         return settings.server.rstrip("/")
