@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
 from cachd.names import directories_of
-from cachd.store.fsio import SECTOR, Below, write_all
+from cachd.store.fsio import DIRECTORY, SECTOR, Below, write_all
 from cachd.store.linux import clone
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from cachd.store.layout import Layout
     from cachd.store.types import ViewMode
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ACL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES})
 _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _BUFFER = 1024 * 1024
@@ -119,7 +118,7 @@ def find_place(layout: Layout, pod: str, name: str) -> int:
 
 
 def _walk(layout: Layout, parts: Sequence[str], modes: Sequence[int | None]) -> int:
-    here = os.open(layout.views, _DIRECTORY)
+    here = os.open(layout.views, DIRECTORY)
     for depth, (part, mode) in enumerate(zip(parts, modes, strict=True)):
         try:
             below = _enter(here, part, mode)
@@ -143,7 +142,7 @@ def _enter(here: int, part: str, mode: int | None) -> int:
             os.mkdir(part, mode, dir_fd=here)
     except FileExistsError:
         is_new = False
-    below = os.open(part, _DIRECTORY, dir_fd=here)
+    below = os.open(part, DIRECTORY, dir_fd=here)
     if mode is None:
         return below
     try:
