@@ -18,7 +18,8 @@ from cachd.store.types import Holder, SpacePlan, Victim
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
+    from cachd.store.rows import Row
 
 MAX_HOLDERS = 50
 _SMALLEST_COPY = 1024 * 1024

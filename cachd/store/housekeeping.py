@@ -13,7 +13,8 @@ from cachd.store.units import show_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
+    from cachd.store.rows import Row
     from cachd.store.startup import Opened
 
 _WAYS_OUT = {

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cachd.settings import LeaseSettings
     from cachd.store.context import Context
-    from cachd.store.index import Row
+    from cachd.store.rows import Row
 
 log = logging.getLogger("cachd.store")
 

@@ -13,9 +13,9 @@ from cachd.errors import DiskError, InUse, PathUnsafe, StoreError
 from cachd.model import BLOCK_SIZE
 from cachd.names import check_tree, directories_of, escape
 from cachd.store.fsio import Below, make_directory, measure
-from cachd.store.index import Row
 from cachd.store.ingest import Ingest
 from cachd.store.journal import JOURNAL_NAME, Content, Journal, make_header
+from cachd.store.rows import Row
 from cachd.store.salvage import salvage
 from cachd.store.sharing import find_candidates, link_candidates
 from cachd.store.types import SnapshotInfo

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cachd.store.context import Context
-    from cachd.store.index import Row, State
     from cachd.store.layout import Layout
     from cachd.store.observe import OnStep
+    from cachd.store.rows import Row, State
 
 log = logging.getLogger("cachd.store")
 
