@@ -42,10 +42,6 @@ class KubernetesClient:
         self._ca_file = settings.ca_file
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def server(self) -> str:
-        return self._server
-
     async def start(self) -> None:
         """Raises ConfigInvalid if the authority can't be read."""
         context = await asyncio.to_thread(_trust, self._server, self._ca_file)
