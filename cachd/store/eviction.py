@@ -251,7 +251,6 @@ def to_victim(row: Row, reason: str, size: int) -> Victim:
         bytes=size,
         last_used=row.last_used / 1e9,
         reason=reason,
-        is_ingest=row.state == "ingest",
     )
 
 
