@@ -20,15 +20,14 @@ from cachd.cache.freshness import Freshness
 from cachd.cache.parts import Parts
 from cachd.cache.policy import Policy
 from cachd.environment import default_root, default_socket
-from cachd.errors import ConfigInvalid
 from cachd.fetch.mover import Mover
 from cachd.fetch.proxy import ProxyRules
 from cachd.kube.cgroup import PodCgroups
-from cachd.kube.client import KubernetesClient
+from cachd.kube.client import KubernetesClient, node_of
 from cachd.kube.events import Reporter
 from cachd.kube.labels import CHANGES, Labels
 from cachd.kube.pods import NoProvider
-from cachd.kube.podwatch import PodWatch, node_of
+from cachd.kube.podwatch import PodWatch
 from cachd.kube.tokens import TokenReviews
 from cachd.logs import configure_logging
 from cachd.metrics import Metrics
@@ -153,13 +152,7 @@ def tell_cluster(
     wanted = settings.kubernetes
     if not wanted.events and not wanted.node_labels:
         return
-    node = wanted.node_name or os.environ.get("NODE_NAME", "")
-    if not node:
-        raise ConfigInvalid(
-            "nothing says which node this is, for its events and labels",
-            field="kubernetes.node_name",
-            hint="in a pod, set NODE_NAME from the field spec.nodeName",
-        )
+    node = node_of(wanted, os.environ, "its events and labels")
     bus = cache.parts.events
     tasks = []
     if wanted.events:
@@ -193,7 +186,7 @@ def socket_paths(settings: Settings) -> tuple[Path, Path]:
 def _provider(settings: Settings, kubernetes: KubernetesClient | None) -> PodProvider:
     """Who tells which pods are alive. Raises ConfigInvalid."""
     if settings.leases.provider == "kubernetes" and kubernetes is not None:
-        return PodWatch(kubernetes, node_of(settings.kubernetes, os.environ))
+        return PodWatch(kubernetes, node_of(settings.kubernetes, os.environ, "leases.provider"))
     if settings.leases.provider == "cgroup":
         return PodCgroups(settings.leases.cgroup_root, own_pod=os.environ.get("POD_UID", ""))
     return NoProvider()

@@ -68,7 +68,6 @@ class Metrics:
         self.registry = CollectorRegistry()
         made = {m.name: self._make(m) for m in CATALOGUE if not m.gauge}
         self._made: dict[str, Any] = made
-        self._sources: set[str] = set()
         self._words: dict[str, set[str]] = {}
         self._on_evicted: Callable[[str, str, str, int], None] = lambda *_: None
         ProcessCollector(registry=self.registry)

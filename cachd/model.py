@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 BLOCK_SIZE = 8 * 1024 * 1024
@@ -236,9 +236,6 @@ class Plan:
     def size(self) -> int:
         """Bytes of all files of known size."""
         return sum(f.size or 0 for f in self.files)
-
-    def with_auth(self, auth: Auth) -> Plan:
-        return replace(self, auth=auth)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

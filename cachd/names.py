@@ -61,6 +61,17 @@ def check_name(name: str) -> None:
             )
 
 
+def directories_of(names: Iterable[str]) -> set[str]:
+    """The directories that files of these ``names`` lie in, at any depth."""
+    found: set[str] = set()
+    for name in names:
+        end = name.rfind("/")
+        while end > 0 and name[:end] not in found:
+            found.add(name[:end])
+            end = name.rfind("/", 0, end)
+    return found
+
+
 def check_tree(names: Iterable[str], *, is_case_sensitive: bool = True) -> None:
     """Raises PathUnsafe unless all ``names`` can be files of one tree together."""
     seen: dict[str, str] = {}

@@ -113,10 +113,7 @@ class Descriptors:
             try:
                 answer, fd = await self._open(packet, caller)
             except CachdError as error:
-                if error.code == "internal":
-                    log.exception("internal error")
-                    error = problem.internal(request_id)
-                found = problem.to_problem(error, request_id)
+                found = problem.to_problem(problem.told(error, request_id), request_id)
                 answer, status = {"problem": found}, found["status"]
             except Exception:
                 log.exception("unexpected error for a descriptor")

@@ -85,10 +85,7 @@ async def _answer(
         facts.log["code"] = error.code
         if problem.lookup(type(error))[0] >= 500:
             facts.log["error"] = error.message
-        if error.code == "internal":
-            log.exception("internal error")
-            error = problem.internal(facts.request_id)
-        response = problem.respond(error, facts.request_id)
+        response = problem.respond(problem.told(error, facts.request_id), facts.request_id)
     except web.HTTPException as error:
         response = problem.respond_http(error, facts.request_id)
     except Exception as error:

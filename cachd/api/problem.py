@@ -6,6 +6,7 @@ Nothing else in cachd knows HTTP statuses of errors.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,8 @@ from cachd import errors
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger("cachd.api")
 
 CONTENT_TYPE: Final = "application/problem+json"
 
@@ -129,6 +132,14 @@ def internal(request_id: str) -> errors.InternalError:
         "an internal error; the daemon's log has it under this request id",
         hint=f"look for {request_id} in the daemon's log",
     )
+
+
+def told(error: errors.CachdError, request_id: str) -> errors.CachdError:
+    """``error`` as a caller is told of it; what a defect says goes to the log alone."""
+    if error.code != "internal":
+        return error
+    log.error("internal error", exc_info=error)
+    return internal(request_id)
 
 
 def respond(error: errors.CachdError, request_id: str) -> web.Response:

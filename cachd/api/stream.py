@@ -47,10 +47,7 @@ async def send_lines(
         except CachdError as error:
             if not writer.is_begun:
                 raise
-            if error.code == "internal":
-                log.exception("internal error in a stream")
-                error = problem.internal(context.facts(request).request_id)
-            await writer.fail(error)
+            await writer.fail(problem.told(error, context.facts(request).request_id))
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:

@@ -6,6 +6,7 @@ prove a pass there, so that it is left alone unless the node gives hits to every
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cachd.cache.resolve import Asked
     from cachd.cache.types import Ask
     from cachd.fetch.upstream import Held
+    from cachd.model import PlannedFile
 
 log = logging.getLogger("cachd.cache")
 
@@ -118,12 +120,15 @@ async def _plan_of(held: Held, place: str, asked: Asked, parts: Parts) -> Plan:
     upstreams, ref = parts.upstreams, asked.ref
     auth, connect = await upstreams.pass_to(place)
 
-    def url(path: str) -> str:
-        return upstreams.url_of(place, ref, held.revision, path)
+    def plan_files() -> tuple[PlannedFile, ...]:
+        def url(path: str) -> str:
+            return upstreams.url_of(place, ref, held.revision, path)
+
+        return tuple(planned_at(file, url) for file in held.files.values())
 
     return Plan(
         revision=held.revision,
-        files=tuple(planned_at(file, url) for file in held.files.values()),
+        files=await asyncio.to_thread(plan_files),
         auth=auth,
         connect=connect,
         is_immutable=held.is_immutable,

@@ -8,6 +8,7 @@ Whatever fails here, the origin has the rest.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field, replace
@@ -177,7 +178,9 @@ class Nearby:
         received = 0
         try:
             held = await self._ask(place, host)
-            near = near_files(files, held, self._url(place)) if held else ()
+            if held is None:
+                return "missing"
+            near = await asyncio.to_thread(near_files, files, held, self._url(place))
             if not near:
                 return "missing"
             job = await self._job(place, near, got, host, tree)

@@ -132,9 +132,7 @@ class Pods:
         claimed = {each.pod for each in (ask.lease, ask.view) if each is not None and each.pod}
         if len(claimed) > 1:
             raise Forbidden("the lease and the view are of different pods")
-        for uid in claimed:
-            return await self.check(uid, caller)
-        return False
+        return await self.check(claimed.pop(), caller) if claimed else False
 
     async def prove(self, uid: str, caller: Caller) -> None:
         """Raises Forbidden unless ``caller`` is proven to be the pod ``uid``, or nobody tells of

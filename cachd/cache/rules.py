@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote_to_bytes, urlsplit
 from cachd.cache.globs import literal_start, matches_any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from cachd.cache.types import Caller
     from cachd.settings import AccessRule, Verb
@@ -149,8 +149,8 @@ def _decision(rule: AccessRule) -> Decision:
     )
 
 
-def _verbs(rule: AccessRule) -> frozenset[str]:
-    return frozenset(rule.verbs) or _DEFAULT_VERBS[rule.effect]
+def _verbs(rule: AccessRule) -> Collection[str]:
+    return rule.verbs or _DEFAULT_VERBS[rule.effect]
 
 
 def _matches_caller(rule: AccessRule, caller: Caller) -> bool | None:

@@ -42,10 +42,6 @@ class KubernetesClient:
         self._ca_file = settings.ca_file
         self._session: aiohttp.ClientSession | None = None
 
-    @property
-    def server(self) -> str:
-        return self._server
-
     async def start(self) -> None:
         """Raises ConfigInvalid if the authority can't be read."""
         context = await asyncio.to_thread(_trust, self._server, self._ca_file)
@@ -140,6 +136,18 @@ class KubernetesClient:
 def segment(name: str) -> str:
     """A name as one segment of a path."""
     return quote(name, safe="")
+
+
+def node_of(settings: KubernetesSettings, environ: Mapping[str, str], purpose: str) -> str:
+    """The name of this node, wanted for ``purpose``. Raises ConfigInvalid."""
+    node = settings.node_name or environ.get("NODE_NAME", "")
+    if not node:
+        raise ConfigInvalid(
+            f"nothing says which node this is, for {purpose}",
+            field="kubernetes.node_name",
+            hint="in a pod, give it NODE_NAME by the downward API: fieldRef spec.nodeName",
+        )
+    return node
 
 
 def _server(settings: KubernetesSettings, environ: Mapping[str, str]) -> str:

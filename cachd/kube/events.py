@@ -65,7 +65,6 @@ class Notice:
 @dataclass(slots=True)
 class _Sent:
     name: str
-    first: datetime
     sent: float
     count: int = 1
 
@@ -188,14 +187,13 @@ class Reporter:
             self._is_failing = False
 
     async def _create(self, notice: Notice, key: tuple[str, ...], now: float) -> None:
-        moment = datetime.now(UTC)
-        body = event_body(notice, self._node, moment)
+        body = event_body(notice, self._node, datetime.now(UTC))
         namespace = body["metadata"]["namespace"]
         made = await self._client.call("POST", _path(namespace), body=body)
         self._metrics.kubernetes_event("created")
         name = str((made.get("metadata") or {}).get("name") or "")
         if name:
-            self._sent[key] = _Sent(name, moment, now)
+            self._sent[key] = _Sent(name, now)
             self._sent.move_to_end(key)
             while len(self._sent) > _REMEMBERED:
                 self._sent.popitem(last=False)

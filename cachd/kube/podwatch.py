@@ -13,14 +13,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import ConfigInvalid, KubernetesFailed
+from cachd.errors import KubernetesFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, KeysView, Mapping
 
     from cachd.kube.client import KubernetesClient
     from cachd.kube.pods import Verdict
-    from cachd.settings import KubernetesSettings
 
 log = logging.getLogger("cachd.pods")
 
@@ -36,18 +35,6 @@ _PATIENCE = 10.0
 """Seconds that a question waits for its list."""
 _MIRROR = "kubernetes.io/config.mirror"
 _random = random.SystemRandom()
-
-
-def node_of(settings: KubernetesSettings, environ: Mapping[str, str]) -> str:
-    """Raises ConfigInvalid."""
-    node = settings.node_name or environ.get("NODE_NAME", "")
-    if not node:
-        raise ConfigInvalid(
-            "leases.provider is kubernetes, and nothing says which node this is",
-            field="kubernetes.node_name",
-            hint="in a pod, give it NODE_NAME by the downward API: fieldRef spec.nodeName",
-        )
-    return node
 
 
 def uids_of(pod: Mapping[str, Any]) -> frozenset[str]:
@@ -134,7 +121,6 @@ class PodWatch:
         self._node = node
         self._clock = clock
         self._table = PodTable()
-        self._version = ""
         self._problem = "the API server has not answered yet"
         self._heard: float | None = None
         self._task: asyncio.Task[None] | None = None

@@ -113,7 +113,7 @@ class TokenReviews:
 
     async def review(self, token: str) -> Account:
         """Raises CredentialsInvalid, and KubernetesFailed where nobody can tell."""
-        claims = self._read(token)
+        _check_form(token)
         name = hashlib.blake2b(token.encode(), key=self._key, digest_size=16).digest()
         now = self._clock()
         known = self._known.get(name)
@@ -129,6 +129,7 @@ class TokenReviews:
             raise KubernetesFailed(failed[1])
         task = self._running.get(name)
         if task is None:
+            claims = self._read(token)
             if len(self._running) >= _MAX_WAITING:
                 raise KubernetesFailed(
                     f"{len(self._running)} tokens wait for the API server's word already"
@@ -150,10 +151,6 @@ class TokenReviews:
 
     def _read(self, token: str) -> dict[str, Any]:
         """The claims, unproven. A token that can't be right costs the API server nothing."""
-        if len(token) > MAX_TOKEN:
-            raise _refusal(f"it is longer than {MAX_TOKEN} characters")
-        if not _TOKEN.fullmatch(token):
-            raise _refusal("it is no bearer token")
         claims = _claims(token)
         audiences = claims.get("aud")
         meant = [audiences] if isinstance(audiences, str) else audiences
@@ -223,6 +220,13 @@ class TokenReviews:
             pod_name=_first(extra.get("authentication.kubernetes.io/pod-name")),
             pod_uid=_first(extra.get("authentication.kubernetes.io/pod-uid")),
         )
+
+
+def _check_form(token: str) -> None:
+    if len(token) > MAX_TOKEN:
+        raise _refusal(f"it is longer than {MAX_TOKEN} characters")
+    if not _TOKEN.fullmatch(token):
+        raise _refusal("it is no bearer token")
 
 
 def _first(values: object) -> str:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from cachd.model import Manifest, ManifestFile
     from cachd.store.context import Context
-    from cachd.store.index import Row
     from cachd.store.quarantine import Quarantine
+    from cachd.store.rows import Row
 
 log = logging.getLogger("cachd.store")
 

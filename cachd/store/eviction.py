@@ -18,7 +18,8 @@ from cachd.store.types import Holder, SpacePlan, Victim
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
+    from cachd.store.rows import Row
 
 MAX_HOLDERS = 50
 _SMALLEST_COPY = 1024 * 1024
@@ -250,7 +251,6 @@ def to_victim(row: Row, reason: str, size: int) -> Victim:
         bytes=size,
         last_used=row.last_used / 1e9,
         reason=reason,
-        is_ingest=row.state == "ingest",
     )
 
 

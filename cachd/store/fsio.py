@@ -39,7 +39,7 @@ _SICK = frozenset(
         errno.EREMOTEIO,
     }
 )
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def make_directory(path: Path, mode: int) -> None:
 
 
 def fsync_directory(path: Path) -> None:
-    fd = os.open(path, _DIRECTORY)
+    fd = os.open(path, DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -171,7 +171,7 @@ class Below:
 
     def __init__(self, root: Path | int) -> None:
         """``root``: a path, or a descriptor, which is then closed with this."""
-        self._root = root if isinstance(root, int) else os.open(root, _DIRECTORY)
+        self._root = root if isinstance(root, int) else os.open(root, DIRECTORY)
         self._directory = self._root
         self._parts: tuple[str, ...] = ()
 
@@ -198,7 +198,7 @@ class Below:
                 if make:
                     with suppress(FileExistsError):
                         os.mkdir(part, 0o755, dir_fd=fd)
-                below = os.open(part, _DIRECTORY, dir_fd=fd)
+                below = os.open(part, DIRECTORY, dir_fd=fd)
                 if fd != self._root:
                     os.close(fd)
                 fd = below

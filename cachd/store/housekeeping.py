@@ -13,7 +13,8 @@ from cachd.store.units import show_size
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
+    from cachd.store.rows import Row
     from cachd.store.startup import Opened
 
 _WAYS_OUT = {
@@ -118,7 +119,7 @@ def usage(opened: Opened) -> Usage:
         corrupt=sum(1 for row in index.snapshots.values() if row.damage),
         scrub_pass=opened.checks.progress.pass_ended,
         degraded=tuple(degraded(opened)),
-        views=len(opened.views.all()),
+        views=opened.views.count(),
         view_bytes=index.marginal(index.views)[0],
         pod_leases=opened.leases.pod_count(),
         namespaces=namespaces.usage(index, context.settings.namespace_quotas, context.volume.size),

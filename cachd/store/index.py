@@ -12,15 +12,13 @@ from __future__ import annotations
 from array import array
 from typing import TYPE_CHECKING
 
-from cachd.store.rows import Row, Shared, State
+from cachd.store.rows import Row, Shared
 from cachd.store.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from cachd.store.types import SnapshotInfo
-
-__all__ = ["Index", "Row", "Shared", "State"]
 
 
 class Index:

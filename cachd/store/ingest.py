@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from cachd.model import Digest, Identity, ManifestFile, PartDone, Plan, Ref
     from cachd.store.context import Context
-    from cachd.store.index import Row
     from cachd.store.journal import Journal
     from cachd.store.room import Room
+    from cachd.store.rows import Row
     from cachd.store.trash import Trash
     from cachd.store.types import StoredSnapshot
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cachd.settings import LeaseSettings
     from cachd.store.context import Context
-    from cachd.store.index import Row
+    from cachd.store.rows import Row
 
 log = logging.getLogger("cachd.store")
 
@@ -143,9 +143,8 @@ class Leases:
         without a proof can't push out what it has. Raises InvalidError, TooManyLeases, DiskError.
         """
         lease_id, ttl = secrets.token_urlsafe(24), self._ttl(ttl)
-        same = [
-            each for each in self._leases.values() if pod and (each.pod, each.row) == (pod, row)
-        ]
+        leases = self._leases.values() if pod else ()
+        same = [each for each in leases if (each.pod, each.row) == (pod, row)]
         newest = same[MAX_PER_POD - 1 :]
         if not newest:
             self._check_limits(row.key)

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from cachd.model import ManifestFile
     from cachd.store.context import Context
-    from cachd.store.index import Row
     from cachd.store.layout import Layout
     from cachd.store.observe import OnStep
+    from cachd.store.rows import Row
 
 log = logging.getLogger("cachd.store")
 

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from cachd.settings import Share
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
+    from cachd.store.rows import Row
 
 REASON = "namespace"
 MAX_TOLD = 100

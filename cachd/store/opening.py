@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, InUse, PathUnsafe, StoreError
 from cachd.model import BLOCK_SIZE
-from cachd.names import check_tree, escape
+from cachd.names import check_tree, directories_of, escape
 from cachd.store.fsio import Below, make_directory, measure
-from cachd.store.index import Row
 from cachd.store.ingest import Ingest
 from cachd.store.journal import JOURNAL_NAME, Content, Journal, make_header
+from cachd.store.rows import Row
 from cachd.store.salvage import salvage
 from cachd.store.sharing import find_candidates, link_candidates
 from cachd.store.types import SnapshotInfo
@@ -317,20 +317,15 @@ async def _reserve(
 ) -> None:
     block = context.volume.block
     needed = inodes = 0
-    directories: set[str] = set()
     place = _files_of(Path(), plan.unpack).as_posix()
-    for file in plan.files:
-        if file.path in opened.content.linked:
-            continue
+    files = [file for file in plan.files if file.path not in opened.content.linked]
+    for file in files:
         size = file.size or 0
         had = found.files.get(f"{place}/{file.path}")
         inodes += 0 if had else 1
         needed += max(0, -(-size // block) * block - (had[2] if had else 0))
         needed += _FILE_COST + size // BLOCK_SIZE * _BLOCK_COST
-        end = file.path.rfind("/")
-        while end > 0 and file.path[:end] not in directories:
-            directories.add(file.path[:end])
-            end = file.path.rfind("/", 0, end)
+    directories = directories_of(file.path for file in files)
     missing = len(directories - {name.partition("/")[2] for name in found.directories})
     needed += (missing + 2) * max(block, _DIRECTORY_COST)
     await room.reserve(row, needed, inodes + missing + 2)

@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from cachd.store.capabilities import Capabilities
     from cachd.store.context import Context
     from cachd.store.fsio import Measured
-    from cachd.store.index import Row
     from cachd.store.layout import Layout
     from cachd.store.observe import OnStep
+    from cachd.store.rows import Row
     from cachd.store.trash import Trash
 
 log = logging.getLogger("cachd.store")

@@ -9,7 +9,7 @@ from cachd.store.fsio import touch_times
 
 if TYPE_CHECKING:
     from cachd.store.context import Context
-    from cachd.store.index import Row
+    from cachd.store.rows import Row
 
 FLUSH_INTERVAL = 60.0
 """Seconds of recency that a kill may lose."""

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from cachd.store.damage import CORRUPT_NAME, read_marker
 from cachd.store.fsio import measure, measure_foreign, replace_file
-from cachd.store.index import Row
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.leases import read_lease
 from cachd.store.manifests import MANIFEST_NAME, info_of, read_manifest
 from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
+from cachd.store.rows import Row
 from cachd.store.types import NOBODY, SnapshotInfo
 from cachd.store.viewscan import FoundView, scan_views
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cachd.store.context import Context
-    from cachd.store.index import Row
+    from cachd.store.rows import Row
     from cachd.store.trash import Trash
     from cachd.store.types import SpacePlan, Victim
 

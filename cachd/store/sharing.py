@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from cachd.model import Digest, Manifest, ManifestFile, Plan, PlannedFile, Ref
     from cachd.store.context import Context
-    from cachd.store.index import Row
     from cachd.store.layout import Layout
+    from cachd.store.rows import Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from cachd.store.types import StoredSnapshot
 
 if TYPE_CHECKING:
-    from cachd.store.index import Row
+    from cachd.store.rows import Row
     from cachd.store.startup import Opened
 
 

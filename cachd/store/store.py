@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from cachd.settings import LeaseSettings, StoreSettings
     from cachd.store.capabilities import Capabilities
     from cachd.store.checks import Checks
-    from cachd.store.index import Index, Row
+    from cachd.store.index import Index
     from cachd.store.observe import Clock, OnStep, StoreMetrics
     from cachd.store.quarantine import Quarantine
+    from cachd.store.rows import Row
     from cachd.store.views import Views
 
 __all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]

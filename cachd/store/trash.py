@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, StoreError
-from cachd.store.fsio import measure_foreign
+from cachd.store.fsio import DIRECTORY, measure_foreign
 from cachd.store.journal import JOURNAL_NAME, read_header
 from cachd.store.layout import is_hex
 from cachd.store.manifests import MANIFEST_NAME, read_manifest
@@ -24,13 +24,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cachd.store.context import Context
-    from cachd.store.index import Row, State
     from cachd.store.layout import Layout
     from cachd.store.observe import OnStep
+    from cachd.store.rows import Row, State
 
 log = logging.getLogger("cachd.store")
-
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Trash:
@@ -237,7 +235,7 @@ def _remove_tree(path: Path) -> None:
     try:
         shutil.rmtree(path)
     except RecursionError:
-        fd = os.open(path, _DIRECTORY)
+        fd = os.open(path, DIRECTORY)
         try:
             while directories := _remove_files(fd):
                 for name in directories:
@@ -260,7 +258,7 @@ def _remove_files(fd: int, above: int | None = None) -> list[str]:
 
 
 def _flatten(fd: int, name: str) -> None:
-    below = os.open(name, _DIRECTORY, dir_fd=fd)
+    below = os.open(name, DIRECTORY, dir_fd=fd)
     try:
         _remove_files(below, above=fd)
     finally:

@@ -136,7 +136,6 @@ class Victim:
     bytes: int
     last_used: float
     reason: str
-    is_ingest: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.errors import ViewUnavailable
-from cachd.store.fsio import SECTOR, Below, write_all
+from cachd.names import directories_of
+from cachd.store.fsio import DIRECTORY, SECTOR, Below, write_all
 from cachd.store.linux import clone
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from cachd.store.layout import Layout
     from cachd.store.types import ViewMode
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_ACL = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EPERM, errno.EACCES})
 _NO_RANGE = frozenset({errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM})
 _BUFFER = 1024 * 1024
@@ -118,7 +118,7 @@ def find_place(layout: Layout, pod: str, name: str) -> int:
 
 
 def _walk(layout: Layout, parts: Sequence[str], modes: Sequence[int | None]) -> int:
-    here = os.open(layout.views, _DIRECTORY)
+    here = os.open(layout.views, DIRECTORY)
     for depth, (part, mode) in enumerate(zip(parts, modes, strict=True)):
         try:
             below = _enter(here, part, mode)
@@ -142,7 +142,7 @@ def _enter(here: int, part: str, mode: int | None) -> int:
             os.mkdir(part, mode, dir_fd=here)
     except FileExistsError:
         is_new = False
-    below = os.open(part, _DIRECTORY, dir_fd=here)
+    below = os.open(part, DIRECTORY, dir_fd=here)
     if mode is None:
         return below
     try:
@@ -211,14 +211,8 @@ def link_files(fd: int, tree: Path, files: Iterable[ManifestFile]) -> Linked:
 
 def finish_directories(fd: int, files: Iterable[ManifestFile], wanted: ViewMode) -> None:
     """Modes of the directories, and all of them durable. ``fd`` is closed. Raises OSError."""
-    found = set()
-    for file in files:
-        end = file.path.rfind("/")
-        while end > 0 and file.path[:end] not in found:
-            found.add(file.path[:end])
-            end = file.path.rfind("/", 0, end)
     with Below(fd) as below:
-        for name in sorted(found, reverse=True):
+        for name in sorted(directories_of(file.path for file in files), reverse=True):
             below.finish_directory(name, DIRECTORY_MODES[wanted])
         below.finish_directory("", 0)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.errors import DiskError, StoreError, ViewUnavailable
+from cachd.names import directories_of
 from cachd.store import viewfiles
 from cachd.store.fsio import measure_foreign, remove_file, replace_file, sync_tree
 from cachd.store.viewrecords import ViewRecord, record_name
@@ -107,7 +108,7 @@ class Maker:
                     record = replace(record, is_complete=True)
                     await self._write(record, "view complete")
                     place = await self._threads.run(viewfiles.look, fd)
-                    await self.measure(row, inodes, source)
+                    await self._measure(row, inodes, source)
             except BaseException:
                 await self._undo(fd, row, spec)
                 raise
@@ -188,12 +189,7 @@ class Maker:
 
     async def _reserve(self, row: Row, manifest: Manifest, *, is_copy: bool) -> None:
         block = self._context.volume.block
-        directories = {
-            file.path[:end]
-            for file in manifest.files
-            for end in range(len(file.path))
-            if file.path[end] == "/"
-        }
+        directories = directories_of(file.path for file in manifest.files)
         needed = (len(directories) + 2) * max(block, _DIRECTORY_COST)
         inodes = len(directories) + 2
         if is_copy:
@@ -216,7 +212,7 @@ class Maker:
                 await self._threads.run(copy.close)
             self._context.on_step("view file copied")
 
-    async def measure(self, row: Row, inodes: dict[int, int], source: Row) -> None:
+    async def _measure(self, row: Row, inodes: dict[int, int], source: Row) -> None:
         """What the pod's directory holds now, of which ``inodes`` are the snapshot's. Raises
         OSError."""
         context, index = self._context, self._context.index

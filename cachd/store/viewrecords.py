@@ -90,7 +90,7 @@ def read_record(path: Path) -> ViewRecord:
         )
         texts = (record.pod, record.name, record.revision, record.boot_id, record.note)
         check(are_texts(texts), "the view")
-        check(record.namespace is None or are_texts((record.namespace,)), "the view's namespace")
+        check(record.namespace is None or are_texts((record.namespace,)), "who pays for the view")
         check(is_pod(record.pod), "the view's pod")
         check_view_name(record.name)
         check(is_hex(record.ref.key) and is_hex(record.revision), "the view's key")
@@ -98,7 +98,6 @@ def read_record(path: Path) -> ViewRecord:
         check(record.until in ("pod", "ttl"), "the view's end")
         check(is_size(record.files) and is_size(record.bytes), "the view's size")
         check(0 < record.ttl < math.inf, "the view's ttl")
-        check(record.namespace is None or type(record.namespace) is str, "who pays for the view")
         check(type(record.is_complete) is bool, "whether the view is complete")
         check(path.name == record.file_name, "the record's name")
     except (KeyError, TypeError, ValueError, OverflowError, InvalidError) as error:

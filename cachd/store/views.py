@@ -142,13 +142,15 @@ class Views:
     def all(self) -> list[StoredView]:
         return [self._show(pod, view) for pod in self._pods.values() for view in pod.views.values()]
 
+    def count(self) -> int:
+        return sum(len(pod.views) for pod in self._pods.values())
+
     def pods(self) -> dict[str, str]:
         """The boot at which the last view was made, by each pod that decides itself how long."""
         return {
-            uid: boot
+            uid: max((view.record.boot_id for view in pod.views.values()), default="")
             for uid, pod in self._pods.items()
-            if pod.expires is math.inf
-            for boot in (max((v.record.boot_id for v in pod.views.values()), default=""),)
+            if pod.expires == math.inf
         }
 
     def _show(self, pod: _Pod, view: _View) -> StoredView:
@@ -304,12 +306,6 @@ class Views:
                 await self.remove(uid, "nobody renewed them")
             except (DiskError, StoreError) as error:
                 log.warning("the views of pod %s stay for now: %s", uid, error)
-
-    def renew_pod(self, uid: str, ttl: float) -> None:
-        """Keep what expires for ``ttl`` seconds from now."""
-        pod = self._pods.get(uid)
-        if pod is not None and pod.expires != math.inf:
-            pod.expires = self._context.clock.monotonic() + ttl
 
     @asynccontextmanager
     async def _alone(self, pod: str) -> AsyncIterator[None]:

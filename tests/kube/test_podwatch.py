@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachd.errors import ConfigInvalid
-from cachd.kube.client import KubernetesClient
+from cachd.kube.client import KubernetesClient, node_of
 from cachd.kube.pods import decide
-from cachd.kube.podwatch import PodTable, PodWatch, is_over, node_of, uids_of
+from cachd.kube.podwatch import PodTable, PodWatch, is_over, uids_of
 from cachd.settings import KubernetesSettings
 from tests.kube.apiserver import PODS, ApiServer
 
@@ -224,10 +224,10 @@ async def test_uids_that_are_made_up_cost_few_lists(api: ApiServer, watch: PodWa
 
 
 def test_the_node_must_be_known() -> None:
-    assert node_of(KubernetesSettings(), {"NODE_NAME": "a"}) == "a"
-    assert node_of(KubernetesSettings(node_name="b"), {"NODE_NAME": "a"}) == "b"
+    assert node_of(KubernetesSettings(), {"NODE_NAME": "a"}, "a test") == "a"
+    assert node_of(KubernetesSettings(node_name="b"), {"NODE_NAME": "a"}, "a test") == "b"
     with pytest.raises(ConfigInvalid):
-        node_of(KubernetesSettings(), {})
+        node_of(KubernetesSettings(), {}, "a test")
 
 
 # --- what is decided ---

@@ -19,7 +19,8 @@ from hypothesis.stateful import (
 from cachd.model import Ref
 from cachd.store import eviction
 from cachd.store.eviction import Limits
-from cachd.store.index import Index, Row
+from cachd.store.index import Index
+from cachd.store.rows import Row
 from cachd.store.types import SnapshotInfo
 
 QUOTA = 1000

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from cachd.errors import NoSpace, TooLarge
 from cachd.settings import Share
-from cachd.store.index import Index, Row
+from cachd.store.index import Index
 from cachd.store.namespaces import make_room, quota_of, rows_of, spared_by, usage, used_by
+from cachd.store.rows import Row
 from cachd.store.types import SnapshotInfo
 from tests.store.models import MIB, Model, fill
 
