@@ -59,6 +59,8 @@ class Listeners:
         self._bound: list[BoundSocket] = []
         self._serving: list[asyncio.Server] = []
         self._switch = Drain()
+        # One for both sockets of pods: it is the daemon's descriptors that are shared out.
+        self._gate = Gate(effective_limit(settings.listen.max_connections), metrics)
         metrics.watch(cache.usage)
 
     async def open_health(self) -> None:
@@ -132,8 +134,8 @@ class Listeners:
         if role == "admin":
             await web.SockSite(runner, bound.sock, backlog=BACKLOG).start()
             return
-        gate = Gate(effective_limit(self._settings.listen.max_connections), self._metrics)
-        self._serving.append(await serve_limited(runner, bound.sock, gate, connection_options()))
+        options = connection_options()
+        self._serving.append(await serve_limited(runner, bound.sock, self._gate, options))
 
     async def _listen_files(self, path: Path, readonly: ReadonlyRoot) -> None:
         listen = self._settings.listen
@@ -146,8 +148,9 @@ class Listeners:
             kind=socket.SOCK_SEQPACKET,
         )
         self._bound.append(bound)
-        gate = Gate(effective_limit(listen.max_connections), self._metrics)
-        self._descriptors = Descriptors(self._cache, readonly, gate, self._metrics, self._accounts)
+        self._descriptors = Descriptors(
+            self._cache, readonly, self._gate, self._metrics, self._accounts
+        )
         self._descriptors.start(bound.sock)
 
     async def _open_api(self, settings: ApiTcpSettings, address: str) -> None:

@@ -63,6 +63,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="ask",
         handler=models.ask,
         summary="Have a model here",
+        is_for_peers=True,
         description="Waits until the model is on this node. With `wait: false` it answers at once; "
         "with `Accept: application/x-ndjson` it streams progress. A caller that goes away harms "
         "nobody else's fetch.",
@@ -84,6 +85,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="list",
         handler=models.list_models,
         summary="What is here, as far as the caller may see it",
+        is_for_peers=True,
         replies=(_json(200, "Models and the store's numbers.", "Models"),),
     ),
     Route(
@@ -101,6 +103,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="show",
         handler=models.show,
         summary="One model, with its files",
+        is_for_peers=True,
         parameters=(
             _REVISION,
             Parameter(name="blocks", schema=FLAG, description="with the checksum of each block"),
@@ -184,6 +187,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="file",
         handler=files.get,
         summary="A file, or a range of it",
+        is_for_peers=True,
         parameters=(*_READING, *_RANGES),
         replies=(
             Reply(status=200, description="The whole file.", content={_BYTES: _BINARY}),
@@ -199,6 +203,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="file_head",
         handler=files.get,
         summary="A file's size, ETag and digest",
+        is_for_peers=True,
         parameters=_READING,
         replies=(Reply(status=200, description="Headers alone."), _NOT_MODIFIED),
         errors=(errors.ModelUnknown, errors.FileUnknown, errors.Forbidden, errors.DiskError),
@@ -210,6 +215,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="archive",
         handler=archive.get,
         summary="The whole model as one tar",
+        is_for_peers=True,
         description="The first member is `.cachd-manifest.json`; the files follow, by path. The "
         "same snapshot gives the same bytes.",
         parameters=_READING,
@@ -301,6 +307,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="openapi",
         handler=ops.document,
         summary="This document",
+        is_for_peers=True,
         replies=(
             Reply(status=200, description="OpenAPI 3.1.", content={_JSON: {"type": "object"}}),
         ),
@@ -311,6 +318,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="livez",
         handler=probes.livez,
         summary="Whether the daemon's event loop runs",
+        is_for_peers=True,
         is_health=True,
         replies=(_json(200, "It runs.", "Alive"),),
     ),
@@ -320,6 +328,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         name="readyz",
         handler=probes.readyz,
         summary="Whether the daemon takes asks, and why not",
+        is_for_peers=True,
         is_health=True,
         replies=(
             _json(200, "Ready.", "Readiness"),

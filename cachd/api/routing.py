@@ -41,8 +41,9 @@ class Route:
     """``name`` is the operation id and the label in metrics.
 
     ``is_admin``: not for pods, unless a rule allows them ``verb``. ``is_health``: also on the
-    health listener. ``is_ask``: refused while the daemon drains. ``errors``: what it may answer
-    besides what every route may.
+    health listener. ``is_for_peers``: other daemons may call it, who read what is cached, and ask.
+    ``is_ask``: refused while the daemon drains. ``errors``: what it may answer besides what every
+    route may.
     """
 
     method: str
@@ -55,19 +56,13 @@ class Route:
     is_admin: bool = False
     verb: Verb = "admin"
     is_health: bool = False
+    is_for_peers: bool = False
     is_ask: bool = False
     parameters: tuple[Parameter, ...] = ()
     body: dict[str, Schema] = field(default_factory=dict)
     is_body_required: bool = True
     errors: tuple[type[CachdError], ...] = ()
     http_errors: tuple[int, ...] = ()
-
-    @property
-    def is_for_peers(self) -> bool:
-        """Other daemons may call it: they read what is cached, and ask."""
-        is_reading = self.method in ("GET", "HEAD") and not self.is_admin
-        of_models = self.path.startswith("/v1/models") or not self.path.startswith("/v1/")
-        return self.name == "ask" or (is_reading and of_models)
 
     @property
     def pattern(self) -> str:

@@ -8,7 +8,7 @@ from typing import Literal
 OTHER = "other"
 """The label value for what nobody foresaw, so that the number of series stays bounded."""
 
-PHASES = frozenset({"resolve", "probe", "queue", "fetch", "verify", "publish", "total"})
+PHASES = frozenset({"resolve", "probe", "queue", "upstream", "fetch", "verify", "publish", "total"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

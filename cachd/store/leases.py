@@ -150,10 +150,10 @@ class Leases:
             self._check_limits(row.key)
         boot_id = self._context.boot_id
         lease = self._hold(handle_of(lease_id), row, holder, ttl, pod, boot_id)
-        for each in newest:
-            self._drop(each)
         try:
             await self._write(lease)
+            for each in newest:
+                self._drop(each)
             await self._unlink([each.handle for each in newest])
         except BaseException:
             # Perhaps the file is there and only its writer was cancelled.

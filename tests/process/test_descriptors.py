@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, eventually
+from tests.harness import Daemon, call, eventually
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
 from tests.servers import require
@@ -139,6 +140,28 @@ def test_the_daemon_keeps_no_descriptor(shared: Daemon, client: Client, model: d
     client.sock.close()
     assert shared.terminate() == 0
     assert not (shared.run / "files.sock").exists()
+
+
+def test_both_sockets_share_the_connections_that_one_uid_may_have(tmp_path: Path):
+    daemon = Daemon(tmp_path / "one", settings={"LISTEN_MAX_CONNECTIONS": "4"})
+    twin_of(daemon, f'mount -o remount,bind,ro "{tmp_path / "one" / "twin"}"')
+    with contextlib.closing(daemon), contextlib.ExitStack() as stack:
+        daemon.start()
+        for _ in range(3):
+            one = Client(daemon.run / "files.sock")
+            stack.callback(one.sock.close)
+            assert "problem" in one.send(b"{}")[0]
+        with pytest.raises(ConnectionError):
+            call(daemon.socket, "GET", "/v1/models")
+        one.sock.close()
+
+        def is_let_in() -> bool:
+            try:
+                return call(daemon.socket, "GET", "/v1/models").status == 200
+            except ConnectionError:
+                return False
+
+        eventually(is_let_in)
 
 
 @pytest.mark.parametrize(
