@@ -286,6 +286,8 @@ class FakeDaemon:
             return _problem(404, code="model_unknown", detail="no such revision")
         file = model.tree / path
         await asyncio.sleep(self.script.slow_files)
+        if self.script.hold_files is not None:
+            await asyncio.to_thread(self.script.hold_files.wait, 30)
         if self.script.stall_files:
             response = web.StreamResponse(headers={"Content-Length": str(file.stat().st_size)})
             await response.prepare(request)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,8 @@ class Script:
     """Send half of each file, then nothing."""
     slow_files: float = 0.0
     """Seconds before each file."""
+    hold_files: threading.Event | None = None
+    """No file is answered before this is set."""
     corrupt: str = ""
     """A path whose streamed bytes are wrong in one bit."""
     view_problem: dict[str, Any] | None = None
