@@ -39,6 +39,14 @@ def test_a_node_warms_itself(daemons: Any, origin: CountingOrigin) -> None:
     daemon.start()
     eventually(lambda: daemon.metric("cachd_prefetch_ready") == 2, 20)
     assert origin.sent.total() == 10 * MIB
+    # What a person removes is said to be gone, and without a schedule stays so.
+    key = rows(daemon)["b.bin"]["key"]
+    assert daemon.admin("DELETE", f"/v1/models/{key}?force=true").status == 200
+    assert {name: row["state"] for name, row in rows(daemon).items()} == {
+        "a.bin": "ready",
+        "b.bin": "gone",
+    }
+    assert daemon.metric("cachd_prefetch_ready") == 1
 
 
 def test_one_that_fails_is_tried_again_and_said(daemons: Any, origin: CountingOrigin) -> None:
