@@ -17,7 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cachd.catalogue import CATALOGUE
+
 START_TIMEOUT = 20.0
+METRICS = {
+    name
+    for metric in CATALOGUE
+    for name in (metric.name, *(f"{metric.name}_{part}" for part in ("bucket", "sum", "count")))
+}
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -159,7 +166,8 @@ class Daemon:
             self.run.rmdir()
 
     def metric(self, name: str, **labels: str) -> float:
-        """The value of one sample, 0 if it isn't there."""
+        """The value of one sample, 0 if it isn't there yet."""
+        assert name in METRICS, f"there is no metric {name}"
         text = self.admin("GET", "/metrics").body.decode()
         want = {f'{key}="{value}"' for key, value in labels.items()}
         total = 0.0

@@ -32,13 +32,13 @@ from cachd.errors import (
     ModelUnknown,
     NotFound,
 )
-from cachd.model import Digest, Manifest, ManifestFile, Ref, make_ref
+from cachd.model import Ref, make_ref
+from tests.api import canned
+from tests.api.snapshots import show, write
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
-
-REVISION = "ab" * 16
 
 
 @dataclass
@@ -85,28 +85,8 @@ class MemoryCache:
         return make_ref(uri=uri, origin="memory", is_default_origin=True)
 
     def _keep(self, uri: str) -> Snapshot:
-        ref, files = self.ref(uri), self.origins[uri].files
-        tree = self.root / ref.key / "tree"
-        listed = []
-        for path, data in files.items():
-            target = tree / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            listed.append(manifest_file(path, data))
-        tree.mkdir(parents=True, exist_ok=True)
-        manifest = Manifest(
-            ref=ref,
-            revision=REVISION,
-            files=tuple(sorted(listed, key=lambda file: file.path)),
-            created="2026-01-01T00:00:00Z",
-            source="memory",
-            is_credentialed=False,
-            is_validated=True,
-            is_immutable=False,
-        )
-        snapshot = Snapshot(
-            key=ref.key, revision=REVISION, tree=str(tree), manifest=manifest, allocated=4096
-        )
+        ref = self.ref(uri)
+        snapshot = write(self.root, ref, self.origins[uri].files)
         self.snapshots[ref.key] = snapshot
         self.refs[ref.key] = ref
         return snapshot
@@ -242,22 +222,7 @@ class MemoryCache:
         return int(self.shown.pop(pod, None) is not None)
 
     def _view(self, key: str, request: ViewRequest) -> View:
-        snapshot = self.snapshots[key]
-        view = View(
-            pod=request.pod,
-            name=request.name,
-            key=key,
-            uri=self.refs[key].uri,
-            revision=snapshot.revision,
-            mode=request.mode,
-            path=str(self.root / "views" / request.pod),
-            device=1,
-            inode=2,
-            files=len(snapshot.manifest.files),
-            bytes=snapshot.manifest.size,
-            is_writable=request.mode == "copy",
-            expires_in=None,
-        )
+        view = show(self.root, self.snapshots[key], request)
         self.shown[request.pod] = view
         return view
 
@@ -341,38 +306,11 @@ class MemoryCache:
         self.admit(caller, verb, verb)
 
     def may(self, caller: Caller, verb: str, uri: str | None) -> dict[str, Any]:
-        return {
-            "verb": verb,
-            "uri": uri,
-            "allowed": True,
-            "rule": None,
-            "reason": "no rule matches",
-            "identity": False,
-            "open_hits": False,
-        }
+        return canned.verdict(verb, uri)
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
-        victim = {
-            "key": "0" * 16,
-            "revision": REVISION,
-            "uri": "s3://b/old",
-            "bytes": 7,
-            "last_used": 1.5,
-            "reason": "quota",
-        }
-        return {
-            "result": "hit" if ask and self.ref(ask.uri).key in self.snapshots else "miss",
-            "fits": True,
-            "needed": needed or 0,
-            "free": 100,
-            "quota": 1000,
-            "free_floor": 100,
-            "allocated": 900,
-            "reserved": 0,
-            "evict": [victim],
-            "shortfall": 0,
-            "held_by": [],
-        }
+        is_hit = ask is not None and self.ref(ask.uri).key in self.snapshots
+        return canned.plan(is_hit=is_hit, needed=needed)
 
     async def gc(self, caller: Caller, *, dry_run: bool, target: int | None) -> dict[str, Any]:
         return {"evicted": [], "freed": target or 0, "dry_run": dry_run}
@@ -380,32 +318,8 @@ class MemoryCache:
     async def verify(
         self, key: str | None, caller: Caller, *, repair: bool, rate: int | None
     ) -> AsyncIterator[dict[str, Any]]:
-        sums = {"snapshots": 1, "bytes": 5, "bad_blocks": 1, "corrupt": 0, "repaired_blocks": 1}
-        finding = {
-            "key": key or "0" * 16,
-            "revision": "aa",
-            "uri": "s3://bucket/m",
-            "state": "repaired" if repair else "corrupt",
-            "bytes": 5,
-            "bad_blocks": 1,
-            "repaired_blocks": int(repair),
-            "files": [
-                {
-                    "path": "w",
-                    "problem": "blocks",
-                    "blocks": [0],
-                    "ranges": [{"offset": 0, "length": 5}],
-                    "repaired": repair,
-                }
-            ],
-            "extra": [],
-            "has_strangers": False,
-            "reason": "" if repair else f"told not to, at {rate}",
-        }
-        names = {name: finding[name] for name in ("key", "revision", "uri")}
-        yield {"event": "checking", **names, "total": 5}
-        yield {"event": "checked", **finding}
-        yield {"event": "ready", "ok": repair, **sums, "findings": [finding]}
+        for event in canned.verification(key, repair=repair, rate=rate):
+            yield event
 
     def publish(self, event: str, **data: Any) -> None:
         for queue in self.followers:
@@ -468,14 +382,3 @@ class MemoryCache:
             assert end is None or isinstance(
                 end, (Snapshot, CachdError, ValueError, asyncio.CancelledError)
             )
-
-
-def manifest_file(path: str, data: bytes, *, sha256: str = "") -> ManifestFile:
-    from hashlib import blake2b
-
-    block = 8 * 1024 * 1024
-    blocks = tuple(
-        blake2b(data[i : i + block], digest_size=8).hexdigest() for i in range(0, len(data), block)
-    )
-    digests = (Digest(algorithm="sha256", value=sha256),) if sha256 else ()
-    return ManifestFile(path=path, size=len(data), blocks=blocks, digests=digests)

@@ -20,7 +20,7 @@ from cachd.api.archive import MANIFEST_NAME, header
 from cachd.api.conditions import Span, etag, is_another, is_unmodified, parse_range
 from cachd.model import Manifest
 from tests.api.conftest import Rig, eventually
-from tests.api.memory import manifest_file
+from tests.api.snapshots import manifest_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -7,19 +7,19 @@ client can be tried with every way of materialising.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
 import json
 import tarfile
 import threading
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from awscrt.checksums import crc64nvme
 
-from cachd.model import BLOCK_SIZE, Digest, Manifest, ManifestFile, make_ref
+from cachd.model import ManifestFile, make_ref
+from tests.cli.fake_models import Model, keep, row
+from tests.cli.script import Script
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,59 +28,6 @@ if TYPE_CHECKING:
 async def _rounds() -> None:
     for _ in range(20):
         await asyncio.sleep(0)
-
-
-@dataclass
-class Model:
-    key: str
-    uri: str
-    revision: str
-    tree: Path
-    manifest: Manifest
-
-    @property
-    def size(self) -> int:
-        return self.manifest.size
-
-
-@dataclass
-class Script:
-    """What goes wrong, and what is recorded."""
-
-    asks: list[dict[str, Any]] = field(default_factory=list)
-    requests: list[tuple[str, str]] = field(default_factory=list)
-    lease_headers: list[str] = field(default_factory=list)
-    authorizations: list[str] = field(default_factory=list)
-    leases: dict[str, dict[str, Any]] = field(default_factory=dict)
-    renewals: int = 0
-    hide_path: bool = False
-    """Answer with a path that the client can't see."""
-    hide_page: bool = False
-    """Refuse the model's page, so that only the lease is a pass."""
-    break_asks: int = 0
-    """Drop this many asks after their first events."""
-    break_files: int = 0
-    """Drop this many file answers in the middle."""
-    problem: tuple[int, dict[str, Any]] | None = None
-    error_event: dict[str, Any] | None = None
-    not_ready: int = 0
-    hang: bool = False
-    forget_once: bool = False
-    """Forget the snapshot between the first ask and the copy, until it is asked for again."""
-    move_after: tuple[int, dict[str, bytes]] | None = None
-    """After so many files the snapshot is gone, and the source has these instead."""
-    stall_files: bool = False
-    """Send half of each file, then nothing."""
-    slow_files: float = 0.0
-    """Seconds before each file."""
-    corrupt: str = ""
-    """A path whose streamed bytes are wrong in one bit."""
-    view_problem: dict[str, Any] | None = None
-    """What an ask for a view ends with."""
-    view_facts: dict[str, Any] = field(default_factory=dict)
-    views: list[dict[str, Any]] = field(default_factory=list)
-    imported: bytes = b""
-    plan: dict[str, Any] = field(default_factory=dict)
 
 
 class FakeDaemon:
@@ -156,41 +103,8 @@ class FakeDaemon:
     # --- content ---------------------------------------------------------------------------
 
     def add(self, uri: str, files: dict[str, bytes]) -> Model:
-        ref = make_ref(uri=uri, origin="fake", is_default_origin=True)
-        revision = hashlib.sha256(
-            json.dumps(
-                sorted((p, hashlib.sha256(d).hexdigest()) for p, d in files.items())
-            ).encode()
-        ).hexdigest()[:32]
-        tree = self.root / "snapshots" / ref.key / revision / "tree"
-        entries = []
-        for path, data in sorted(files.items()):
-            target = tree / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(data)
-            entries.append(
-                ManifestFile(
-                    path=path,
-                    size=len(data),
-                    blocks=tuple(
-                        f"{crc64nvme(data[i : i + BLOCK_SIZE]):016x}"
-                        for i in range(0, len(data), BLOCK_SIZE)
-                    ),
-                    digests=(Digest(algorithm="sha256", value=hashlib.sha256(data).hexdigest()),),
-                )
-            )
-        manifest = Manifest(
-            ref=ref,
-            revision=revision,
-            files=tuple(entries),
-            created="2026-01-01T00:00:00Z",
-            source="fake",
-            is_credentialed=False,
-            is_validated=True,
-            is_immutable=False,
-        )
-        model = Model(ref.key, uri, revision, tree, manifest)
-        self.models[ref.key] = model
+        model = keep(self.root, uri, files)
+        self.models[model.key] = model
         return model
 
     def grow(self, model: Model, path: str, size: int) -> None:
@@ -324,9 +238,7 @@ class FakeDaemon:
 
     async def _list(self, request: web.Request) -> web.Response:
         store = {"allocated": 512, "quota": 1024, "free": 4096, "reserved": 0}
-        return web.json_response(
-            {"models": [_row(m) for m in self.models.values()], "store": store}
-        )
+        return web.json_response({"models": [row(m) for m in self.models.values()], "store": store})
 
     async def _show(self, request: web.Request) -> web.Response:
         model = self._model(request)
@@ -338,7 +250,7 @@ class FakeDaemon:
             {"path": f.path, "size": f.size, "etag": None, "blocks": len(f.blocks), "digests": {}}
             for f in model.manifest.files
         ]
-        page = {**_row(model), "manifest_files": files, "metadata": {}}
+        page = {**row(model), "manifest_files": files, "metadata": {}}
         if request.query.get("blocks") == "true":
             page["block_size"] = model.manifest.block_size
             for file, listed in zip(model.manifest.files, files, strict=True):
@@ -374,6 +286,8 @@ class FakeDaemon:
             return _problem(404, code="model_unknown", detail="no such revision")
         file = model.tree / path
         await asyncio.sleep(self.script.slow_files)
+        if self.script.hold_files is not None:
+            await asyncio.to_thread(self.script.hold_files.wait, 30)
         if self.script.stall_files:
             response = web.StreamResponse(headers={"Content-Length": str(file.stat().st_size)})
             await response.prepare(request)
@@ -435,28 +349,6 @@ class FakeDaemon:
 
     async def _openapi(self, request: web.Request) -> web.Response:
         return web.json_response({"openapi": "3.1.0", "info": {"version": "9.9.9"}})
-
-
-def _row(model: Model) -> dict[str, Any]:
-    return {
-        "key": model.key,
-        "uri": model.uri,
-        "origin": "fake",
-        "allow": [],
-        "ignore": [],
-        "state": "ready",
-        "revision": model.revision,
-        "revisions": [model.revision],
-        "files": len(model.manifest.files),
-        "bytes": model.size,
-        "allocated": model.size,
-        "last_used": "2026-01-01T00:00:00Z",
-        "pinned": False,
-        "credentialed": False,
-        "validated": True,
-        "leases": 0,
-        "progress": None,
-    }
 
 
 def _problem(status: int, **problem: Any) -> web.Response:

@@ -82,11 +82,14 @@ def test_whatever_is_wrong_with_them_the_files_are_streamed(
     trouble: Trouble, daemon: FakeDaemon, serve: Serve, run: Run, tmp_path: Path
 ) -> None:
     files = serve(trouble)
+    before = open_descriptors()
     outcome = run("pull", URI, tmp_path / "d", "--socket", daemon.socket, "--json")
     assert outcome.code == 0, outcome.err
     assert outcome.json["materialised"]["way"] == "stream"
     assert tree_of(tmp_path / "d") == FILES
     assert files.requests
+    # What came with a wrong answer is closed too; the other ends are the test's own server's.
+    eventually(lambda: open_descriptors() <= before + files.connections)
 
 
 def test_the_token_goes_along(

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -137,20 +138,31 @@ def test_an_interrupted_initializer_is_a_failure(daemon: FakeDaemon, tmp_path: P
 
 def test_heartbeats_say_how_far_it_is(daemon: FakeDaemon, tmp_path: Path) -> None:
     daemon.script.hide_path = True
-    daemon.script.slow_files = 0.5
-    done = subprocess.run(
+    daemon.script.hold_files = threading.Event()
+    with subprocess.Popen(
         [sys.executable, "-m", "cachd", URI, str(tmp_path / "d")],
-        capture_output=True, text=True, check=True, timeout=30,
+        stderr=subprocess.PIPE,
+        text=True,
         env={**os.environ, "CACHD_HEARTBEAT": "0.1"},
-    )  # fmt: skip
-    lines = done.stderr.splitlines()
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        try:
+            while not lines or not lines[-1].startswith("cachd: copying "):
+                lines.append(process.stderr.readline())
+                assert lines[-1], "it ended"
+        finally:
+            daemon.script.hold_files.set()
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0
+    text = "".join(lines) + rest
+    lines = text.splitlines()
     assert lines[0] == f"cachd: {URI} → {tmp_path / 'd'}"
     beats = [line for line in lines if line.startswith("cachd: copying ")]
-    assert beats
     assert " of 1.96 KiB (" in beats[0]
     assert "0 of 2 files" in beats[0]
     assert "so far" in beats[0]
-    assert "\r" not in done.stderr
+    assert "\r" not in text
 
 
 # --- options by environment ---------------------------------------------------------------

@@ -16,7 +16,8 @@ import pytest
 
 from tests.harness import Daemon, Reply, call, running
 from tests.origins.bucket import Bucket
-from tests.origins.fault import Body, pattern
+from tests.origins.exchange import Body
+from tests.origins.fault import pattern
 from tests.servers.certificates import Certificates
 
 MIB = 1024 * 1024

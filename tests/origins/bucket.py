@@ -7,7 +7,8 @@ from collections.abc import Callable
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from tests.origins.fault import Fault, FaultOrigin, Seen
+from tests.origins.exchange import Seen
+from tests.origins.fault import Fault, FaultOrigin
 
 
 class Bucket(FaultOrigin):

@@ -20,6 +20,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
+from tests.origins.exchange import Body, Seen
+
 KINDS = frozenset(
     {
         "reset",  # RST after ``after`` body bytes
@@ -68,27 +70,6 @@ class Fault:
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, self.kind
-
-
-@dataclass
-class Body:
-    data: bytes
-    etag: str | None
-    headers: dict[str, str] = field(default_factory=dict)
-    modified: str = "Thu, 01 Jan 2026 00:00:00 GMT"
-    check_if_match: bool = True
-    parts: tuple[int, ...] = ()
-
-
-@dataclass
-class Seen:
-    """One request as it came."""
-
-    method: str
-    target: str
-    path: str
-    headers: dict[str, str]
-    peer: int
 
 
 class FaultOrigin:

@@ -11,7 +11,8 @@ import pytest
 
 from tests.harness import Daemon
 from tests.kube.tokenserver import TokenServer
-from tests.process.test_tenants import call_as_other_uid, needs_root
+from tests.process.other_uid import call_as_other_uid
+from tests.servers.require import needs_root
 from tests.servers.s3 import S3Server
 
 pytestmark = needs_root

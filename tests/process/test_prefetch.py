@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from tests.harness import Daemon, call, eventually
@@ -39,6 +40,14 @@ def test_a_node_warms_itself(daemons: Any, origin: CountingOrigin) -> None:
     daemon.start()
     eventually(lambda: daemon.metric("cachd_prefetch_ready") == 2, 20)
     assert origin.sent.total() == 10 * MIB
+    # What a person removes is said to be gone, and without a schedule stays so.
+    key = rows(daemon)["b.bin"]["key"]
+    assert daemon.admin("DELETE", f"/v1/models/{key}?force=true").status == 200
+    assert {name: row["state"] for name, row in rows(daemon).items()} == {
+        "a.bin": "ready",
+        "b.bin": "gone",
+    }
+    assert daemon.metric("cachd_prefetch_ready") == 1
 
 
 def test_one_that_fails_is_tried_again_and_said(daemons: Any, origin: CountingOrigin) -> None:
@@ -64,9 +73,7 @@ def test_one_that_fails_is_tried_again_and_said(daemons: Any, origin: CountingOr
     assert rows(daemon)["late.bin"]["code"] is None
 
 
-def test_a_new_revision_is_had_by_schedule_and_behind_others(
-    daemons: Any, origin: CountingOrigin
-) -> None:
+def test_a_new_revision_is_had_by_schedule(daemons: Any, origin: CountingOrigin) -> None:
     origin.bodies = {"/m.bin": b"one"}
     daemon: Daemon = daemons(
         PREFETCH=rules(origin, "m.bin", every="0.2s"), FRESHNESS_INTERVAL="0"
@@ -78,6 +85,30 @@ def test_a_new_revision_is_had_by_schedule_and_behind_others(
     # Removed by a person: the state says so, and the schedule has it again.
     assert daemon.admin("DELETE", f"/v1/models/{rows(daemon)['m.bin']['key']}").status == 200
     eventually(lambda: rows(daemon)["m.bin"]["state"] == "ready", 20)
+
+
+def test_who_waits_comes_before_what_nobody_waits_for(daemons: Any, origin: CountingOrigin) -> None:
+    origin.bodies = {"/m.bin": b"one", "/x.bin": b"x", "/y.bin": b"y"}
+    daemon: Daemon = daemons(
+        PREFETCH=rules(origin, "m.bin", every="0.2s"),
+        FRESHNESS_INTERVAL="0",
+        FETCH_MAX_CONCURRENT_MODELS="1",
+    ).start()
+    eventually(lambda: rows(daemon)["m.bin"]["state"] == "ready", 20)
+
+    origin.sent.clear()
+    origin.hold(after=0)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(daemon.ask, f"{origin.url}/x.bin")]
+        assert origin.held.wait(20)
+        origin.bodies["/m.bin"] = b"the second"
+        eventually(lambda: daemon.metric("cachd_flights_queued") == 1, 20)
+        asked.append(pool.submit(daemon.ask, f"{origin.url}/y.bin"))
+        eventually(lambda: daemon.metric("cachd_flights_queued") == 2, 20)
+        origin.release()
+        assert [each.result(60).status for each in asked] == [200, 200]
+    eventually(lambda: origin.sent.total() == len(b"xythe second"), 20)
+    assert list(origin.sent) == ["/x.bin", "/y.bin", "/m.bin"]
 
 
 def test_pods_may_not_see_the_list(daemons: Any, origin: CountingOrigin) -> None:

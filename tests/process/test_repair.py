@@ -11,17 +11,22 @@ import tarfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.harness import Daemon, UnixConnection, call, eventually
 from tests.origins.fault import Fault, FaultOrigin, pattern
+from tests.process.repairing import (
+    BLOCK,
+    MODEL,
+    SIZE,
+    assert_accounts,
+    damage,
+    pull,
+    ranges,
+    verify,
+)
 from tests.servers.s3 import S3Server
-
-BLOCK = 8 << 20
-SIZE = 3 * BLOCK + 1000
-MODEL = pattern(SIZE, 7)
 
 
 @pytest.fixture
@@ -35,61 +40,6 @@ def source() -> Iterator[FaultOrigin]:
 def node(daemons: Callable[..., Daemon]) -> Daemon:
     """No scrub in the background, no limit of reading."""
     return daemons(SCRUB_INTERVAL="0", SCRUB_RATE="0", FRESHNESS_INTERVAL="3600").start()
-
-
-def pull(daemon: Daemon, source: FaultOrigin, **body: Any) -> dict[str, Any]:
-    reply = daemon.ask(source.url("/m.bin"), **body)
-    return {"status": reply.status, **reply.json()}
-
-
-def damage(path: Path, offset: int) -> None:
-    """Flip one bit, as whoever may write to the disk could."""
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 4]))
-    path.chmod(0o444)
-
-
-def verify(daemon: Daemon, key: str | None = None, **body: Any) -> dict[str, Any]:
-    target = f"/v1/models/{key}/verify" if key else "/v1/verify"
-    reply = daemon.admin("POST", target, body)
-    assert reply.status == 200, reply.body
-    return reply.json()
-
-
-def ranges(source: FaultOrigin, since: int) -> list[str]:
-    """What was asked for with bodies (a source's own look is a HEAD or one byte)."""
-    found = [seen for seen in source.seen[since:] if seen.method == "GET"]
-    wanted = [seen.headers.get("range", "all") for seen in found]
-    return sorted(w for w in wanted if w not in ("bytes=0-0",))
-
-
-def disk(root: Path) -> int:
-    """Allocated bytes of what the cache holds, each inode once."""
-    seen: dict[int, int] = {}
-    for place in ("snapshots", "ingest", "trash"):
-        for top in (root / place).iterdir():
-            inner = top.iterdir() if place == "snapshots" else [top]
-            for tree in inner:
-                for path in [tree, *tree.rglob("*")]:
-                    status = path.lstat()
-                    seen[status.st_ino] = status.st_blocks * 512
-    for path in (root / "quarantine").iterdir():
-        for each in [path, *path.rglob("*")]:
-            seen[each.lstat().st_ino] = each.lstat().st_blocks * 512
-    return sum(seen.values())
-
-
-def allocated(daemon: Daemon) -> int:
-    return daemon.admin("GET", "/v1/models").json()["store"]["allocated"]
-
-
-def assert_accounts(daemon: Daemon) -> None:
-    eventually(lambda: not list((daemon.root / "trash").iterdir()))
-    eventually(lambda: allocated(daemon) == disk(daemon.root))
 
 
 def test_a_flipped_bit_is_found_and_only_its_block_is_fetched(node: Daemon, source: FaultOrigin):

@@ -14,10 +14,9 @@ from tests.harness import Daemon, Reply, UnixConnection, call
 from tests.kube.jsonserver import OWN_TOKEN
 from tests.kube.tokenserver import TokenServer, make_token
 from tests.process.origin import CountingOrigin
+from tests.process.other_uid import as_other_uid, call_as_other_uid
 from tests.process.ruling import ask, pods
-from tests.process.test_tenants import as_other_uid, call_as_other_uid
-
-needs_root = pytest.mark.skipif(os.getuid() != 0, reason="changing the uid needs root")
+from tests.servers.require import needs_root
 
 
 def keys_of(reply: Reply) -> set[str]:

@@ -66,8 +66,11 @@ def test_a_hangup_reads_the_rules_at_once(make_ruled, origin: CountingOrigin, tm
     file.write_text("[]")
     daemon = make_ruled({"name": "first", "uris": ["s3://*"]}, ACCESS_RULES_FILE=str(file))
     assert ask(daemon, f"{origin.url}/m.bin").status == 200
-    file.write_text("[{name: none, effect: deny}]")
     assert daemon.process is not None
+    # A file that hasn't changed is read for no other reason.
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually(lambda: daemon.metric("cachd_access_rules_reads_total", result="ok") == 1)
+    file.write_text("[{name: none, effect: deny}]")
     daemon.process.send_signal(signal.SIGHUP)
     eventually(lambda: ask(daemon, f"{origin.url}/m.bin").status == 403)
     assert daemon.metric("cachd_access_rules") == 2

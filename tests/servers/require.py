@@ -10,6 +10,10 @@ import pytest
 
 from tests.servers.process import find_program
 
+needs_root = pytest.mark.skipif(
+    os.geteuid() != 0, reason="changing the uid or the network needs root"
+)
+
 
 def missing(what: str) -> NoReturn:
     """Skip, or fail where nothing may be missing."""

@@ -12,7 +12,7 @@ from blockbuster import BlockBusterFunction, blockbuster_ctx
 
 from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.store import Store
-from tests.store.models import ManualClock
+from tests.store.models import WEIGHTS, ManualClock, Model, number
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +28,15 @@ def nothing_blocks_the_loop() -> Iterator[None]:
 
 
 MakeStore = Callable[..., Awaitable[Store]]
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model(
+        "s3://bucket/llama",
+        {"model.safetensors": WEIGHTS, "sub/config.json": b"{}", "empty": b""},
+        number(1),
+    )
 
 
 @pytest.fixture

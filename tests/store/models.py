@@ -185,3 +185,22 @@ def noise(size: int, seed: int = 0) -> bytes:
 
 def sized(size: int, seed: int = 0) -> bytes:
     return noise(size, seed)[:size]
+
+
+WEIGHTS = sized(2 * BLOCK_SIZE + 12345, 7)
+"""More than two blocks."""
+
+
+def tree_of(root: Path) -> list[str]:
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
+
+
+def named(name: str, revision: int = 1, size: int = 2 * MIB) -> Model:
+    """A model of one file, its bytes told by its name and revision."""
+    seed = int.from_bytes(name.encode(), "big") % 2**32 * 100 + revision
+    return Model(f"s3://bucket/{name}", {"m": sized(size, seed)}, number(revision))
+
+
+def names(store: Store) -> set[str]:
+    """Of the ``named`` models that are there."""
+    return {snapshot.ref.uri.rpartition("/")[2] for snapshot in store.snapshots()}

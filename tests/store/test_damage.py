@@ -72,7 +72,7 @@ async def test_a_store_opens_whatever_is_damaged(
 ) -> None:
     for name, damage in DAMAGES.items():
         if kind == "layout" and name in ("directory", "removed", "version", "numbers for all"):
-            continue  # a layout that says what we can't read is refused; see test_startup
+            continue  # a layout that says what we can't read is refused; see test_root
         if kind == "layout" and name.endswith("for all"):
             continue
         if kind == "lock" and name == "directory":

@@ -5,33 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import pytest
 
-from cachd.errors import DiskFull, InUse, ModelUnknown, NoSpace, TooLarge
+from cachd.errors import InUse, ModelUnknown, NoSpace, TooLarge
 from cachd.store.observe import NoMetrics
-from cachd.store.store import Store
 from tests.store.models import (
     MIB,
     ManualClock,
-    Model,
     fill,
     listing,
+    named,
+    names,
     number,
     publish,
     read_back,
-    sized,
 )
 
 SIZE = 2 * MIB
-
-
-def model(name: str, revision: int = 1, size: int = SIZE) -> Model:
-    seed = int.from_bytes(name.encode(), "big") % 2**32 * 100 + revision
-    return Model(f"s3://bucket/{name}", {"m": sized(size, seed)}, number(revision))
 
 
 class Counter(NoMetrics):
@@ -42,26 +34,22 @@ class Counter(NoMetrics):
         self.seen.append((reason, count))
 
 
-async def names(store: Store) -> set[str]:
-    return {snapshot.ref.uri.rpartition("/")[2] for snapshot in store.snapshots()}
-
-
 async def test_the_least_recently_used_goes(
     make_store: Any, clock: ManualClock, caplog: pytest.LogCaptureFixture
 ) -> None:
     counter = Counter()
     store = await make_store(clock=clock, quota="7MiB", metrics=counter)
     for name in "abc":
-        await publish(store, model(name))
+        await publish(store, named(name))
         clock.advance(10)
-    store.touch(model("a").key, number(1))
+    store.touch(named("a").key, number(1))
     with caplog.at_level(logging.INFO, "cachd.store"):
-        await publish(store, model("d"))
-    assert await names(store) == {"a", "c", "d"}
+        await publish(store, named("d"))
+    assert names(store) == {"a", "c", "d"}
     assert [reason for reason, _ in counter.seen] == ["quota"]
     assert counter.seen[0][1] >= SIZE
     line = next(r.getMessage() for r in caplog.records if "evicted" in r.getMessage())
-    assert model("b").key in line
+    assert named("b").key in line
     assert "reason quota" in line
     assert "idle 20 s" in line
 
@@ -70,7 +58,7 @@ async def test_the_quota_holds_at_every_moment(make_store: Any) -> None:
     store = await make_store(quota="7MiB")
     sizes = []
     for round_ in range(6):
-        await publish(store, model(f"m{round_}"))
+        await publish(store, named(f"m{round_}"))
         sizes.append(store.usage().allocated + store.usage().reserved)
         on_disk = subprocess.run(
             ["du", "-s", "--block-size=1", store.root / "snapshots"],
@@ -84,15 +72,15 @@ async def test_the_quota_holds_at_every_moment(make_store: Any) -> None:
 async def test_leased_pinned_and_read_models_stay(make_store: Any) -> None:
     store = await make_store(quota="9MiB")
     for name in "abcd":
-        await publish(store, model(name))
-    await store.lease(model("a").key, None, "pod", 60)
-    await store.pin(model("b").key)
-    with store.reading(model("c").key, number(1)):
-        await publish(store, model("e"))
-        assert await names(store) == {"a", "b", "c", "e"}
-        await store.lease(model("e").key, None, "pod", 60)
+        await publish(store, named(name))
+    await store.lease(named("a").key, None, "pod", 60)
+    await store.pin(named("b").key)
+    with store.reading(named("c").key, number(1)):
+        await publish(store, named("e"))
+        assert names(store) == {"a", "b", "c", "e"}
+        await store.lease(named("e").key, None, "pod", 60)
         with pytest.raises(NoSpace) as caught:
-            await publish(store, model("f"))
+            await publish(store, named("f"))
     error = caught.value
     assert not isinstance(error, TooLarge)
     assert error.retryable
@@ -101,20 +89,20 @@ async def test_leased_pinned_and_read_models_stay(make_store: Any) -> None:
     assert error.detail["quota"] == 9 * MIB
     assert 0 < error.detail["shortfall"] <= SIZE + 64 * 1024
     assert error.hint
-    assert await names(store) == {"a", "b", "c", "e"}
+    assert names(store) == {"a", "b", "c", "e"}
     assert listing(store.root / "ingest") == []
     assert store.usage().reserved == 0
-    await publish(store, model("f"))
-    assert await names(store) == {"a", "b", "e", "f"}
+    await publish(store, named("f"))
+    assert names(store) == {"a", "b", "e", "f"}
 
 
 async def test_what_can_never_fit_is_said_at_once(make_store: Any) -> None:
     store = await make_store(quota="4MiB")
-    await publish(store, model("a"))
+    await publish(store, named("a"))
     with pytest.raises(TooLarge) as caught:
-        await publish(store, model("huge", size=5 * MIB))
+        await publish(store, named("huge", size=5 * MIB))
     assert not caught.value.retryable
-    assert await names(store) == {"a"}
+    assert names(store) == {"a"}
     plan = store.plan_space(5 * MIB)
     assert not plan.fits
     assert plan.is_never
@@ -124,29 +112,29 @@ async def test_what_can_never_fit_is_said_at_once(make_store: Any) -> None:
 async def test_a_dry_run_says_what_the_real_one_does(make_store: Any, clock: ManualClock) -> None:
     store = await make_store(clock=clock, quota="7MiB")
     for name in "abc":
-        await publish(store, model(name))
+        await publish(store, named(name))
         clock.advance(1)
     plan = store.plan_space(SIZE, 3)
     assert plan.fits
     assert [victim.uri for victim in plan.victims] == ["s3://bucket/a"]
     assert plan.victims[0].bytes >= SIZE
-    assert await names(store) == {"a", "b", "c"}
-    await publish(store, model("d"))
-    assert await names(store) == {"b", "c", "d"}
+    assert names(store) == {"a", "b", "c"}
+    await publish(store, named("d"))
+    assert names(store) == {"b", "c", "d"}
 
 
 async def test_old_revisions_go_before_current_models(make_store: Any, clock: ManualClock) -> None:
     store = await make_store(clock=clock, quota="9MiB")
-    await publish(store, model("a"))
+    await publish(store, named("a"))
     clock.advance(5)
     for revision in (1, 2):
-        await publish(store, model("b", revision))
+        await publish(store, named("b", revision))
         clock.advance(5)
-    store.touch(model("b").key, number(1))
-    await publish(store, model("c", size=3 * MIB))
-    assert await names(store) == {"a", "b", "c"}
-    assert store.get(model("b").key).revision == number(2)
-    assert store.get(model("b").key, number(1)) is None
+    store.touch(named("b").key, number(1))
+    await publish(store, named("c", size=3 * MIB))
+    assert names(store) == {"a", "b", "c"}
+    assert store.get(named("b").key).revision == number(2)
+    assert store.get(named("b").key, number(1)) is None
 
 
 async def test_old_revisions_are_collected_when_idle_and_unleased(
@@ -154,9 +142,9 @@ async def test_old_revisions_are_collected_when_idle_and_unleased(
 ) -> None:
     counter = Counter()
     store = await make_store(clock=clock, min_idle=60, metrics=counter)
-    await publish(store, model("a", 1))
-    lease = await store.lease(model("a").key, number(1), "pod", 10_000)
-    await publish(store, model("a", 2))
+    await publish(store, named("a", 1))
+    lease = await store.lease(named("a").key, number(1), "pod", 10_000)
+    await publish(store, named("a", 2))
     clock.advance(1000)
     await store.tidy()
     assert len(store.snapshots()) == 2
@@ -174,10 +162,10 @@ async def test_one_big_cold_model_goes_rather_than_it_and_small_ones(
 ) -> None:
     store = await make_store(clock=clock, quota="10MiB")
     for name, size in (("small1", MIB), ("small2", MIB), ("big", 6 * MIB)):
-        await publish(store, model(name, size=size))
+        await publish(store, named(name, size=size))
         clock.advance(10)
-    await publish(store, model("new", size=6 * MIB))
-    assert await names(store) == {"small1", "small2", "new"}
+    await publish(store, named("new", size=6 * MIB))
+    assert names(store) == {"small1", "small2", "new"}
 
 
 async def test_watermarks_are_kept_in_the_background(make_store: Any, clock: ManualClock) -> None:
@@ -191,22 +179,22 @@ async def test_watermarks_are_kept_in_the_background(make_store: Any, clock: Man
         metrics=counter,
     )
     for name in "abcd":
-        await publish(store, model(name))
+        await publish(store, named(name))
         clock.advance(1)
     await store.watch()
-    assert await names(store) == {"a", "b", "c", "d"}  # all used a moment ago
+    assert names(store) == {"a", "b", "c", "d"}  # all used a moment ago
     clock.advance(58)
     await store.watch()
-    assert await names(store) == {"c", "d"}
+    assert names(store) == {"c", "d"}
     assert {reason for reason, _ in counter.seen} == {"watermark"}
     assert store.usage().allocated <= store.usage().low_watermark
     await store.watch()
-    assert await names(store) == {"c", "d"}
+    assert names(store) == {"c", "d"}
 
 
 async def test_an_unfinished_ingest_expires(make_store: Any, clock: ManualClock) -> None:
     store = await make_store(clock=clock, partial_ttl=100)
-    ingest = await store.begin(model("a").ref, model("a").plan, source="s3")
+    ingest = await store.begin(named("a").ref, named("a").plan, source="s3")
     clock.advance(1000)
     await store.tidy()
     assert listing(store.root / "ingest") != []  # it has a writer
@@ -222,20 +210,20 @@ async def test_an_unfinished_ingest_expires(make_store: Any, clock: ManualClock)
 
 async def test_a_suspended_ingest_makes_way(make_store: Any) -> None:
     store = await make_store(quota="4MiB")
-    ingest = await store.begin(model("a").ref, model("a").plan, source="s3")
-    await fill(ingest, model("a"))
+    ingest = await store.begin(named("a").ref, named("a").plan, source="s3")
+    await fill(ingest, named("a"))
     await ingest.suspend()
-    await publish(store, model("b", size=3 * MIB))
-    assert await names(store) == {"b"}
+    await publish(store, named("b", size=3 * MIB))
+    assert names(store) == {"b"}
     assert listing(store.root / "ingest") == []
 
 
 async def test_concurrent_begins_never_promise_the_same_bytes(make_store: Any) -> None:
     store = await make_store(quota="7MiB")
     for name in "abc":
-        await publish(store, model(name))
+        await publish(store, named(name))
     results = await asyncio.gather(
-        *(store.begin(model(f"n{i}").ref, model(f"n{i}").plan, source="s3") for i in range(6)),
+        *(store.begin(named(f"n{i}").ref, named(f"n{i}").plan, source="s3") for i in range(6)),
         return_exceptions=True,
     )
     ingests = [result for result in results if not isinstance(result, BaseException)]
@@ -249,25 +237,25 @@ async def test_concurrent_begins_never_promise_the_same_bytes(make_store: Any) -
 
 async def test_growing_beyond_the_quota_is_refused_and_harms_nothing(make_store: Any) -> None:
     store = await make_store(quota="6MiB")
-    await publish(store, model("a"))
-    ingest = await store.begin(model("b").ref, model("b").plan, source="s3")
+    await publish(store, named("a"))
+    ingest = await store.begin(named("b").ref, named("b").plan, source="s3")
     with pytest.raises(TooLarge):
         await ingest.grow(7 * MIB)
-    assert await names(store) == {"a"}
+    assert names(store) == {"a"}
     await ingest.grow(3 * MIB)
-    assert await names(store) == set()
+    assert names(store) == set()
     with pytest.raises(NoSpace):
         await ingest.grow(3 * MIB)
-    await fill(ingest, model("b"))
-    await ingest.commit(model("b").manifest_files, metadata={})
-    assert await names(store) == {"b"}
+    await fill(ingest, named("b"))
+    await ingest.commit(named("b").manifest_files, metadata={})
+    assert names(store) == {"b"}
 
 
 async def test_remove(make_store: Any) -> None:
     store = await make_store()
     for revision in (1, 2):
-        await publish(store, model("a", revision))
-    key = model("a").key
+        await publish(store, named("a", revision))
+    key = named("a").key
     lease = await store.lease(key, None, "pod", 60)
     with pytest.raises(InUse, match="lease"):
         await store.remove(key)
@@ -289,23 +277,23 @@ async def test_remove(make_store: Any) -> None:
 
 async def test_remove_leaves_what_is_being_fetched(make_store: Any) -> None:
     store = await make_store()
-    await publish(store, model("a", 1))
-    ingest = await store.begin(model("a", 2).ref, model("a", 2).plan, source="s3")
+    await publish(store, named("a", 1))
+    ingest = await store.begin(named("a", 2).ref, named("a", 2).plan, source="s3")
     with pytest.raises(InUse, match="ingest"):
-        await store.remove(model("a").key)
-    await store.remove(model("a").key, force=True)
-    await fill(ingest, model("a", 2))
-    snapshot = await ingest.commit(model("a", 2).manifest_files, metadata={})
-    assert read_back(snapshot) == model("a", 2).content
+        await store.remove(named("a").key)
+    await store.remove(named("a").key, force=True)
+    await fill(ingest, named("a", 2))
+    snapshot = await ingest.commit(named("a", 2).manifest_files, metadata={})
+    assert read_back(snapshot) == named("a", 2).content
 
 
 async def test_collect(make_store: Any, clock: ManualClock) -> None:
     store = await make_store(clock=clock, quota="20MiB", high_watermark=60.0, low_watermark=50.0)
-    await publish(store, model("a", 1))
+    await publish(store, named("a", 1))
     for name, revision in (("a", 2), ("b", 1), ("c", 1)):
-        await publish(store, model(name, revision))
+        await publish(store, named(name, revision))
         clock.advance(1)
-    await store.pin(model("a").key)
+    await store.pin(named("a").key)
     report = await store.collect(dry_run=True, target=None)
     assert [(v.uri[-1], v.reason) for v in report.evicted] == [("a", "superseded")]
     assert len(store.snapshots()) == 4
@@ -315,105 +303,5 @@ async def test_collect(make_store: Any, clock: ManualClock) -> None:
         ("b", "requested"),
         ("c", "requested"),
     ]
-    assert await names(store) == {"a"}
+    assert names(store) == {"a"}
     assert report.freed >= 2 * SIZE
-
-
-# --- a volume that others use too -----------------------------------------------------------------
-
-
-@pytest.fixture
-def volume(tmp_path: Path) -> Iterator[Path]:
-    """A tmpfs of 64 MiB."""
-    path = tmp_path / "volume"
-    path.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64m,mode=755", "tmpfs", path], capture_output=True
-    )
-    if done.returncode != 0:
-        pytest.skip(f"no tmpfs can be mounted here: {done.stderr.decode().strip()}")
-    yield path
-    subprocess.run(["umount", "-l", path], check=True)
-
-
-BIG = 10 * MIB
-
-
-async def test_the_floor_is_kept_for_others(make_store: Any, volume: Path) -> None:
-    store = await make_store(volume / "root", quota="100%", free_floor="20MiB", min_idle=0)
-    for name in "abcd":
-        await publish(store, model(name, size=BIG))
-    assert await names(store) == {"a", "b", "c", "d"}
-    await publish(store, model("e", size=BIG))
-    assert await names(store) == {"b", "c", "d", "e"}
-    (volume / "neighbour").write_bytes(b"x" * BIG)
-    await store.watch()
-    assert await names(store) == {"c", "d", "e"}
-    assert store.usage().degraded == ()
-
-
-async def test_an_eviction_that_frees_nothing_ends_the_round(
-    make_store: Any, volume: Path, clock: ManualClock, caplog: pytest.LogCaptureFixture
-) -> None:
-    store = await make_store(volume / "root", quota="100%", free_floor="20MiB", min_idle=0)
-    for name in "abcd":
-        await publish(store, model(name, size=BIG))
-    held = [(snapshot.tree / "m").open("rb") for snapshot in store.snapshots()]
-    try:
-        (volume / "neighbour").write_bytes(b"x" * BIG)
-        await store.watch()
-        assert await names(store) == {"b", "c", "d"}
-        assert any("didn't" in record.getMessage() for record in caplog.records)
-        assert any("paused" in sentence for sentence in store.usage().degraded)
-        await store.watch()
-        assert await names(store) == {"b", "c", "d"}  # remembered
-        with pytest.raises(NoSpace) as caught:
-            await publish(store, model("new", size=BIG))
-        assert "open-files" in {holder["what"] for holder in caught.value.detail["held_by"]}
-        assert "lsof" in caught.value.hint
-        assert await names(store) == {"b", "c", "d"}
-        assert store.usage().reserved == 0
-    finally:
-        for file in held:
-            file.close()
-
-
-async def test_a_request_stops_as_well_when_nothing_becomes_free(
-    make_store: Any, volume: Path
-) -> None:
-    store = await make_store(volume / "root", quota="100%", free_floor="20MiB")
-    for name in "abcd":
-        await publish(store, model(name, size=BIG))
-    held = [(snapshot.tree / "m").open("rb") for snapshot in store.snapshots()]
-    try:
-        with pytest.raises(NoSpace):
-            await publish(store, model("new", size=BIG))
-        assert len(store.snapshots()) == 3
-    finally:
-        for file in held:
-            file.close()
-
-
-def fill_up(file: BinaryIO) -> None:
-    while True:
-        file.write(b"x" * MIB)
-        file.flush()
-
-
-async def test_a_full_volume_fails_the_ingest_and_nothing_else(
-    make_store: Any, volume: Path
-) -> None:
-    store = await make_store(volume / "root", quota="100%", free_floor="0")
-    await publish(store, model("a", size=BIG))
-    ingest = await store.begin(model("b").ref, model("b", size=BIG).plan, source="s3")
-    with (volume / "neighbour").open("wb") as file:
-        with pytest.raises(OSError, match="No space"):
-            fill_up(file)
-        parts = model("b", size=BIG).parts("m") * 10_000
-        with pytest.raises(DiskFull, match=str(volume)):
-            await ingest.record(parts)
-    await ingest.suspend()
-    assert read_back(store.current(model("a").ref)) == model("a", size=BIG).content
-    (volume / "neighbour").unlink()
-    ingest = await store.begin(model("b").ref, model("b", size=BIG).plan, source="s3")
-    await ingest.abort()

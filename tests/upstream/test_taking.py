@@ -159,6 +159,7 @@ def test_what_another_daemon_may_do(pair: Pair) -> None:
     zone, neighbour, port = pair.zone, pair.neighbour, pair.port
     key = zone.ask(neighbour, credentials=KEYS).json()["key"]
     context = ssl.create_default_context(cafile=str(zone.certificates.ca))
+    names: set[str] = set()
 
     def peer(
         method: str, target: str, body: object = None, token: str = "", via: str = ""
@@ -168,6 +169,7 @@ def test_what_another_daemon_may_do(pair: Pair) -> None:
         data = None if body is None else json.dumps(body).encode()
         connection.request(method, target, data, headers)
         response = connection.getresponse()
+        names.add(response.headers["Cachd-Daemon"])
         try:
             return response.status, response.read()
         finally:
@@ -190,9 +192,11 @@ def test_what_another_daemon_may_do(pair: Pair) -> None:
     options = {"endpoint": zone.origin.base}
     asked = {"uri": f"s3://models/{zone.name}", "options": options, "credentials": KEYS}
     assert peer("POST", "/v1/models", asked)[0] == 200
-    # An ask that came a long way goes no further.
-    status, answer = peer("POST", "/v1/models", asked, via="a, b, c, d")
-    assert (status, json.loads(answer)["code"]) == (508, "upstream_loop")
+    # An ask that came a long way goes no further, nor one that came through this daemon already.
+    (name,) = names
+    for via in ("a, b, c, d", f"{name}, a"):
+        status, answer = peer("POST", "/v1/models", asked, via=via)
+        assert (status, json.loads(answer)["code"]) == (508, "upstream_loop")
     assert all("authorization" not in s.headers for s in zone.origin.seen)
 
 
