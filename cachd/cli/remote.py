@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cachd.cli.client import ANSWER_TIMEOUT, CONNECT_TIMEOUT, Client
+from cachd.cli.termination import show_uri
 from cachd.errors import DaemonUnreachable, InvalidError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def remote_client(environ: Mapping[str, str]) -> RemoteClient | None:
         return None
     if not re.fullmatch(r"https://[^/?#@\s]+/?", url) or not _has_host(url):
         raise InvalidError(
-            f"CACHD_API is {url}, which is no address of a daemon",
+            f"CACHD_API is {show_uri(url)}, which is no address of a daemon",
             field="CACHD_API",
             hint="write https://HOST:PORT; the daemon's API over TCP always has TLS",
         )
