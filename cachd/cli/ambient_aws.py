@@ -8,7 +8,6 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -150,6 +149,8 @@ class Agent:
 
 def parse_sts(body: bytes) -> Obtained:
     """What STS answers to AssumeRoleWithWebIdentity. Raises AccessError."""
+    import xml.etree.ElementTree as ET  # noqa: PLC0415  (slow to load, and rarely needed)
+
     try:
         # From an endpoint whose certificate was verified; expat bounds what entities expand to.
         tree = ET.fromstring(body)  # noqa: S314
