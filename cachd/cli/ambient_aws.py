@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -102,7 +102,6 @@ class WebIdentity:
     session: str
     url: str
     ca_file: str | None = None
-    name: str = "this pod's role (IRSA)"
 
     def obtain(self) -> Obtained:
         form = {
@@ -128,8 +127,7 @@ class Agent:
 
     url: str
     token_file: str = ""
-    token: str = ""
-    name: str = "this pod's identity (container credentials)"
+    token: str = field(default="", repr=False)
 
     def obtain(self) -> Obtained:
         variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
