@@ -54,7 +54,7 @@ def choose(environ: Mapping[str, str], host: str) -> Identity | None:
         raise InvalidError(
             "AZURE_AUTHORITY_HOST must be https",
             field="AZURE_AUTHORITY_HOST",
-            hint="a token would be sent there in the clear",
+            hint="write https://…; a token would be sent there in the clear",
         )
     return Application(
         host=host,

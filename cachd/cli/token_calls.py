@@ -54,7 +54,10 @@ def call(
     CredentialsInvalid, AccessError, OriginUnreachable, OriginTls, InvalidError.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise InvalidError(f"{service} has no http(s) address: {url!r}")
+        raise InvalidError(
+            f"{service} has no http(s) address",
+            hint="write https://… in AWS_ENDPOINT_URL_STS or AWS_ENDPOINT_URL",
+        )
     import urllib.error  # noqa: PLC0415  (slow to load, and most pulls call no such service)
     import urllib.request  # noqa: PLC0415
 
