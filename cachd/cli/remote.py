@@ -33,10 +33,15 @@ class _TlsConnection(http.client.HTTPSConnection):
     def connect(self) -> None:
         try:
             sock = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)
-        except (ConnectionError, TimeoutError):
+        except TimeoutError:
             raise
-        except OSError as error:  # no such name, no way there
-            raise ConnectionError(error.strerror or str(error)) from error
+        except OSError as error:  # no such name, no way there, nobody there
+            raise DaemonUnreachable(
+                f"no daemon: {self.host}:{self.port} can't be reached: {error.strerror or error}",
+                hint="check CACHD_API, that a daemon runs there with listen.api, and that policies "
+                "let this pod speak to it",
+                reason="absent",
+            ) from error
         try:
             sock.settimeout(self.timeout)
             self.sock = self._trust.wrap_socket(sock, server_hostname=self._server_name)
