@@ -13,10 +13,9 @@ if TYPE_CHECKING:
 
     from tests.cli.fake_daemon import FakeDaemon
 
-HEAVY = {"aiohttp", "pydantic", "yaml", "aiobotocore", "botocore", "awscrt", "asyncio", "h11"} | {
-    "xml",
-    "urllib.request",
-}
+DAEMONS = {"aiohttp", "pydantic", "yaml", "aiobotocore", "botocore", "awscrt", "asyncio", "h11"}
+CLOUDS = {"urllib.request", "xml"}
+HEAVY = DAEMONS | CLOUDS
 
 CODE = """
 import sys
