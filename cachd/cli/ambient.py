@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from cachd.cli import ambient_aws, ambient_azure, ambient_google
-from cachd.cli.forward import REGISTRIES, scheme_of
+from cachd.cli.forward import REGISTRIES, parts_of, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ def choose(
     scheme = scheme_of(uri)
     if scheme == "s3" or scheme in REGISTRIES:
         return ambient_aws.choose(environ, ca_file)
-    parts = urlsplit(uri.removeprefix("cachd+"))
+    parts = parts_of(uri)
     host = (parts.hostname or "").lower()
     if host in (credentials.get("headers") or {}):
         return None

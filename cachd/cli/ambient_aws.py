@@ -8,8 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -103,7 +102,6 @@ class WebIdentity:
     session: str
     url: str
     ca_file: str | None = None
-    name: str = "this pod's role (IRSA)"
 
     def obtain(self) -> Obtained:
         form = {
@@ -129,8 +127,7 @@ class Agent:
 
     url: str
     token_file: str = ""
-    token: str = ""
-    name: str = "this pod's identity (container credentials)"
+    token: str = field(default="", repr=False)
 
     def obtain(self) -> Obtained:
         variable = "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"
@@ -150,6 +147,8 @@ class Agent:
 
 def parse_sts(body: bytes) -> Obtained:
     """What STS answers to AssumeRoleWithWebIdentity. Raises AccessError."""
+    import xml.etree.ElementTree as ET  # noqa: PLC0415  (slow to load, and rarely needed)
+
     try:
         # From an endpoint whose certificate was verified; expat bounds what entities expand to.
         tree = ET.fromstring(body)  # noqa: S314

@@ -54,7 +54,7 @@ def choose(environ: Mapping[str, str], host: str) -> Identity | None:
         raise InvalidError(
             "AZURE_AUTHORITY_HOST must be https",
             field="AZURE_AUTHORITY_HOST",
-            hint="a token would be sent there in the clear",
+            hint="write https://…; a token would be sent there in the clear",
         )
     return Application(
         host=host,
@@ -71,11 +71,10 @@ class Given:
 
     host: str
     token: str = field(repr=False)
-    name: str = "AZURE_ACCESS_TOKEN"
 
     def obtain(self) -> Obtained:
         found = {"access_token": self.token}
-        return bearer(self.host, found, self.name, **{"x-ms-version": _VERSION})
+        return bearer(self.host, found, "AZURE_ACCESS_TOKEN", **{"x-ms-version": _VERSION})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +86,6 @@ class Application:
     client: str
     secret: str = field(default="", repr=False)
     token_file: str = ""
-    name: str = "this pod's Azure identity"
 
     def obtain(self) -> Obtained:
         form = {"client_id": self.client, "scope": _SCOPE, "grant_type": "client_credentials"}

@@ -49,7 +49,6 @@ class Metadata:
     """Workload Identity, or the node's own account where the cluster has none."""
 
     url: str
-    name: str = "this pod's Google service account"
 
     def obtain(self) -> Obtained:
         headers = {"Metadata-Flavor": "Google"}

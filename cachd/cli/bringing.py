@@ -36,7 +36,8 @@ WAIT_DAEMON = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """How a model is to come. ``keep``: the lease stays. Seconds, None: no limit."""
+    """How a model is to come. ``keep``: the lease stays; ``forward``: identities of this
+    environment may be used. Seconds, None: no limit."""
 
     destination: Path | None
     view: ViewWish | None = None
@@ -46,6 +47,7 @@ class Wishes:
     verify: bool = False
     keep: bool = False
     fallback: bool = False
+    forward: bool = True
 
 
 def bring(
@@ -63,7 +65,12 @@ def bring(
         from cachd.cli.fallback import fetch_here  # noqa: PLC0415  (rarely needed)
 
         return fetch_here(
-            passes, destination, display, timeout=wishes.timeout, verify=wishes.verify
+            passes,
+            destination,
+            display,
+            timeout=wishes.timeout,
+            verify=wishes.verify,
+            forward=wishes.forward,
         )
 
 

@@ -52,8 +52,12 @@ _SETTINGS = {
 class PrivateDaemon:
     """A daemon whose root lies in ``destination`` while the ``with`` block runs."""
 
-    def __init__(self, destination: Path, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(
+        self, destination: Path, environ: Mapping[str, str] = os.environ, *, lend: bool = True
+    ) -> None:
+        """``lend``: what the environment holds serves the pull as the daemon's own identity."""
         self._staging = Staging(destination)
+        self._lend = lend
         self._environ = environ
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,6 +94,7 @@ class PrivateDaemon:
         own = {name: v for name, v in self._environ.items() if not name.startswith("CACHD_")}
         settings = {
             **_SETTINGS,
+            "CACHD_ACCESS_TRUST_OWN_UID": str(self._lend).lower(),
             "CACHD_STORE_ROOT": str(home / "root"),
             "CACHD_SOCKET": f"/proc/self/fd/{directory}/s",
             "TMPDIR": str(home),
@@ -135,11 +140,13 @@ def fetch_here(
     *,
     timeout: float | None,
     verify: bool,
+    forward: bool,
 ) -> tuple[dict[str, Any], Materialised]:
-    """The answer of a daemon of our own, and how its files came. Raises what it says."""
+    """The answer of a daemon of our own, and how its files came; ``forward`` False: without any
+    identity of this environment. Raises what it says."""
     lease = {"holder": own_holder(), "ttl": COPY_LEASE_TTL}
     passes.set(lease=None, view=None)
-    with PrivateDaemon(destination) as client:
+    with PrivateDaemon(destination, lend=forward) as client:
         if places.is_memory(destination):
             plan = client.call("POST", "/v1/plan", passes.body())
             note = places.check_memory(destination, int(plan["needed"]))

@@ -13,9 +13,9 @@ import posixpath
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
-from cachd.errors import InvalidError
+from cachd.errors import InvalidError, UriInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,6 +62,15 @@ def scheme_of(uri: str) -> str:
     """The scheme in lower case, without ``cachd+``; empty for a bare path."""
     scheme, separator, _ = uri.partition("://")
     return scheme.lower().removeprefix("cachd+") if separator else ""
+
+
+def parts_of(uri: str) -> SplitResult:
+    """``uri``, without ``cachd+``, in its parts. Raises UriInvalid."""
+    try:
+        return urlsplit(uri.removeprefix("cachd+"))
+    except ValueError:
+        # The URI may hold a signature: no part of it goes into the message.
+        raise UriInvalid("the URI has no valid host", field="URI") from None
 
 
 def read_text(path: str) -> str:
@@ -161,7 +170,7 @@ def _web(
             options["ca_pem"] = pem
     if scheme not in ("http", "https") and environ.get("HF_TOKEN"):
         credentials["token"] = environ["HF_TOKEN"]
-    host = (urlsplit(uri.removeprefix("cachd+")).hostname or "").lower()
+    host = (parts_of(uri).hostname or "").lower()
     headers = {}
     for name in environ:
         owner = name.removesuffix(_HEADERS_SUFFIX).lower()
@@ -190,7 +199,7 @@ def _with_overrides(
     if overrides.anonymous:
         credentials = {"anonymous": True}
     if overrides.headers:
-        host = (urlsplit(uri.removeprefix("cachd+")).hostname or "").lower()
+        host = (parts_of(uri).hostname or "").lower()
         if not host:
             raise InvalidError(
                 "--header needs a URI with a host",

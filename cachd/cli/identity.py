@@ -15,10 +15,5 @@ class Obtained:
 
 
 class Identity(Protocol):
-    """``name`` for messages; ``obtain`` asks the service that vouches for it, and raises
-    CachdErrors."""
-
-    @property
-    def name(self) -> str: ...
-
-    def obtain(self) -> Obtained: ...
+    def obtain(self) -> Obtained:
+        """Ask the service that vouches for it. Raises CachdErrors."""

@@ -87,6 +87,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         verify=arguments.verify,
         keep=keep,
         fallback=arguments.fallback,
+        forward=not arguments.no_forward,
     )
     with _display(arguments) as display:
         if destination:

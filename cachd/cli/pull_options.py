@@ -14,8 +14,9 @@ environment:
   CACHD_IGNORE a JSON list or a list with commas; CACHD_DIGEST PATH=ALGORITHM:HEX, as many as you
   like with commas or on lines, or a JSON object; CACHD_HEADER 'NAME: VALUE' on lines, or a JSON
   object. CACHD_TOKEN_FILE names the service-account token that goes to the daemon,
-  CACHD_TERMINATION_LOG where the reason of a failure is left for Kubernetes. POD_UID, POD_NAME,
-  POD_NAMESPACE say which pod this is. docs/initializer.md has them all."""
+  CACHD_API with CACHD_API_TOKEN, CACHD_API_CA and CACHD_API_SERVER_NAME a daemon's API over TCP
+  instead of its socket, CACHD_TERMINATION_LOG where the reason of a failure is left for Kubernetes.
+  POD_UID, POD_NAME, POD_NAMESPACE say which pod this is. docs/initializer.md has them all."""
 
 
 def seconds(text: str) -> float:

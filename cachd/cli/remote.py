@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cachd.cli.client import ANSWER_TIMEOUT, CONNECT_TIMEOUT, Client
+from cachd.cli.termination import show_uri
 from cachd.errors import DaemonUnreachable, InvalidError
 
 if TYPE_CHECKING:
@@ -32,10 +33,15 @@ class _TlsConnection(http.client.HTTPSConnection):
     def connect(self) -> None:
         try:
             sock = socket.create_connection((self.host, self.port), CONNECT_TIMEOUT)
-        except (ConnectionError, TimeoutError):
+        except TimeoutError:
             raise
-        except OSError as error:  # no such name, no way there
-            raise ConnectionError(error.strerror or str(error)) from error
+        except OSError as error:  # no such name, no way there, nobody there
+            raise DaemonUnreachable(
+                f"no daemon: {self.host}:{self.port} can't be reached: {error.strerror or error}",
+                hint="check CACHD_API, that a daemon runs there with listen.api, and that policies "
+                "let this pod speak to it",
+                reason="absent",
+            ) from error
         try:
             sock.settimeout(self.timeout)
             self.sock = self._trust.wrap_socket(sock, server_hostname=self._server_name)
@@ -92,7 +98,7 @@ def remote_client(environ: Mapping[str, str]) -> RemoteClient | None:
         return None
     if not re.fullmatch(r"https://[^/?#@\s]+/?", url) or not _has_host(url):
         raise InvalidError(
-            f"CACHD_API is {url}, which is no address of a daemon",
+            f"CACHD_API is {show_uri(url)}, which is no address of a daemon",
             field="CACHD_API",
             hint="write https://HOST:PORT; the daemon's API over TCP always has TLS",
         )

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import ssl
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -25,6 +23,7 @@ from cachd.errors import (
 )
 
 if TYPE_CHECKING:
+    import urllib.request
     from collections.abc import Mapping
 
 TIMEOUT = 10.0
@@ -36,11 +35,6 @@ FIRST_PAUSE = 0.5
 
 _MAX_ANSWER = 1024 * 1024
 _BUSY = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *arguments: object) -> None:
-        return None
 
 
 def call(
@@ -60,12 +54,14 @@ def call(
     CredentialsInvalid, AccessError, OriginUnreachable, OriginTls, InvalidError.
     """
     if urlsplit(url).scheme not in ("http", "https"):
-        raise InvalidError(f"{service} has no http(s) address: {url!r}")
-    handlers: list[urllib.request.BaseHandler] = [_NoRedirect()]
-    if is_local:
-        handlers.append(urllib.request.ProxyHandler({}))
-    handlers.append(urllib.request.HTTPSHandler(context=_context(ca_file)))
-    opener = urllib.request.build_opener(*handlers)
+        raise InvalidError(
+            f"{service} has no http(s) address",
+            hint="write https://… in AWS_ENDPOINT_URL_STS or AWS_ENDPOINT_URL",
+        )
+    import urllib.error  # noqa: PLC0415  (slow to load, and most pulls call no such service)
+    import urllib.request  # noqa: PLC0415
+
+    opener = _opener(_context(ca_file), is_local=is_local)
     data = urlencode(form).encode() if form is not None else None
     request = urllib.request.Request(url, data, dict(headers or {}))  # noqa: S310  (http or https)
     pause = FIRST_PAUSE
@@ -79,7 +75,7 @@ def call(
                 code = _error_code(error.read(_MAX_ANSWER))
                 failure = _refused(service, error.code, code)
                 passes = error.code in _BUSY or code in transient
-        except (OSError, urllib.error.URLError, ValueError) as error:
+        except (OSError, ValueError) as error:
             failure = _unreachable(service, url, error)
             passes = not isinstance(failure, OriginTls)
         if not passes or attempt == attempts - 1:
@@ -87,6 +83,20 @@ def call(
         time.sleep(pause)
         pause *= 2
     raise AssertionError("no attempt")
+
+
+def _opener(trust: ssl.SSLContext, *, is_local: bool) -> urllib.request.OpenerDirector:
+    import urllib.request  # noqa: PLC0415
+
+    class NoRedirect(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *arguments: object) -> None:
+            return None
+
+    handlers: list[urllib.request.BaseHandler] = [NoRedirect()]
+    if is_local:
+        handlers.append(urllib.request.ProxyHandler({}))
+    handlers.append(urllib.request.HTTPSHandler(context=trust))
+    return urllib.request.build_opener(*handlers)
 
 
 def _context(ca_file: str | None) -> ssl.SSLContext:

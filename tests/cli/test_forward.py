@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from cachd.cli.ambient import choose
 from cachd.cli.forward import Overrides, gather
-from cachd.errors import InvalidError
+from cachd.errors import InvalidError, UriInvalid
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEYS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
@@ -178,6 +179,14 @@ def test_what_cannot_be_meant(uri: str, environ: dict[str, str], message: str) -
     with pytest.raises(InvalidError, match=message) as caught:
         gather(environ, uri, read=read)
     assert "secret" not in caught.value.message
+
+
+def test_a_uri_without_a_valid_host_is_the_callers_fault() -> None:
+    with pytest.raises(UriInvalid, match="no valid host") as caught:
+        gather({}, "https://[bad/m.bin?sig=secret", read=read)
+    assert "secret" not in caught.value.message
+    with pytest.raises(UriInvalid, match="no valid host"):
+        choose({}, "gs://[bad/m", {})
 
 
 @pytest.mark.parametrize(

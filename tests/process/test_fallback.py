@@ -170,6 +170,21 @@ def test_its_memory_is_what_the_documents_say(tmp_path: Path, seaweed: S3Server)
     assert 64 * 2**20 < peak < MEMORY
 
 
+def test_what_is_not_to_be_forwarded_is_not_used_here_either(
+    tmp_path: Path, seaweed: S3Server
+) -> None:
+    bucket = seaweed.make_bucket({"m/a.bin": b"1"})
+    uri = f"s3://{bucket}/m?endpoint={seaweed.endpoint}"
+    keys = {
+        "AWS_ACCESS_KEY_ID": seaweed.access_key,
+        "AWS_SECRET_ACCESS_KEY": seaweed.secret_key,
+    }
+    done = run(tmp_path, "pull", "--no-forward", uri, str(tmp_path / "out"), **keys)
+    assert done.returncode == 5, done.stderr
+    done = run(tmp_path, "pull", uri, str(tmp_path / "out"), **keys)
+    assert done.returncode == 0, done.stderr
+
+
 def proportional(pid: int) -> int:
     """Bytes of a process's memory (PSS)."""
     try:

@@ -103,6 +103,7 @@ def test_a_daemon_that_starts_late_is_waited_for(
         ({"CACHD_API_TOKEN": ""}, "CACHD_API_TOKEN has none"),
         ({"CACHD_API": "http://localhost:1"}, "no address of a daemon"),
         ({"CACHD_API": "https://localhost:x"}, "no address of a daemon"),
+        ({"CACHD_API": f"https://me:{TOKEN}@localhost:1"}, "no address of a daemon"),
     ],
 )
 def test_what_is_wrong_is_said_at_once(

@@ -19,12 +19,15 @@ Wait for it, and see what a node holds:
 {{- $prefixes = concat $prefixes .Values.storageContainer.view.prefixes }}
 {{- end }}
 
-KServe brings models whose storageUri begins with {{ join ", " $prefixes }} from the cache, once the
+KServe brings models whose storageUri begins with {{ join ", " $prefixes }} from the cache{{ if .Values.storageContainer.api.enabled }}, over
+TCP, once each namespace of services has the Secret {{ .Values.storageContainer.api.secret }} (token, ca.crt). Pods need no volume.
+{{- else }}, once the
 pods have the volume {{ .Values.storageContainer.volumes.socket }}{{ if .Values.storageContainer.token }} and the volume {{ .Values.storageContainer.volumes.token }}{{ end }}. For one runtime's services, all at once:
 
   kubectl patch clusterservingruntime RUNTIME --type merge -p '{"spec":{"volumes":[{"name":"{{ .Values.storageContainer.volumes.socket }}","hostPath":{"path":"{{ .Values.socket.hostPath.path }}","type":"Directory"}}]}}'
 
 (A merge replaces the list: name the runtime's other volumes too.) docs/kserve.md has the other ways.
+{{- end }}
 {{- else }}
 
 A pod asks for a model through {{ .Values.socket.hostPath.path }}/cachd.sock of its node:
@@ -58,7 +61,11 @@ What this install can't do:
 {{- if not .Values.storageContainer.enabled }}
 - KServe doesn't know of it: storageContainer.enabled is false.
 {{- end }}
+{{- if not (and .Values.storageContainer.enabled .Values.storageContainer.api.enabled) }}
 - No webhook adds volumes to pods: each pod, or its runtime, names the socket's volume itself.
+{{- else }}
+- Over TCP pods get no views and no descriptors, and all who have the token are one caller.
+{{- end }}
 {{- if not .Values.kubernetes.enabled }}
 - It doesn't speak to the API server: pods are known by their uid alone, and nothing learns when they are gone.
 {{- end }}
