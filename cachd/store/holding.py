@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import signal
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cachd.store.layout import Layout
+
+
+_PAUSES = (0.0, 0.02, 0.1)
+"""Seconds before each try."""
 
 
 def is_nobodys(snapshot: Path, layout: Layout) -> bool:
@@ -48,6 +53,12 @@ def _refuse(error: OSError) -> None:
 
 
 def _can_lease(path: str, blobs: set[int]) -> bool:
+    # Who only looks at the file in this instant is in the way as well, and gone in the next.
+    return any(_can_lease_now(path, blobs, pause) for pause in _PAUSES)
+
+
+def _can_lease_now(path: str, blobs: set[int], pause: float) -> bool:
+    time.sleep(pause)
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         status = os.fstat(fd)

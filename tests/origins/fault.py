@@ -205,6 +205,9 @@ class FaultOrigin:
                     buffer += more
                 head, _, buffer = buffer.partition(b"\r\n\r\n")
                 text = head.decode("latin-1")
+                if " HTTP/1." not in text.partition("\r\n")[0]:
+                    # Somebody else's client, who looks for a server that had this port before.
+                    return
                 is_last = "\r\nconnection: close" in text.lower()
                 if not self._answer(connection, text, peer) or is_last:
                     return
