@@ -159,6 +159,10 @@ class PlannedFile:
     ``digest`` is what the origin claims of the bytes, where it can be trusted to be that.
     ``blocks``: the checksums that they had elsewhere, where somebody is asked in the origin's place
     who knows them; ``noted_etag``: the origin's ETag, as that one noted it.
+
+    ``range_query``: where ranges are asked for in the query and answered with 200, the query, such
+    as ``offset={offset}&length={length}``. ``post``: the body of a POST, whose answer is the file.
+    ``headers`` go along with each request for the file, to whatever host; they prove nothing.
     """
 
     path: str
@@ -169,6 +173,19 @@ class PlannedFile:
     ranges: bool = True
     blocks: tuple[str, ...] = ()
     noted_etag: str | None = None
+    range_query: str = ""
+    post: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedUrl:
+    """Where a file of the plan is had for a while: its ``planned`` URL, the one that is called in
+    its place, and the headers that go there."""
+
+    planned: str
+    url: str = field(repr=False)
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,8 +193,9 @@ class Auth:
     """How a mover proves itself to the origin; lives in memory only, never logged.
 
     ``kind`` "sigv4": access_key, secret_key, session_token, region, service, signed by the worker
-    request by request. "headers": ``headers`` are sent, to ``host`` alone. ``expires`` is in
-    seconds since the epoch, None for never.
+    request by request. "headers": ``headers`` are sent, and ``query`` is added to the URL, at
+    ``host`` alone; ``signed`` are files that are had elsewhere. ``expires`` is in seconds since the
+    epoch, None for never.
     """
 
     kind: Literal["none", "sigv4", "headers"] = "none"
@@ -187,6 +205,8 @@ class Auth:
     region: str = ""
     service: str = "s3"
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    query: str = field(default="", repr=False)
+    signed: tuple[SignedUrl, ...] = field(default=(), repr=False)
     host: str = ""
     expires: float | None = None
 
@@ -196,13 +216,33 @@ class Connect:
     """How to reach an origin: TLS trust, time limits in seconds.
 
     ``verify`` False only where a caller or the configuration asked for it. ``ca_pem`` is trusted
-    besides the system's authorities. Proxies come from the daemon's environment.
+    besides the system's authorities. ``client_pem``: certificate and key that are shown, a
+    secret. Proxies come from the daemon's environment.
     """
 
     verify: bool = True
     ca_pem: str | None = None
+    client_pem: str = field(default="", repr=False)
     connect_timeout: float | None = None
     read_timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnpackRule:
+    """What becomes of one fetched file of a plan whose files are not the model's own.
+
+    ``file`` is the planned path. "file": it becomes ``into``. "tar" and "zip": its members below
+    ``strip`` go below ``into``, without that prefix; with ``is_overlay`` they replace what came
+    before, and whiteouts (OCI image-spec, layer.md) take it away. "git": the answer of a git server
+    with a pack, of which ``detail`` says more.
+    """
+
+    file: str
+    kind: Literal["file", "tar", "zip", "git"]
+    into: str = ""
+    strip: str = ""
+    is_overlay: bool = False
+    detail: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,14 +255,19 @@ class Plan:
     ``is_read_proven``: making the plan took reading the very files, not only a listing.
     ``identity``: whose pass saw it. ``mirror``: the endpoint that showed it in its origin's place,
     "" for the origin. ``unpack``: the single file is an archive to be unpacked into
-    the tree. ``namespace``: who pays for it, by the cache's own word; None: nobody.
+    the tree; "rules": what becomes of each file is said by ``rules``, in their order.
+    ``needs_recheck``: nothing tells one state of a file from another while it is fetched, so that
+    the source is asked once more at the end. ``metadata``: what is known of the model, for people
+    (``cachd.metadata``). ``namespace``: who pays for it, by the cache's own word; None: nobody.
     """
 
     revision: str
     files: tuple[PlannedFile, ...]
     auth: Auth = field(default=Auth(), repr=False)
     connect: Connect = Connect()
-    unpack: Literal["", "tar", "zip"] = ""
+    unpack: Literal["", "tar", "zip", "rules"] = ""
+    rules: tuple[UnpackRule, ...] = ()
+    needs_recheck: bool = False
     is_immutable: bool = False
     is_validated: bool = True
     is_credentialed: bool = False
@@ -341,44 +386,3 @@ class Manifest:
             metadata=dict(data["metadata"]),
             namespace=data.get("namespace"),
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Credentials:
-    """What a caller sent to prove itself and to say where; memory only, never logged.
-
-    ``headers`` are per host: ((host, ((name, value), …)), …). ``query`` is the part of a URL that
-    proves something, such as a presigned URL's signature, without the ``?``. ``anonymous`` means:
-    sign nothing, even if the daemon could.
-    """
-
-    access_key: str = field(default="", repr=False)
-    secret_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
-    anonymous: bool = False
-    token: str = field(default="", repr=False)
-    headers: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = field(default=(), repr=False)
-    query: str = field(default="", repr=False)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing here proves anything (``anonymous`` is a choice, so it is not empty)."""
-        return not (self.access_key or self.token or self.headers or self.query or self.anonymous)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceOptions:
-    """What a caller said about reaching the source; None leaves it to the daemon's settings.
-
-    ``endpoint`` is part of the ref's origin. Timeouts in seconds.
-    """
-
-    endpoint: str | None = None
-    region: str | None = None
-    addressing: Literal["auto", "path", "virtual"] | None = None
-    accelerate: bool | None = None
-    verify: bool | None = None
-    ca_pem: str | None = None
-    connect_timeout: float | None = None
-    read_timeout: float | None = None
-    max_attempts: int | None = None

@@ -10,8 +10,9 @@ from cachd import errors
 from cachd.api.body import Fields, clip
 from cachd.cache.digest_pins import MODEL_ALGORITHM, DigestPins
 from cachd.cache.types import Ask, LeaseRequest, ViewRequest
+from cachd.credentials import NAMED, Credentials, SourceOptions
 from cachd.errors import InvalidError, UriInvalid
-from cachd.model import Credentials, Digest, SourceOptions, parse_digest
+from cachd.model import Digest, parse_digest
 from cachd.names import check_pod, check_view_name
 
 if TYPE_CHECKING:
@@ -178,6 +179,7 @@ def _credentials(fields: Fields | None) -> Credentials:
     session_token = fields.text("session_token", limit=MAX_TOKEN) or ""
     anonymous = fields.flag("anonymous") or False
     token = fields.text("token", limit=MAX_TOKEN) or ""
+    named = {name: fields.text(name, limit=MAX_TOKEN, lines=True) or "" for name in NAMED}
     headers = _headers(fields.object("headers"))
     fields.finish()
     if bool(access_key) != bool(secret_key):
@@ -185,7 +187,7 @@ def _credentials(fields: Fields | None) -> Credentials:
         raise fields.fail(missing, "is missing: the two keys go together")
     if session_token and not access_key:
         raise fields.fail("session_token", "needs access_key_id and secret_access_key")
-    if anonymous and (access_key or token or headers):
+    if anonymous and (access_key or token or headers or any(named.values())):
         raise fields.fail("anonymous", "contradicts the credentials beside it")
     return Credentials(
         access_key=access_key,
@@ -194,6 +196,7 @@ def _credentials(fields: Fields | None) -> Credentials:
         anonymous=anonymous,
         token=token,
         headers=headers,
+        **named,
     )
 
 
@@ -248,6 +251,11 @@ def _options(fields: Fields | None) -> SourceOptions:
         connect_timeout=_patience(fields, "connect_timeout"),
         read_timeout=_patience(fields, "read_timeout"),
         max_attempts=fields.count("max_attempts", least=1, most=MAX_ATTEMPTS),
+        registry=fields.text("registry", limit=2048),
+        root=fields.text("root", limit=2048),
+        user=fields.text("user", limit=256),
+        authority=fields.text("authority", limit=2048),
+        plain_http=fields.flag("plain_http"),
     )
     fields.finish()
     if options.ca_pem is not None and "-----BEGIN CERTIFICATE-----" not in options.ca_pem:

@@ -26,6 +26,7 @@ from cachd.api.shapes import (
     ref,
     said,
 )
+from cachd.credentials import NAMED
 
 _STEPS: Final = ("resolving", "queued", "progress", "retry", "verifying")
 _ENDS: Final = ("heartbeat", "ready", "error")
@@ -40,7 +41,8 @@ _CREDENTIALS = object_of(
         "secret_access_key": maybe(TEXT),
         "session_token": maybe(TEXT),
         "anonymous": said(maybe(FLAG), "sign nothing, even if the daemon could"),
-        "token": said(maybe(TEXT), "a bearer token for the source"),
+        "token": said(maybe(TEXT), "a bearer token for the source, such as a hub's"),
+        **{name: said(maybe(TEXT), text) if text else maybe(TEXT) for name, text in NAMED.items()},
         "headers": said(
             maybe(
                 {
@@ -67,6 +69,11 @@ _OPTIONS = object_of(
         "connect_timeout": maybe(_PATIENCE),
         "read_timeout": maybe(_PATIENCE),
         "max_attempts": maybe({"type": "integer", "minimum": 1, "maximum": 20}),
+        "registry": said(maybe(TEXT), "URL of the registry that names the model; part of the key"),
+        "root": said(maybe(TEXT), "a directory of the source that paths begin in"),
+        "user": said(maybe(TEXT), "whom the source is to take for the caller, where it allows it"),
+        "authority": said(maybe(TEXT), "URL of who gives tokens for the source"),
+        "plain_http": said(maybe(FLAG), "call the OCI registry without TLS"),
     },
     required=(),
     closed=True,

@@ -14,12 +14,13 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING
 
-from cachd.model import Credentials, Identity, Ref
+from cachd.credentials import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cachd.cache.types import Caller
+    from cachd.model import Identity, Ref
     from cachd.settings import AccessSettings
     from cachd.store.types import SnapshotInfo
 

@@ -16,8 +16,8 @@ from cachd.cache.anywhere import resolve_anywhere
 from cachd.cache.participant import FlightRefused, Participant
 from cachd.cache.resolve import Asked, locate
 from cachd.cache.types import Ask
+from cachd.credentials import SourceOptions
 from cachd.errors import CachdError
-from cachd.model import SourceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import places, server_of
 from cachd.cache.types import Ask
+from cachd.credentials import SourceOptions
 from cachd.errors import AccessError, OriginError
 from cachd.fetch.breaker import verdict_of
-from cachd.model import SourceOptions, make_ref
+from cachd.model import make_ref
 from cachd.sources.base import SourceRequest
 from cachd.sources.s3_location import endpoint_of_origin
 

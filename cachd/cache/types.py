@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from cachd.cache.digest_pins import DigestPins
-from cachd.model import Credentials, Manifest, Ref, SourceOptions
+from cachd.credentials import Credentials, SourceOptions
+
+if TYPE_CHECKING:
+    from cachd.model import Manifest, Ref
 
 Role = Literal["pod", "admin", "peer"]
 Priority = Literal["interactive", "prefetch", "scrub"]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from cachd.cli import ambient_aws, ambient_azure, ambient_google
-from cachd.cli.forward import REGISTRIES, parts_of, scheme_of
+from cachd.cli.forward_values import parts_of
+from cachd.schemes import REGISTRIES, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -6,8 +6,9 @@ import os
 import re
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli import forward, render
+from cachd.cli import render
 from cachd.cli.client import Client, path_of
+from cachd.cli.forward import gather
 from cachd.cli.output import warn_of_variables
 from cachd.cli.sockets import admin_socket, may_open, pod_socket, token_file
 from cachd.errors import Forbidden, InvalidError, ModelUnknown
@@ -80,7 +81,7 @@ def find_key(client: Client, text: str, *, strict: bool = False) -> str:
 
 def _named(client: Client, uri: str) -> str | None:
     """The key of ``uri`` with the origin that this environment names, if the cache has it."""
-    options = forward.gather(os.environ, uri, forward.Overrides()).options
+    options = gather(os.environ, uri).options
     try:
         key = str(client.call("POST", "/v1/key", {"uri": uri, "options": options})["key"])
         client.call("GET", path_of("models", key))

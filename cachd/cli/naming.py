@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from cachd.cli.choosing import admin_client
 from cachd.cli.output import print_json, warn
 from cachd.cli.request import request_body
+from cachd.credentials import SourceOptions
 from cachd.errors import DaemonUnreachable
-from cachd.model import SourceOptions
 
 if TYPE_CHECKING:
     import argparse

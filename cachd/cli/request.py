@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cli import ambient, patterns
 from cachd.cli.ambient import Passes
-from cachd.cli.forward import Overrides, gather
+from cachd.cli.forward import gather
+from cachd.cli.forward_values import Overrides
 from cachd.errors import InvalidError
 
 if TYPE_CHECKING:

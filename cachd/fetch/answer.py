@@ -24,6 +24,7 @@ class Wanted:
     """One request: a file and a range of it, in bytes.
 
     ``length`` None: to the end. ``is_whole``: a GET without Range; ``size`` None: not known.
+    ``is_in_query``: the range is asked for by the URL, so that the answer is whole in itself.
     """
 
     path: str
@@ -34,14 +35,21 @@ class Wanted:
     length: int | None
     is_whole: bool
     is_s3: bool = False
+    is_in_query: bool = False
+    post: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 def make_wanted(part: dict[str, Any], *, is_s3: bool) -> Wanted:
     """From a daemon's order: a part of a file, or without ``offset`` the whole of it."""
     offset, length, size = part.get("offset", 0), part.get("length"), part["size"]
+    url, query = part["url"], part.get("range_query", "")
+    is_in_query = bool(query) and length is not None
+    if is_in_query:
+        url += ("&" if "?" in url else "?") + query.format(offset=offset, length=length)
     return Wanted(
         path=part["path"],
-        url=part["url"],
+        url=url,
         size=size,
         validator=Validator(
             etag=part["etag"],
@@ -52,13 +60,16 @@ def make_wanted(part: dict[str, Any], *, is_s3: bool) -> Wanted:
         length=length,
         is_whole=length is None or (offset == 0 and length == size),
         is_s3=is_s3,
+        is_in_query=is_in_query,
+        post=part.get("post", ""),
+        headers=tuple((name, value) for name, value in part.get("headers", ())),
     )
 
 
 def request_headers(wanted: Wanted) -> list[tuple[str, str]]:
     """Range and preconditions. A version id is in the URL already."""
-    headers = [("accept-encoding", "identity")]
-    if not wanted.is_whole:
+    headers = [("accept-encoding", "identity"), *wanted.headers]
+    if not wanted.is_whole and not wanted.is_in_query:
         assert wanted.length is not None
         headers.append(("range", f"bytes={wanted.offset}-{wanted.offset + wanted.length - 1}"))
     if wanted.validator.strong_etag:
@@ -84,6 +95,8 @@ def check_answer(wanted: Wanted, head: Head) -> int | None:
             hint="turn compression off for this file at the origin",
             final=True,
         )
+    if wanted.is_in_query:
+        return _check_asked(wanted, head)
     if head.status == 200:
         return _check_whole(wanted, head)
     return _check_range(wanted, head)
@@ -99,6 +112,16 @@ def _check_whole(wanted: Wanted, head: Head) -> int | None:
             planned=wanted.size,
         )
     return wanted.size if wanted.size is not None else head.length
+
+
+def _check_asked(wanted: Wanted, head: Head) -> int:
+    assert wanted.length is not None
+    if head.status != 200 or head.length not in (None, wanted.length):
+        raise OriginError(
+            f"the origin answers {head.status} with {head.length} bytes to a question for "
+            f"{wanted.length} bytes of {wanted.path}"
+        )
+    return wanted.length
 
 
 def _check_range(wanted: Wanted, head: Head) -> int:

@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -16,6 +16,7 @@ from cachd.fetch.head import read_head
 from cachd.fetch.recent import Recent
 from cachd.fetch.tls import Tls
 from cachd.fetch.transport import Transport
+from cachd.sources.client_pem import load_client_pem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,7 @@ class Target:
     verify: bool
     ca_pem: str
     proxy: Proxy | None
+    client_pem: str = field(default="", repr=False)
 
 
 def split_url(url: str) -> tuple[str, str, int, str, str]:
@@ -89,14 +91,16 @@ class Connector:
         self._proxies = proxies
         self._timeout = connect_timeout
         self._lock = threading.Lock()
-        self._targets: dict[tuple[str, str, int, bool, str], Target] = {}
+        self._targets: dict[tuple[str, str, int, bool, str, str], Target] = {}
         self._idle: dict[Target, list[Transport]] = {}
         self._names: Recent[tuple[str, int], tuple[float, _Addresses]] = Recent(_REMEMBERED)
-        self._contexts: Recent[tuple[bool, str], ssl.SSLContext] = Recent(_REMEMBERED)
+        self._contexts: Recent[tuple[bool, str, str], ssl.SSLContext] = Recent(_REMEMBERED)
 
-    def target(self, scheme: str, host: str, port: int, *, verify: bool, ca_pem: str) -> Target:
+    def target(
+        self, scheme: str, host: str, port: int, *, verify: bool, ca_pem: str, client_pem: str = ""
+    ) -> Target:
         """Where to connect for an origin; raises EgressForbidden for a name that is not allowed."""
-        key = (scheme, host, port, verify, ca_pem)
+        key = (scheme, host, port, verify, ca_pem, client_pem)
         target = self._targets.get(key)
         if target is None:
             self._guard.check_host(host)
@@ -107,6 +111,7 @@ class Connector:
                 verify if scheme == "https" else True,
                 ca_pem if scheme == "https" else "",
                 self._proxies.proxy_for(scheme, host, port),
+                client_pem if scheme == "https" else "",
             )
             if len(self._targets) < _TARGETS_MOST:
                 self._targets[key] = target
@@ -221,7 +226,7 @@ class Connector:
         return tls
 
     def _context(self, target: Target) -> ssl.SSLContext:
-        key = (target.verify, target.ca_pem)
+        key = (target.verify, target.ca_pem, target.client_pem)
         with self._lock:
             context = self._contexts.get(key)
             if context is None:
@@ -233,6 +238,8 @@ class Connector:
                         raise OriginTls(
                             "ca_pem holds no certificate", hint="give PEM text"
                         ) from None
+                if target.client_pem:
+                    load_client_pem(context, target.client_pem)
                 if not target.verify:
                     context.check_hostname = False
                     context.verify_mode = ssl.CERT_NONE

@@ -108,7 +108,7 @@ class FetchJob:
     @property
     def source(self) -> str:
         """The scheme, a bounded label for metrics."""
-        return "s3" if self.is_s3 else self.origin.partition("://")[0].rpartition("+")[2]
+        return "s3" if self.is_s3 else self.origin.partition("://")[0].partition("+")[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

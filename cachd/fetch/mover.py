@@ -187,20 +187,21 @@ class Mover:
         }
 
     async def _finish(self, job: FetchJob, transfer: Transfer) -> tuple[ManifestFile, ...]:
+        files = await asyncio.to_thread(lambda: tuple(f.to_manifest() for f in transfer.files))
         if not job.plan.unpack:
-            files = transfer.files
-            return await asyncio.to_thread(lambda: tuple(file.to_manifest() for file in files))
+            return files
         job.progress.state = "unpacking"
-        while isinstance(answer := await self._unpack(job), DiskFull):
+        while isinstance(answer := await self._unpack(job, files), DiskFull):
             # The archive is in place: only the unpacking is done again.
             await job.make_room(answer)
         await _in_thread(clear_archive, job.tree)
         return unpacked_files(answer["files"])
 
-    async def _unpack(self, job: FetchJob) -> Message | DiskFull:
-        place = await _in_thread(prepare_unpack, job.tree, job.plan.files[0].path)
+    async def _unpack(self, job: FetchJob, files: Sequence[ManifestFile]) -> Message | DiskFull:
+        name = "" if job.plan.rules else job.plan.files[0].path
+        place = await _in_thread(prepare_unpack, job.tree, name)
         try:
-            return await self.tasks.run(job.id, order_unpack(job, place), None)
+            return await self.tasks.run(job.id, order_unpack(job, place, files), None)
         except DiskFull as error:
             return error
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cachd.model import Auth, ManifestFile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from cachd.errors import CachdError
@@ -58,6 +58,7 @@ def introduction(job: FetchJob, clock_offset: float, settings: FetchSettings) ->
         "connect": {
             "verify": job.plan.connect.verify,
             "ca_pem": job.plan.connect.ca_pem,
+            "client_pem": job.plan.connect.client_pem,
             "connect_timeout": connect_timeout,
             "read_timeout": read_timeout,
         },
@@ -67,7 +68,13 @@ def introduction(job: FetchJob, clock_offset: float, settings: FetchSettings) ->
 
 def introduce_tree(job: str, tree: Path) -> dict[str, Any]:
     """The same for a tree that is only read: no origin is called for it."""
-    connect = {"verify": True, "ca_pem": None, "connect_timeout": None, "read_timeout": None}
+    connect = {
+        "verify": True,
+        "ca_pem": None,
+        "client_pem": "",
+        "connect_timeout": None,
+        "read_timeout": None,
+    }
     return {
         "do": "job",
         "job": job,
@@ -99,8 +106,17 @@ def grant(asked: dict[str, Any], error: CachdError | None) -> dict[str, Any]:
     return {"do": "grant", "job": asked["job"], "number": asked["number"], "error": wire}
 
 
-def order_unpack(job: FetchJob, place: Path) -> dict[str, Any]:
-    """The task of unpacking the job's archive, which lies at ``place``."""
+def order_unpack(job: FetchJob, place: Path, files: Sequence[ManifestFile]) -> dict[str, Any]:
+    """The task of unpacking the job's archive, which lies at ``place``; or of making its tree of
+    all ``files``, which lie below it, by the plan's rules."""
+    if job.plan.unpack == "rules":
+        return {
+            "kind": "arrange",
+            "archive": str(place),
+            "tree": str(job.tree),
+            "rules": [asdict(rule) for rule in job.plan.rules],
+            "files": [asdict(file) for file in files],
+        }
     return {
         "kind": "unpack",
         "archive": str(place),

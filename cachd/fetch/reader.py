@@ -104,13 +104,13 @@ class Reader:
         url = self._work.locations.get(wanted.url, time.monotonic())
         was_cached = url is not None
         try:
-            return self._follow(method, url or wanted.url, wanted)
+            return self._follow(method, url or self._work.place_of(wanted.url), wanted)
         except CachdError as error:
             if not was_cached or error.detail.get("status") not in _EXPIRED:
                 raise
         # The remembered address may have expired; ask the origin itself where to go.
         self._work.locations.forget(wanted.url)
-        return self._follow(method, wanted.url, wanted)
+        return self._follow(method, self._work.place_of(wanted.url), wanted)
 
     def _follow(self, method: str, url: str, wanted: Wanted) -> _Exchange:
         for _ in range(REDIRECTS_MOST + 1):
@@ -135,18 +135,30 @@ class Reader:
 
     def _exchange(self, method: str, url: str, wanted: Wanted) -> _Exchange:
         """Send one request, read one head. A kept connection that turns out dead is replaced."""
-        scheme, host, port, name, path = split_url(url)
         work = self._work
-        target = work.connector.target(scheme, host, port, verify=work.verify, ca_pem=work.ca_pem)
+        scheme, host, port, name, path = split_url(work.with_query(url, wanted.url))
+        target = work.connector.target(
+            scheme,
+            host,
+            port,
+            verify=work.verify,
+            ca_pem=work.ca_pem,
+            client_pem=work.client_pem,
+        )
         headers = [("host", name), ("user-agent", _USER_AGENT), *request_headers(wanted)]
         if method == "HEAD":
             headers = [pair for pair in headers if pair[0] != "range"]
+        elif wanted.post:
+            method = "POST"
+            headers.append(("content-length", str(len(wanted.post.encode()))))
         headers += work.auth_headers(method, url, wanted.url, headers)
         if target.proxy is not None and scheme == "http":
             path = f"http://{name}{path}"
             if target.proxy.authorization:
                 headers.append(("proxy-authorization", target.proxy.authorization))
         data = write_head(method, path, headers)
+        if method == "POST":
+            data += wanted.post.encode()
         transport = work.connector.take(target)
         while True:
             is_fresh = transport is None

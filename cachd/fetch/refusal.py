@@ -109,7 +109,7 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
     if not text:
         return None
     text = text.strip()
-    if text.isdigit():
+    if text.isascii() and text.isdigit():
         return float(text)
     at = _parse_date(text)
     return None if at is None else max(0.0, at - now)

@@ -12,6 +12,7 @@ from cachd.errors import CachdError, Cancelled, InternalError
 from cachd.fetch.answer import make_wanted
 from cachd.fetch.questions import ask_facts, ask_part
 from cachd.fetch.readback import digest_file
+from cachd.model import ManifestFile, UnpackRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 class LocalTask:
     """``message``: task, job, kind, and what that kind needs. Kinds: "digest" of a file that may
-    still grow, "sums" of files that are in place, "facts" and "parts" that HEAD tells, "unpack"."""
+    still grow, "sums" of files that are in place, "facts" and "parts" that HEAD tells, "unpack",
+    "arrange"."""
 
     def __init__(
         self,
@@ -48,6 +50,7 @@ class LocalTask:
             "facts": self._facts,
             "parts": self._parts,
             "unpack": self._unpack,
+            "arrange": self._arrange,
         }
         self._condition = threading.Condition()
         self._upto = int(message.get("upto", 0))
@@ -144,6 +147,23 @@ class LocalTask:
             Path(message["tree"]),
             message["format"],
             message["name"],
+            UnpackLimits(**self._limits),
+            self._job.grow,
+            lambda count: self._send({"is": "unpacked", "job": self.job_id, "bytes": count}),
+            self._cancelled,
+        )
+        return {"files": [asdict(file) for file in files]}
+
+    def _arrange(self) -> dict[str, Any]:
+        from cachd.fetch.arrange import arrange  # noqa: PLC0415  (few models need it)
+        from cachd.fetch.unpack import UnpackLimits  # noqa: PLC0415
+
+        message = self._message
+        files = arrange(
+            Path(message["archive"]),
+            Path(message["tree"]),
+            [UnpackRule(**rule) for rule in message["rules"]],
+            [ManifestFile.from_json(file) for file in message["files"]],
             UnpackLimits(**self._limits),
             self._job.grow,
             lambda count: self._send({"is": "unpacked", "job": self.job_id, "bytes": count}),

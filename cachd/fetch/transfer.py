@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cachd.fetch.pool import Batch
     from cachd.fetch.retry import RetryPolicy
     from cachd.fetch.schedule import Unit
+    from cachd.model import PlannedFile
 
 log = logging.getLogger("cachd.fetch")
 
@@ -39,6 +40,12 @@ def start_files(job: FetchJob, part_size: int) -> tuple[list[FileState], list[Un
         for index, planned in enumerate(job.plan.files)
     ]
     return files, make_units(plan_parts(job.plan.files, job.done, part_size))
+
+
+def special_of(planned: PlannedFile) -> dict[str, Any]:
+    """What few files need said of their requests."""
+    special = {"range_query": planned.range_query, "post": planned.post, "headers": planned.headers}
+    return {name: value for name, value in special.items() if value}
 
 
 class Floor(Protocol):
@@ -177,6 +184,7 @@ class Transfer:
             "version_id": validator.version_id,
             "digest": [planned.digest.algorithm, planned.digest.value] if planned.digest else None,
             "ask": asks,
+            **special_of(planned),
         }
 
     def on_progress(self, batch: Batch, index: int, received: int) -> None:

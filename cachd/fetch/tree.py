@@ -33,9 +33,9 @@ def prepare_tree(tree: Path, plan: Plan) -> None:
                 pass
 
 
-def prepare_unpack(tree: Path, name: str) -> Path:
-    """The archive's path. The tree is emptied: an unpacking that was killed may have left
-    members behind. Raises DiskError."""
+def prepare_unpack(tree: Path, name: str = "") -> Path:
+    """The archive's path, or that of the directory of all. The tree is emptied: an unpacking that
+    was killed may have left members behind. Raises DiskError."""
     try:
         for entry in tree.iterdir():
             if entry.is_dir() and not entry.is_symlink():

@@ -93,6 +93,7 @@ class Verification:
             file.facts is None
             and file.verified is None
             and file.planned.digest is None
+            and not file.planned.post
             and bool(file.size)
             and file.planned.path not in self._job.linked
             and self._job.has_claims

@@ -72,10 +72,12 @@ class WorkerJob:
         connect = message["connect"]
         self.verify = bool(connect["verify"])
         self.ca_pem = str(connect["ca_pem"] or "")
+        self.client_pem = str(connect["client_pem"])
         self.connect_timeout: float | None = connect["connect_timeout"]
         self.read_timeout: float | None = connect["read_timeout"]
         self.locations = Locations()
         self._auth = Auth()
+        self._signed: dict[str, tuple[str, list[tuple[str, str]]]] = {}
         self._signer: Signer | None = None
         self._clock_offset = float(message["clock_offset"])
         self.set_auth(message["auth"])
@@ -89,7 +91,12 @@ class WorkerJob:
         self.is_cancelled = False
 
     def set_auth(self, data: dict[str, Any]) -> None:
-        auth = Auth(**{**data, "headers": tuple((n, v) for n, v in data["headers"])})
+        headers = tuple((n, v) for n, v in data["headers"])
+        auth = Auth(**{**data, "headers": headers, "signed": ()})
+        self._signed = {
+            one["planned"]: (one["url"], [(n, v) for n, v in one["headers"]])
+            for one in data["signed"]
+        }
         signer = Signer(auth) if auth.kind == "sigv4" else None
         if signer is not None:
             signer.clock_offset = self._clock_offset
@@ -106,6 +113,9 @@ class WorkerJob:
         """The pass for ``url``: never for another host than the plan's, and never in the clear
         where the plan's URL was https."""
         auth, signer = self._auth, self._signer
+        place, own = self._signed.get(original, ("", []))
+        if place:
+            return own if urlsplit(url)[:2] == urlsplit(place)[:2] else []
         if auth.kind == "none":
             return []
         here, there = urlsplit(url), urlsplit(original)
@@ -114,6 +124,20 @@ class WorkerJob:
         if signer is not None:
             return signer.sign(method, url, headers) if here.netloc == there.netloc else []
         return list(auth.headers) if _is_host(auth.host, here.hostname, here.netloc) else []
+
+    def place_of(self, planned: str) -> str:
+        """Where a file of the plan is had now."""
+        return self._signed.get(planned, (planned, []))[0]
+
+    def with_query(self, url: str, original: str) -> str:
+        """``url`` with what proves us in its query, at the host that it is meant for."""
+        query = self._auth.query
+        here, there = urlsplit(url), urlsplit(original)
+        if not query or here.scheme != there.scheme or original in self._signed:
+            return url
+        if not _is_host(self._auth.host, here.hostname, here.netloc):
+            return url
+        return f"{url}{'&' if here.query else '?'}{query}"
 
     # --- cancelling ----------------------------------------------------------------------------
 
@@ -209,8 +233,11 @@ class Work:
         self.bucket = bucket
         self.verify = job.verify
         self.ca_pem = job.ca_pem
+        self.client_pem = job.client_pem
         self.locations = job.locations
         self.auth_headers = job.auth_headers
+        self.place_of = job.place_of
+        self.with_query = job.with_query
         self.connect_timeout = min(job.connect_timeout or settings.connect_timeout, TIMEOUT_MOST)
         self.stall_window = settings.stall_window
         self.stall_floor = settings.stall_floor

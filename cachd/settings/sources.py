@@ -12,6 +12,13 @@ from pydantic import (
     field_validator,
 )
 
+from cachd.settings.azure import AzureSettings
+from cachd.settings.git import GitSettings
+from cachd.settings.google import GoogleSettings
+from cachd.settings.hdfs import HdfsSettings
+from cachd.settings.hub import HubSettings
+from cachd.settings.modelscope import ModelScopeSettings
+from cachd.settings.oci import OciSettings
 from cachd.settings.values import (
     Duration,
     Seconds,
@@ -132,6 +139,13 @@ class SourcesSettings(Section):
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()
     file: FileSettings = FileSettings()
+    hf: HubSettings = HubSettings()
+    modelscope: ModelScopeSettings = ModelScopeSettings()
+    gs: GoogleSettings = GoogleSettings()
+    azure: AzureSettings = AzureSettings()
+    oci: OciSettings = OciSettings()
+    hdfs: HdfsSettings = HdfsSettings()
+    git: GitSettings = GitSettings()
     archive: ArchiveSettings = ArchiveSettings()
     egress: EgressSettings = EgressSettings()
 

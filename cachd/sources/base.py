@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from cachd.model import Auth, Credentials, Identity, Plan, SourceOptions
+from cachd.credentials import Credentials, SourceOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cachd.model import Auth, Identity, Plan
     from cachd.settings import SourcesSettings
     from cachd.sources.egress import EgressGuard
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 class Location:
     """Where a URI leads, found without any I/O.
 
-    ``uri`` is canonical: no options in the query, no user information, no ``cachd+``. ``origin`` is
-    scheme and effective endpoint, such as ``s3+https://minio.example:9000`` or ``https://host``.
+    ``scheme`` is the name that the source is found by again. ``uri`` is canonical: no options in
+    the query, no user information, no ``cachd+``. ``origin`` is scheme and effective endpoint, such
+    as ``s3+https://minio.example:9000`` or ``https://host``; before the ``+`` stands what metrics
+    call it.
     ``is_default_origin``: what the daemon would use if the caller said nothing.
     ``options`` are the caller's with what the URI's query said merged in. ``secret_query`` is what
     the URI's query held of credentials, and ``uri`` doesn't. ``mirror``: the endpoint to call in

@@ -26,7 +26,7 @@ from cachd.sources.patterns import is_wanted
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from cachd.model import SourceOptions
+    from cachd.credentials import SourceOptions
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
 

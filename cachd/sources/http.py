@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from cachd.credentials import Credentials
 from cachd.errors import OriginError
-from cachd.model import Auth, Credentials, Plan, PlannedFile, Validator
+from cachd.model import Auth, Plan, PlannedFile, Validator
 from cachd.names import check_name
 from cachd.sources.base import Location
 from cachd.sources.http_rules import (
@@ -27,7 +28,8 @@ from cachd.sources.trust import connect_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.model import Connect, SourceOptions
+    from cachd.credentials import SourceOptions
+    from cachd.model import Connect
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.http_client import HttpAnswer, HttpClient

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import ssl
 import urllib.request
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -18,6 +19,7 @@ from cachd.errors import (
     AccessError,
     CachdError,
     ConfigInvalid,
+    ContentError,
     CredentialsInvalid,
     CredentialsMissing,
     EgressForbidden,
@@ -39,12 +41,16 @@ from cachd.sources.http_rules import (
 from cachd.sources.trust import CONNECT_TIMEOUT, READ_TIMEOUT, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    from cachd.model import Connect, Credentials
+    from cachd.credentials import Credentials
+    from cachd.model import Connect
     from cachd.sources.egress import EgressGuard
 
 MAX_ATTEMPTS = 3
+BODY_MOST = 64 * 1024 * 1024
+"""Bytes of an answer that is read whole, if nothing else is said."""
+
 _REDIRECTS = {301, 302, 303, 307, 308}
 _FORBIDDEN_HEADERS = frozenset(
     {
@@ -64,10 +70,10 @@ _FORBIDDEN_HEADERS = frozenset(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpAnswer:
-    """The head of a final answer. ``sent_headers`` are the caller's that went to its host, and
-    ``first_headers`` those that went to the host of the URL that was asked. ``needs_final``: a host
-    on the way, or at its end, took headers that the first doesn't, so that following the redirects
-    again takes more than the first's."""
+    """A final answer; its ``body`` if it was asked for. ``sent_headers`` are the caller's that
+    went to its host, and ``first_headers`` those that went to the host of the URL that was asked.
+    ``needs_final``: a host on the way, or at its end, took headers that the first doesn't, so that
+    following the redirects again takes more than the first's."""
 
     url: str
     status: int
@@ -76,6 +82,14 @@ class HttpAnswer:
     first_headers: tuple[tuple[str, str], ...]
     needs_final: bool
     was_credentialed: bool
+    body: bytes = b""
+
+    def json(self) -> Any:
+        """The body as JSON. Raises OriginError; nothing of the body is in the message."""
+        try:
+            return json.loads(self.body)
+        except (ValueError, RecursionError):
+            raise OriginError(f"{shown(self.url)} answered {self.status} with no JSON") from None
 
 
 def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ...]:
@@ -102,8 +116,11 @@ class HttpClient:
         credentials: Credentials,
         max_redirects: int,
         attempts: int | None,
+        keep_alive: bool = False,
     ) -> None:
+        """``keep_alive``: for sources that are asked many times, and never with HEAD."""
         self._guard = guard
+        self._keep_alive = keep_alive
         self._connect = connect
         self._credentials = credentials
         self._max_redirects = max_redirects
@@ -116,7 +133,7 @@ class HttpClient:
                 ssl=await tls_context(self._connect),
                 resolver=guarded_resolver(self._guard),
                 # Some servers send a body after HEAD, which would be read as the next answer.
-                force_close=True,
+                force_close=not self._keep_alive,
             ),
             timeout=aiohttp.ClientTimeout(
                 sock_connect=self._connect.connect_timeout or CONNECT_TIMEOUT,
@@ -138,11 +155,31 @@ class HttpClient:
         5xx and failed connections are tried again; one that is busy (503) is not, for the daemon
         knows when others may call it too. Raises EgressForbidden, OriginError.
         """
+        return await self._persist(lambda: self._follow(method, url, headers))
+
+    async def call(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        most: int = BODY_MOST,
+    ) -> HttpAnswer:
+        """The answer with its body, of at most ``most`` bytes. ``headers`` go to the origin of
+        ``url`` alone, a redirect elsewhere gets none of them; the caller's for a host go along.
+        Tried again as ``head`` is, so it must be harmless when repeated. Raises the same, and
+        ContentError for a longer body."""
+        return await self._persist(
+            lambda: self._follow(method, url, headers or {}, data=data, most=most)
+        )
+
+    async def _persist(self, act: Callable[[], Awaitable[HttpAnswer]]) -> HttpAnswer:
         attempt = 0
         while True:
             attempt += 1
             try:
-                answer = await self._follow(method, url, headers)
+                answer = await act()
             except OriginError as error:
                 if not error.retryable or attempt >= self._attempts:
                     raise
@@ -151,7 +188,16 @@ class HttpClient:
                     return answer
             await asyncio.sleep(random.uniform(0.1, 0.2 * 2**attempt))
 
-    async def _follow(self, method: str, url: str, headers: Mapping[str, str]) -> HttpAnswer:
+    async def _follow(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        *,
+        data: bytes | None = None,
+        most: int | None = None,
+    ) -> HttpAnswer:
+        """``most`` None: the body isn't read, and ``headers`` go along wherever it leads."""
         was_credentialed = needs_final = False
         first, first_headers = url, headers_for(self._credentials, url)
         for _ in range(self._max_redirects + 1):
@@ -159,7 +205,9 @@ class HttpClient:
             own = headers_for(self._credentials, url)
             was_credentialed = was_credentialed or bool(own)
             needs_final = needs_final or (bool(own) and origin_of(url) != origin_of(first))
-            status, answered = await self._once(method, url, {**dict(own), **headers})
+            is_same = most is None or origin_of(url) == origin_of(first)
+            sent = {**dict(own), **headers} if is_same else dict(own)
+            status, answered, body = await self._once(method, url, sent, data, most)
             if status not in _REDIRECTS or "Location" not in answered:
                 return HttpAnswer(
                     url=url,
@@ -169,7 +217,10 @@ class HttpClient:
                     first_headers=first_headers,
                     needs_final=needs_final,
                     was_credentialed=was_credentialed,
+                    body=body,
                 )
+            if method == "POST" and status not in (307, 308):
+                method, data = "GET", None
             url = self._next(url, answered["Location"])
         raise OriginError(
             f"{shown(url)} redirects more than {self._max_redirects} times",
@@ -188,8 +239,13 @@ class HttpClient:
         return canonical_url(target)
 
     async def _once(
-        self, method: str, url: str, headers: Mapping[str, str]
-    ) -> tuple[int, Mapping[str, str]]:
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        data: bytes | None,
+        most: int | None,
+    ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None
         try:
             async with self._session.request(
@@ -197,16 +253,29 @@ class HttpClient:
                 URL(url, encoded=True),
                 headers={**headers, "Accept-Encoding": "identity"},
                 allow_redirects=False,
+                data=data,
                 proxy=proxy_for(url),
             ) as response:
-                answer = response.status, response.headers.copy()
+                found = response.headers.copy()
+                if most is not None:
+                    return response.status, found, await _read(response, url, most)
                 if method != "HEAD":
                     response.close()
-                return answer
+                return response.status, found, b""
         except CachdError:
             raise
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise _failed(url, error) from error
+
+
+async def _read(response: aiohttp.ClientResponse, url: str, most: int) -> bytes:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > most:
+            response.close()
+            raise ContentError(f"{shown(url)} answers with more than {most} bytes")
+    return bytes(body)
 
 
 def proxy_for(url: str) -> str | None:

@@ -14,6 +14,7 @@ import re
 from typing import TYPE_CHECKING
 
 from cachd.errors import SchemeUnknown, UriInvalid
+from cachd.schemes import OWN_PREFIX, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from cachd.sources.base import Source
 
 GROUP = "cachd.sources"
-OWN_PREFIX = "cachd+"
 MAX_URI = 8192
 
 _BUILT_IN = {
@@ -52,6 +52,9 @@ def split_scheme(uri: str) -> tuple[str, str]:
         uri.encode()
     except UnicodeEncodeError:
         raise UriInvalid("the URI is no valid Unicode text", field="uri") from None
+    if uri.startswith("models:/") and not uri.startswith("models://"):
+        # MLflow writes its URIs with one slash.
+        uri = f"models://{uri.removeprefix('models:/')}"
     match = _SCHEME.match(uri)
     if match is None:
         raise UriInvalid(
@@ -81,8 +84,14 @@ class Registry:
         """Every scheme that is known, sorted."""
         return tuple(sorted({*_BUILT_IN, *self._foreign}))
 
+    def name_of(self, uri: str) -> str:
+        """The name of the source that takes ``uri``, as ``split_scheme`` gave it."""
+        name = source_of(uri)
+        return name if name in _BUILT_IN or name in self._foreign else uri.partition("://")[0]
+
     def source(self, scheme: str) -> Source:
-        """The source of ``scheme``. Raises SchemeUnknown, also for one that fails to load."""
+        """The source of ``scheme``, as ``name_of`` or a location has it. Raises SchemeUnknown, also
+        for one that fails to load."""
         source = self._loaded.get(scheme)
         if source is None:
             source = self._loaded[scheme] = self._load(scheme)

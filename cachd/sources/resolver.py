@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cachd.channel import Message
-    from cachd.model import Auth, Plan, SourceOptions
+    from cachd.credentials import SourceOptions
+    from cachd.model import Auth, Plan
     from cachd.settings import SourcesSettings
     from cachd.sources.base import Location, SourceRequest
 
@@ -81,8 +82,8 @@ class Resolver:
 
     def locate(self, uri: str, options: SourceOptions) -> Location:
         """Where ``uri`` leads. Pure. Raises UriInvalid, SchemeUnknown."""
-        scheme, plain = split_scheme(uri)
-        source = self._registry.source(scheme)
+        _, plain = split_scheme(uri)
+        source = self._registry.source(self._registry.name_of(plain))
         return source.locate(plain, options, self._settings, self._environ)
 
     async def resolve(self, request: SourceRequest) -> Plan:

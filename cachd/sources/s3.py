@@ -10,7 +10,8 @@ from cachd.sources.s3_location import locate_s3
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from cachd.model import Auth, Plan, SourceOptions
+    from cachd.credentials import SourceOptions
+    from cachd.model import Auth, Plan
     from cachd.settings import SourcesSettings
     from cachd.sources.base import Location, SourceContext, SourceRequest
     from cachd.sources.s3_client import ClientPool, S3Client

@@ -22,7 +22,7 @@ from cachd.sources.s3_partition import AWS, find_partition, partition_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.model import SourceOptions
+    from cachd.credentials import SourceOptions
     from cachd.settings import S3Settings
 
 AWS_ENDPOINT = "https://s3.amazonaws.com"

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import ConfigInvalid, InvalidError
 from cachd.model import Connect
+from cachd.sources.client_pem import load_client_pem
 
 if TYPE_CHECKING:
-    from cachd.model import SourceOptions
+    from cachd.credentials import SourceOptions
 
 CONNECT_TIMEOUT = 15.0
 """Seconds; KServe's default for S3 (``S3_CONNECT_TIMEOUT``)."""
@@ -24,9 +25,14 @@ TIMEOUT_MOST = 3600.0
 
 
 async def connect_of(
-    options: SourceOptions, *, verify: bool = True, ca_bundle: Path | str | None = None
+    options: SourceOptions,
+    *,
+    verify: bool = True,
+    ca_bundle: Path | str | None = None,
+    client_pem: str = "",
 ) -> Connect:
-    """How to reach the origin. ``ca_bundle`` is the path of a PEM file, read here.
+    """How to reach the origin. ``ca_bundle`` is the path of a PEM file, read here; ``client_pem``
+    is shown to the server.
 
     Raises ConfigInvalid if the bundle can't be read.
     """
@@ -36,6 +42,7 @@ async def connect_of(
     return Connect(
         verify=verify if options.verify is None else options.verify,
         ca_pem=pem,
+        client_pem=client_pem,
         connect_timeout=_at_most(options.connect_timeout),
         read_timeout=_at_most(options.read_timeout),
     )
@@ -61,14 +68,16 @@ async def tls_context(connect: Connect) -> ssl.SSLContext:
 
     Nothing is written to disk. Raises InvalidError for PEM text that holds no certificate.
     """
-    return await asyncio.to_thread(_tls_context, connect.verify, connect.ca_pem)
+    return await asyncio.to_thread(_tls_context, connect.verify, connect.ca_pem, connect.client_pem)
 
 
 @functools.lru_cache(maxsize=32)
-def _tls_context(verify: bool, ca_pem: str | None) -> ssl.SSLContext:
+def _tls_context(verify: bool, ca_pem: str | None, client_pem: str) -> ssl.SSLContext:
     """Kept, for reading the system's authorities takes longer than a whole call; a process that
     idles ends, and with it what it read."""
     context = ssl.create_default_context()
+    if client_pem:
+        load_client_pem(context, client_pem)
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

@@ -8,14 +8,15 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from cachd.credentials import Credentials, SourceOptions
 from cachd.model import (
     Auth,
     Connect,
-    Credentials,
     Digest,
     Plan,
     PlannedFile,
-    SourceOptions,
+    SignedUrl,
+    UnpackRule,
     Validator,
 )
 from cachd.sources.base import Location, SourceRequest
@@ -50,7 +51,11 @@ def auth_to_json(auth: Auth) -> Json:
 
 
 def auth_from_json(data: Json) -> Auth:
-    return Auth(**{**data, "headers": _pairs(data["headers"])})
+    signed = tuple(
+        SignedUrl(planned=one["planned"], url=one["url"], headers=_pairs(one["headers"]))
+        for one in data["signed"]
+    )
+    return Auth(**{**data, "headers": _pairs(data["headers"]), "signed": signed})
 
 
 def plan_to_json(plan: Plan) -> Json:
@@ -60,6 +65,8 @@ def plan_to_json(plan: Plan) -> Json:
         "auth": auth_to_json(plan.auth),
         "connect": asdict(plan.connect),
         "unpack": plan.unpack,
+        "rules": [asdict(rule) for rule in plan.rules],
+        "needs_recheck": plan.needs_recheck,
         "is_immutable": plan.is_immutable,
         "is_validated": plan.is_validated,
         "is_credentialed": plan.is_credentialed,
@@ -75,6 +82,7 @@ def plan_from_json(data: Json) -> Plan:
             "files": tuple(_file_from_json(file) for file in data["files"]),
             "auth": auth_from_json(data["auth"]),
             "connect": Connect(**data["connect"]),
+            "rules": tuple(UnpackRule(**rule) for rule in data["rules"]),
         }
     )
 
@@ -92,11 +100,15 @@ def _file_to_json(file: PlannedFile) -> list[Any]:
         digest and digest.algorithm,
         digest and digest.value,
         file.ranges,
+        file.range_query,
+        file.post,
+        file.headers,
     ]
 
 
 def _file_from_json(row: list[Any]) -> PlannedFile:
-    path, url, size, etag, last_modified, version_id, algorithm, value, ranges = row
+    path, url, size, etag, last_modified, version_id, algorithm, value, ranges, *more = row
+    range_query, post, headers = more
     return PlannedFile(
         path=path,
         url=url,
@@ -104,6 +116,9 @@ def _file_from_json(row: list[Any]) -> PlannedFile:
         validator=Validator(etag=etag, last_modified=last_modified, version_id=version_id),
         digest=None if algorithm is None else Digest(algorithm=algorithm, value=value),
         ranges=ranges,
+        range_query=range_query,
+        post=post,
+        headers=_pairs(headers),
     )
 
 

@@ -8,7 +8,8 @@ import pytest
 
 from cachd.cache.access import ANONYMOUS, DAEMON, Proofs, is_open, principal_of
 from cachd.cache.types import Caller
-from cachd.model import Credentials, make_ref
+from cachd.credentials import Credentials
+from cachd.model import make_ref
 from cachd.settings import AccessSettings
 from cachd.store.types import SnapshotInfo
 

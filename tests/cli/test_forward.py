@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cachd.cli.ambient import choose
-from cachd.cli.forward import Overrides, gather
+from cachd.cli.forward import gather
+from cachd.cli.forward_values import Overrides
 from cachd.errors import InvalidError, UriInvalid
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"

@@ -15,9 +15,9 @@ from aiohttp import web
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from cachd.credentials import SourceOptions
 from cachd.errors import CachdError, UriInvalid
 from cachd.fetch.head import HEAD_MOST, read_head
-from cachd.model import SourceOptions
 from cachd.names import check_name
 from cachd.settings import SourcesSettings
 from cachd.sources.http_rules import canonical_url, file_name, join_secret, split_secret

@@ -6,7 +6,8 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.model import Credentials, Plan, SourceOptions
+from cachd.credentials import Credentials, SourceOptions
+from cachd.model import Plan
 from cachd.settings import EgressSettings, SourcesSettings
 from cachd.sources.base import SourceContext, SourceRequest
 from cachd.sources.egress import EgressGuard
@@ -49,10 +50,10 @@ def request(
     identity: Any = "caller",
     **options: Any,
 ) -> tuple[Source, SourceRequest]:
-    scheme, plain = split_scheme(uri)
+    _, plain = split_scheme(uri)
     registry = Registry()
     OPEN.append(registry)
-    source = registry.source(scheme)
+    source = registry.source(registry.name_of(plain))
     location = source.locate(
         plain, SourceOptions(**options), given or SourcesSettings(), dict(os.environ)
     )

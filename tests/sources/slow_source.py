@@ -14,7 +14,7 @@ from cachd.sources.base import Location
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.model import SourceOptions
+    from cachd.credentials import SourceOptions
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
+from cachd.credentials import Credentials
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -21,7 +22,7 @@ from cachd.errors import (
     OriginTls,
     OriginUnreachable,
 )
-from cachd.model import Auth, Credentials
+from cachd.model import Auth
 from tests.servers.origin import serve
 from tests.servers.ports import free_ports
 from tests.sources.asking import context, paths, request, resolve, settings

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cachd.credentials import Credentials
 from cachd.errors import (
     ContentTypeInvalid,
     UriInvalid,
 )
-from cachd.model import Credentials
 from tests.servers.origin import serve
 from tests.sources.asking import paths, request, resolve, settings
 

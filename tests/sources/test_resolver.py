@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cachd.channel import DECODE_HERE, ChildChannel, ChildStreams
+from cachd.credentials import SourceOptions
 from cachd.errors import (
     CredentialsInvalid,
     InternalError,
@@ -25,7 +26,7 @@ from cachd.errors import (
     SchemeUnknown,
     WorkerDied,
 )
-from cachd.model import Auth, SourceOptions
+from cachd.model import Auth
 from cachd.sources.base import SourceRequest
 from cachd.sources.registry import GROUP, Registry
 from cachd.sources.resolver import Resolver
@@ -269,7 +270,7 @@ async def test_the_process_is_clean_in_development_mode(seaweed: S3Server) -> No
         "import asyncio, os\n"
         "from cachd.sources.resolver import Resolver\n"
         "from cachd.settings import SourcesSettings\n"
-        "from cachd.model import Credentials, SourceOptions\n"
+        "from cachd.credentials import Credentials, SourceOptions\n"
         "from cachd.sources.base import SourceRequest\n"
         "async def main():\n"
         "    r = Resolver(SourcesSettings(), environ={})\n"

@@ -17,6 +17,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials as BotoCredentials
 
+from cachd.credentials import Credentials
 from cachd.errors import (
     AccessError,
     ConfigInvalid,
@@ -28,7 +29,7 @@ from cachd.errors import (
     OriginUnreachable,
     PathUnsafe,
 )
-from cachd.model import Auth, Credentials
+from cachd.model import Auth
 from tests.servers.ports import free_ports
 from tests.servers.s3 import PUBLIC_BUCKET, SECRET_KEY
 from tests.sources.asking import KEYS, NOBODY, context, paths, replace, request, resolve, settings

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from cachd.credentials import SourceOptions
 from cachd.errors import UriInvalid
-from cachd.model import SourceOptions
 from cachd.settings import S3Settings
 from cachd.sources.s3_location import endpoint_of_origin, is_virtual, locate_s3, object_url
 

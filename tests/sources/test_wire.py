@@ -8,16 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachd.model import (
-    Auth,
-    Connect,
-    Credentials,
-    Digest,
-    Plan,
-    PlannedFile,
-    SourceOptions,
-    Validator,
-)
+from cachd.credentials import Credentials, SourceOptions
+from cachd.model import Auth, Connect, Digest, Plan, PlannedFile, Validator
 from cachd.sources import wire
 from cachd.sources.base import Location, SourceRequest
 
