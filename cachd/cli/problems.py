@@ -43,7 +43,7 @@ def read_problem(response: http.client.HTTPResponse, where: str) -> CachdError:
             status=response.status,
         )
     header = response.getheader("Retry-After") or ""
-    if "retry_after" not in problem and header.isdigit():
+    if "retry_after" not in problem and header.isascii() and header.isdigit():
         problem["retry_after"] = float(header)
     return problem_to_error(problem)
 

@@ -234,4 +234,4 @@ def _tls_reason(error: BaseException) -> str:
 
 def _retry_after(error: boto.ClientError) -> float | None:
     text = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    return float(text) if text.isdigit() else None
+    return float(text) if text.isascii() and text.isdigit() else None
