@@ -54,6 +54,10 @@ $(VENV)-api/.stamp: requirements/api.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV)-api requirements/api.txt
 	@touch $@
 
+$(VENV)-peers/.stamp: requirements/peers.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(VENV)-peers requirements/peers.txt
+	@touch $@
+
 $(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV)-bench requirements/bench.txt
 	@touch $@
