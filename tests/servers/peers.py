@@ -1,5 +1,5 @@
-"""Clients and servers of other makes, which live in a venv of their own (``make .venv-peers/.stamp``)
-and run as processes."""
+"""Clients and servers of other makes, which run as processes: they live in a venv of their own,
+which ``make test`` sets up."""
 
 from __future__ import annotations
 
