@@ -5,6 +5,7 @@ preconditions, pages, decompressive transcoding, refusals. Written from Google's
 from __future__ import annotations
 
 import base64
+import bisect
 import gzip
 import hashlib
 import itertools
@@ -80,18 +81,19 @@ class Stored:
 class FakeGcs:
     """``private`` buckets want a token of this server's, and answer 403 to those in ``strangers``.
     ``refusals`` are (status, reason) for the next calls of the API; ``page`` is the most objects of
-    a page. ``versions`` keeps what was replaced. ``is_media_refused``: bytes are for nobody."""
+    a page. ``is_versioned``: what is replaced is kept, as a generation that isn't live."""
 
     name = "gcs"
 
-    def __init__(self, tls: ssl.SSLContext | None = None, host: str = "") -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.buckets: dict[str, dict[str, Stored]] = {}
+        self._order: dict[str, list[str]] = {}
         self.versions: dict[tuple[str, str, int], Stored] = {}
         self.private: set[str] = set()
         self.strangers: set[str] = set()
         self.tokens: dict[str, float] = {}
         self.refusals: list[tuple[int, str]] = []
-        self.refused_media: list[tuple[int, str]] = []
+        self.is_versioned = False
         self.page = 1000
         self.token_life = 3600
         self.seen: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
@@ -124,9 +126,18 @@ class FakeGcs:
         return bucket
 
     def put(self, bucket: str, name: str, stored: Stored) -> Stored:
+        if not self.is_versioned:
+            self.delete(bucket, name)
         self.buckets.setdefault(bucket, {})[name] = stored
+        self._order.pop(bucket, None)
         self.versions[bucket, name, stored.generation] = stored
         return stored
+
+    def delete(self, bucket: str, name: str) -> None:
+        old = self.buckets.get(bucket, {}).pop(name, None)
+        self._order.pop(bucket, None)
+        if old is not None and not self.is_versioned:
+            del self.versions[bucket, name, old.generation]
 
     def issue(self) -> str:
         token = f"ya29.{secrets.token_hex(12)}"
@@ -181,9 +192,8 @@ class FakeGcs:
             return
         name = unquote(rest.partition("/")[2])
         is_media = is_download or query.get("alt") == "media"
-        queued = self.refused_media if is_media else self.refusals
-        if queued:
-            status, reason = queued.pop(0)
+        if self.refusals:
+            status, reason = self.refusals.pop(0)
             _refuse(handler, status, reason)
         elif unquote(bucket) not in self.buckets:
             _refuse(handler, 404, "notFound")
@@ -206,13 +216,16 @@ class FakeGcs:
         return False
 
     def _list(self, handler: Handler, bucket: str, query: Mapping[str, str]) -> None:
-        after = query.get("pageToken", "")
-        names = sorted(
-            (n for n in self.buckets[bucket] if n.startswith(query.get("prefix", ""))),
-            key=str.encode,
-        )
-        names = [name for name in names if name.encode().hex() > after]
-        most = min(int(query.get("maxResults", "1000")), self.page)
+        after, prefix = query.get("pageToken", ""), query.get("prefix", "")
+        if bucket not in self._order:
+            self._order[bucket] = sorted(self.buckets[bucket], key=str.encode)
+        order = self._order[bucket]
+        begin = bisect.bisect_left(order, prefix.encode(), key=str.encode)
+        if after:
+            begin = bisect.bisect_right(order, bytes.fromhex(after), key=str.encode)
+        limit = begin + min(int(query.get("maxResults", "1000")), self.page)
+        names = list(itertools.takewhile(lambda n: n.startswith(prefix), order[begin : limit + 1]))
+        most = limit - begin
         page: dict[str, Any] = {"kind": "storage#objects"}
         if names:
             page["items"] = [
@@ -332,7 +345,8 @@ class FakeGcs:
         return (
             header["alg"] == "RS256"
             and said["iss"] == EMAIL
-            and said["aud"] == f"{self.endpoint}/token"
+            # Go's client names the key's token_uri, Python's always Google's own.
+            and said["aud"] in (f"{self.endpoint}/token", "https://oauth2.googleapis.com/token")
             and bool(SCOPES & set(said["scope"].split()))
             and said["iat"] - 60 <= now < said["exp"] <= said["iat"] + 3600
         )

@@ -58,6 +58,7 @@ def gcs(server: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", server.endpoint)
     monkeypatch.setenv("NO_GCE_CHECK", "true")
     server.buckets.clear()
+    server.versions.clear()
     for each in (server.private, server.strangers, server.seen, server.exchanges):
         each.clear()
     server.refusals.clear()
@@ -171,13 +172,14 @@ async def test_page_by_page(gcs: FakeGcs) -> None:
     assert len(whole.files) == 10
 
 
-async def test_one_object(gcs: FakeGcs) -> None:
+async def test_one_object(gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket = gcs.make_bucket({"a/m.tar.gz": W, "a/m.tar.gz.sig": b"1", "e": b"", "e/x": b"1"})
     plan = await resolve(f"gs://{bucket}/a/m.tar.gz", ignore=("*",))
     assert paths(plan) == {"m.tar.gz": len(W)}
     assert plan.unpack == "tar"
     assert paths(await resolve(f"gs://{bucket}/e")) == {"x": 1}
     old = gcs.buckets[bucket]["a/m.tar.gz"].generation
+    monkeypatch.setattr(gcs, "is_versioned", True)
     gcs.put(bucket, "a/m.tar.gz", Stored(b"other"))
     pinned = await resolve(f"gs://{bucket}/a/m.tar.gz?generation={old}")
     assert pinned.is_immutable

@@ -1,0 +1,7 @@
+"""``gs://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestGoogle(EveryRow):
+    pass
