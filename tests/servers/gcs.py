@@ -34,6 +34,7 @@ SCOPES = {
     "https://www.googleapis.com/auth/devstorage.read_write",
     "https://www.googleapis.com/auth/cloud-platform",
 }
+PUBLIC_BUCKET = "public-models"
 REFRESH_TOKEN = "refresh-31415"
 _generations = itertools.count(1_700_000_000_000_001)
 

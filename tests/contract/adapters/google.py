@@ -13,9 +13,9 @@ import pytest
 from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.exchange import Seen
 from tests.origins.gate import Gate
-from tests.servers.gcs import FakeGcs, Stored
+from tests.servers.gcs import PUBLIC_BUCKET, FakeGcs, Stored
 
-PRIVATE, PUBLIC = "private-models", "public-models"
+PRIVATE = "private-models"
 
 
 class Google(Adapter):
@@ -26,24 +26,24 @@ class Google(Adapter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._server, stranger = FakeGcs(), FakeGcs()
+        self.server, stranger = FakeGcs(), FakeGcs()
         stranger.stop()
-        where = urlsplit(self._server.endpoint)
+        where = urlsplit(self.server.endpoint)
         assert where.hostname
         assert where.port
         self.gate = Gate((where.hostname, where.port), None)
-        self._closing += [self._server.stop, self.gate.close]
-        self._server.make_bucket({}, PRIVATE)
-        self._server.make_bucket({}, PUBLIC)
-        self._server.private.add(PRIVATE)
-        denied = self._server.issue()
-        self._server.strangers.add(denied)
+        self._closing += [self.server.stop, self.gate.close]
+        self.server.make_bucket({}, PRIVATE)
+        self.server.make_bucket({}, PUBLIC_BUCKET)
+        self.server.private.add(PRIVATE)
+        denied = self.server.issue()
+        self.server.strangers.add(denied)
         self.options = {"endpoint": self.gate.url}
         other = json.loads(stranger.service_account())["private_key"]
         self.passes = {
-            "good": _key(self._server.service_account()),
+            "good": _key(self.server.service_account()),
             "wrong": _key(
-                self._server.service_account(private_key=other),
+                self.server.service_account(private_key=other),
                 codes=("credentials_invalid",),
                 says="credentials.google_key",
             ),
@@ -60,7 +60,7 @@ class Google(Adapter):
         return self._put(PRIVATE, files)
 
     def put_public(self, files: Mapping[str, bytes]) -> Place:
-        return self._put(PUBLIC, files)
+        return self._put(PUBLIC_BUCKET, files)
 
     def _put(self, bucket: str, files: Mapping[str, bytes]) -> Place:
         place = Place(self, f"{bucket}/{self.fresh_name()}", dict(files))
@@ -74,9 +74,9 @@ class Google(Adapter):
     def change(self, place: Place, path: str, body: bytes | None) -> None:
         bucket, _, below = place.name.partition("/")
         if body is None:
-            self._server.delete(bucket, f"{below}/{path}")
+            self.server.delete(bucket, f"{below}/{path}")
         else:
-            self._server.put(bucket, f"{below}/{path}", Stored(body))
+            self.server.put(bucket, f"{below}/{path}", Stored(body))
 
     def is_data(self, seen: Seen) -> bool:
         return seen.path.startswith("/download/")
