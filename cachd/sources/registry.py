@@ -30,6 +30,11 @@ _BUILT_IN = {
     "https": "cachd.sources.http:HttpSource",
     "file": "cachd.sources.file:FileSource",
     "gs": "cachd.sources.google:GoogleSource",
+    "azure": "cachd.sources.azure:AzureSource",
+    "abfs": "cachd.sources.azure:AzureSource",
+    "abfss": "cachd.sources.azure:AzureSource",
+    "wasb": "cachd.sources.azure:AzureSource",
+    "wasbs": "cachd.sources.azure:AzureSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

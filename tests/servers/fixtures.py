@@ -9,6 +9,7 @@ import pytest
 from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
+from tests.servers.azurite import Azurite, start_azurite
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.gcs import FakeGcs
 from tests.servers.nginx import Nginx
@@ -58,6 +59,14 @@ def juicefs(
 def gcs() -> Iterator[FakeGcs]:
     """Cloud Storage, as far as it goes."""
     server = FakeGcs()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azure's blobs."""
+    server = start_azurite(tmp_path_factory.mktemp("azurite"))
     yield server
     server.stop()
 
