@@ -59,7 +59,7 @@ class Faults:
         answer = refused(place.ask(daemon, PATH), "origin_failed")
         assert "500" in answer["detail"]
         gate.clear()
-        eventually(lambda: place.ask(daemon, PATH).status == 200, 30)
+        eventually(lambda: place.ask(daemon, PATH).status == 200)
         given(place.ask(daemon, PATH), adapter.tree(place, PATH))
 
     def test_a_body_that_is_cut_off_is_gone_on_with(self, adapter: Adapter, daemon: Daemon) -> None:
@@ -101,10 +101,10 @@ class Faults:
 
         asking = threading.Thread(target=ask)
         asking.start()
-        eventually(lambda: parts_done(daemon, before) >= 2, 30)
+        eventually(lambda: parts_done(daemon, before) >= 2)
         daemon.kill()
         gate.clear()
-        asking.join(30)
+        asking.join(60)
         assert not replies
         daemon.start()
         given(place.ask(daemon, PATH), adapter.tree(place, PATH))
