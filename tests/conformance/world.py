@@ -136,7 +136,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
