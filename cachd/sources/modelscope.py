@@ -142,7 +142,7 @@ async def _below(hub: Hub, root: str) -> AsyncIterator[dict[str, Any]]:
 
 
 async def _entries(hub: Hub, root: str, *, is_recursive: bool) -> list[dict[str, Any]]:
-    from cachd.sources.hub_client import as_list  # noqa: PLC0415  (heavy)
+    from cachd.sources.hub_client import as_list, unusable  # noqa: PLC0415  (heavy)
 
     query = {"Revision": hub.address.wanted, "Recursive": str(is_recursive)}
     if root:
@@ -151,9 +151,10 @@ async def _entries(hub: Hub, root: str, *, is_recursive: bool) -> list[dict[str,
     await _check(answer, hub)
     body = answer.json()
     data = body.get("Data") if isinstance(body, dict) else None
-    files = data.get("Files") if isinstance(data, dict) else data
-    # An empty directory has no list at all.
-    return as_list(answer, files or [])
+    if not isinstance(data, dict) or "Files" not in data:
+        raise unusable(answer, "answered with no list of files")
+    # Of an empty directory it is null.
+    return as_list(answer, data["Files"] or [])
 
 
 def _file(entry: dict[str, Any], hub: Hub) -> Listed:

@@ -16,12 +16,14 @@ LICENSED = {"library_name": "transformers", "pipeline_tag": "text-generation"}
 
 class Hub(Serving):
     """``repositories`` by name, of datasets with ``datasets/`` before; ``tokens`` are known ones.
-    ``page``: entries of a tree that one answer lists."""
+    ``page``: entries of a tree that one answer lists. ``is_direct``: big files aren't at another
+    host."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.tokens: set[str] = set()
         self.page = 1000
+        self.is_direct = False
         self.store = Store()
         super().__init__()
 
@@ -67,9 +69,8 @@ class Hub(Serving):
         commit = repository.find(revision)
         if commit is None:
             return refuse(call, 404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        files = repository.commits[commit]
         if what == "tree":
-            return self._tree(call, files, "/".join(rest[2:]))
+            return self._tree(call, repository, commit, "/".join(rest[2:]))
         info = {
             "_id": "0" * 24,
             "id": name,
@@ -84,16 +85,17 @@ class Hub(Serving):
             "likes": 0,
             "tags": ["transformers", "license:apache-2.0"],
             **LICENSED,
-            "siblings": [{"rfilename": path} for path in files],
+            "siblings": [{"rfilename": path} for path in repository.commits[commit]],
         }
         return send_json(call, info)
 
-    def _tree(self, call: Call, files: dict[str, bytes], below: str) -> None:
-        prefix = f"{below}/" if below else ""
-        entries = _entries({p: b for p, b in files.items() if p.startswith(prefix)})
-        if call.query.get("recursive") != "true":
-            entries = [e for e in entries if "/" not in str(e["path"])[len(prefix) :]]
-        entries = [e for e in entries if str(e["path"]).startswith(prefix)]
+    def _tree(self, call: Call, repository: Repository, commit: str, below: str) -> None:
+        is_recursive = call.query.get("recursive") == "true"
+        place = (commit, below, is_recursive)
+        entries = repository.trees.get(place)
+        if entries is None:
+            files = repository.commits[commit]
+            entries = repository.trees[place] = _entries(files, below, is_recursive=is_recursive)
         if below and not entries:
             return refuse(call, 404, "EntryNotFound", f"{below} does not exist")
         start = int(call.query.get("cursor", "0"))
@@ -125,31 +127,38 @@ class Hub(Serving):
         headers |= {
             "X-Linked-Size": str(len(body)),
             "X-Linked-ETag": f'"{sha256_of(body)}"',
-            "Location": self.store.url_of(sent),
         }
+        if self.is_direct:
+            return call.send_file(sent, ETag=f'"{sha256_of(body)}"', **headers)
+        headers["Location"] = self.store.url_of(sent)
         return call.send(302, b"Found. Redirecting", **headers)
 
 
-def _entries(files: dict[str, bytes]) -> list[dict[str, object]]:
-    found: dict[str, dict[str, object]] = {}
+def _entries(files: dict[str, bytes], below: str, *, is_recursive: bool) -> list[dict[str, object]]:
+    prefix = f"{below}/" if below else ""
+    found: dict[tuple[str, str], dict[str, object]] = {}
     for path, body in files.items():
-        for end in [i for i, letter in enumerate(path) if letter == "/"]:
-            folder = path[:end]
-            found[folder] = {"type": "directory", "oid": "1" * 40, "size": 0, "path": folder}
-        entry = {"type": "file", "oid": git_name(body), "size": len(body), "path": path}
-        if Repository.is_big(path, body):
-            pointer = (
-                "version https://git-lfs.github.com/spec/v1\n"
-                f"oid sha256:{sha256_of(body)}\nsize {len(body)}\n"
-            ).encode()
-            entry["oid"] = git_name(pointer)
-            entry["lfs"] = {
-                "oid": sha256_of(body),
-                "size": len(body),
-                "pointerSize": len(pointer),
-            }
-        found[path] = entry
-    return [found[path] for path in sorted(found)]
+        if not path.startswith(prefix):
+            continue
+        ends = [i for i, letter in enumerate(path) if letter == "/" and i >= len(prefix)]
+        for end in ends if is_recursive else ends[:1]:
+            folder = {"type": "directory", "oid": "1" * 40, "size": 0, "path": path[:end]}
+            found[path[:end], "directory"] = folder
+        if is_recursive or not ends:
+            found[path, "file"] = _entry(path, body)
+    return [found[place] for place in sorted(found)]
+
+
+def _entry(path: str, body: bytes) -> dict[str, object]:
+    entry = {"type": "file", "oid": git_name(body), "size": len(body), "path": path}
+    if not Repository.is_big(path, body):
+        return entry
+    sha256 = sha256_of(body)
+    pointer = (
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {len(body)}\n"
+    ).encode()
+    lfs = {"oid": sha256, "size": len(body), "pointerSize": len(pointer)}
+    return {**entry, "oid": git_name(pointer), "lfs": lfs}
 
 
 def send_json(call: Call, value: object, **headers: str) -> None:
@@ -157,7 +166,7 @@ def send_json(call: Call, value: object, **headers: str) -> None:
 
 
 def refuse(call: Call, status: int, code: str, message: str) -> None:
-    headers = {"X-Error-Message": message, "Content-Type": "application/json"}
+    headers = {"X-Error-Message": ascii(message)[1:-1], "Content-Type": "application/json"}
     if code:
         headers["X-Error-Code"] = code
     call.send(status, json.dumps({"error": message}).encode(), **headers)

@@ -34,7 +34,8 @@ def sha256_of(body: bytes) -> str:
 class Repository:
     """``commits`` by name, each with all files; ``branches`` name some. Only ``readers`` (tokens)
     may read it where it is ``gated``, or know of it where it is ``private``. ``moved``: its new
-    name, to which calls are redirected. ``lies``: bytes that are sent in place of a path's."""
+    name, to which calls are redirected. ``lies``: bytes that are sent in place of a path's.
+    ``trees`` are listings that were made already."""
 
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
     branches: dict[str, str] = field(default_factory=dict)
@@ -44,6 +45,7 @@ class Repository:
     disabled: bool = False
     moved: str = ""
     lies: dict[str, bytes] = field(default_factory=dict)
+    trees: dict[object, list[dict[str, object]]] = field(default_factory=dict, repr=False)
 
     def commit(self, files: Mapping[str, bytes], branch: str) -> str:
         """A new state of the branch; its name."""
