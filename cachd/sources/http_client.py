@@ -336,16 +336,17 @@ def check_status(answer: HttpAnswer) -> None:
     if status == 401:
         if answer.was_credentialed:
             raise CredentialsInvalid(
-                f"authentication failed: {where} answered 401 to the headers that were sent",
-                hint="check the headers for that host",
+                f"authentication failed: {where} answered 401 to the request's headers",
+                hint="check the headers (--header, HOST-headers)",
             )
         raise CredentialsMissing(
             f"authentication is needed: {where} answered 401",
             hint="send a header for that host, such as Authorization",
         )
     if status == 403:
+        sent = "to the request's headers" if answer.was_credentialed else "and no header was sent"
         raise AccessError(
-            f"access denied: {where} answered 403", hint="may these headers read that file?"
+            f"access denied: {where} answered 403 {sent}", hint="may these headers read that file?"
         )
     if status in {404, 410}:
         raise NotFound(f"{where} was not found ({status})", hint="check the URL")
