@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -20,6 +21,7 @@ from cachd.cli.forward_values import (
 from cachd.cli.forward_web import gather_web
 from cachd.errors import InvalidError
 from cachd.schemes import REGISTRIES, source_of
+from cachd.sources.hub_uri import HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,10 +48,12 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
-    if source in ("http", "https", "hf") or is_open:
+    if source in ("http", "https") or is_open:
         found.append(gather_web(environ, uri, overrides, read))
-    if source == "hf" or is_open:
-        found.append(_hub(environ))
+    if source in HUBS:
+        found.append(gather_hub(environ, source, overrides, read))
+    elif is_open:
+        found += [gather_token(environ, hub, read) for hub in HUBS]
     return _with_overrides(merge(found), uri, overrides, read)
 
 
@@ -62,11 +66,6 @@ def merge(found: Sequence[Forwarded]) -> Forwarded:
         options.update(each.options)
     warnings = dict.fromkeys(line for each in found for line in each.warnings)
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
-
-
-def _hub(environ: Mapping[str, str]) -> Forwarded:
-    token = environ.get("HF_TOKEN")
-    return Forwarded(credentials={"token": token} if token else {})
 
 
 def _with_overrides(
@@ -85,7 +84,9 @@ def _with_overrides(
     if overrides.anonymous:
         credentials = {"anonymous": True}
     if overrides.headers:
-        host = (parts_of(uri).hostname or "").lower()
+        source = source_of(uri)
+        url = url_of_hub(source, options.get("endpoint")) if source in HUBS else uri
+        host = (parts_of(url).hostname or "").lower()
         if not host:
             raise InvalidError(
                 "--header needs a URI with a host",

@@ -29,6 +29,8 @@ _BUILT_IN = {
     "http": "cachd.sources.http:HttpSource",
     "https": "cachd.sources.http:HttpSource",
     "file": "cachd.sources.file:FileSource",
+    "hf": "cachd.sources.hf:HuggingFaceSource",
+    "modelscope": "cachd.sources.modelscope:ModelScopeSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
@@ -34,4 +35,9 @@ def world(
         made.objects.buckets["refused"] = None
         for place in ("C38", "C38m", "C38n", "C18r"):
             made.public_web.pages[f"/{place}/m.bin"] = Page(body=WEIGHTS)
+        for name, files in REPOSITORIES.items():
+            made.hub.add(name, files)
+        made.hub.add("org/private", REPOSITORIES["org/m"], private=True, readers={TOKEN})
+        made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
+        made.hub.repositories["org/m"].commit(SECOND, "v2")
         yield made

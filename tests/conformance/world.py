@@ -21,6 +21,7 @@ import trustme
 from tests.conformance.objects import Objects
 from tests.conformance.web import Web
 from tests.harness import Daemon, running
+from tests.servers.hub import Hub
 from tests.servers.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class World:
     makes: Mapping[str, S3Server]
     daemon: Daemon
     deaf_port: int
+    hub: Hub
     shared: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -106,6 +108,7 @@ class World:
             "elsewhere": self.public_web.url.replace(LOOPBACK, "localhost"),
             "objects": self.objects.url,
             "objects_host": self.objects.url.removeprefix("http://"),
+            "hub": self.hub.url,
             "deaf": f"http://{LOOPBACK}:{self.deaf_port}",
             "folder": str(self.folder),
             "certificates": str(self.authorities.folder),
@@ -208,6 +211,7 @@ def make_world(
     with contextlib.ExitStack() as stack:
         web, public_web = Web(), Web(authorities.server_context("localhost"))
         objects = Objects(authorities.server_context(*NO_SUCH_NAMES))
+        hub = stack.enter_context(Hub())
         for server in (web, public_web, objects):
             stack.callback(server.stop)
         port = stack.enter_context(deaf_port())
@@ -219,7 +223,7 @@ def make_world(
             "NO_PROXY": f"{LOOPBACK},localhost",
         }
         daemon = stack.enter_context(running(folder / "daemon", environ))
-        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port)
+        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port, hub)
 
 
 def dumps(**fields: Any) -> str:
