@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_google import gather_google
+from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
@@ -48,6 +50,11 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
+    if source == "gs" or is_open:
+        found.append(gather_google(environ, overrides, read, strict=source == "gs"))
+    if source == "gs":
+        host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
+        found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
     if source in ("http", "https") or is_open:
         found.append(gather_web(environ, uri, overrides, read))
     if source in HUBS:

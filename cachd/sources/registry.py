@@ -31,6 +31,7 @@ _BUILT_IN = {
     "file": "cachd.sources.file:FileSource",
     "hf": "cachd.sources.hf:HuggingFaceSource",
     "modelscope": "cachd.sources.modelscope:ModelScopeSource",
+    "gs": "cachd.sources.google:GoogleSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

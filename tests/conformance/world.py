@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trustme
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
-    from tests.servers.s3 import S3Server
 
 NO_SUCH_NAMES = (
     "s3.amazonaws.com",
@@ -37,6 +36,22 @@ NO_SUCH_NAMES = (
     "*.s3.eu-west-1.amazonaws.com",
     "*.s3-accelerate.amazonaws.com",
 )
+
+
+class Store(Protocol):
+    """A server that has objects in buckets."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def tls_endpoint(self) -> str: ...
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def secret_key(self) -> str: ...
+    def make_bucket(self, objects: Mapping[str, bytes], bucket: str = "") -> str: ...
 
 
 @dataclass
@@ -77,7 +92,7 @@ class World:
     public_web: Web
     objects: Objects
     nginx: Nginx
-    makes: Mapping[str, S3Server]
+    makes: Mapping[str, Store]
     daemon: Daemon
     deaf_port: int
     hub: Hub
@@ -200,7 +215,7 @@ def deaf_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def make_world(
-    folder: Path, certificates: Certificates, nginx: Nginx, makes: Mapping[str, S3Server]
+    folder: Path, certificates: Certificates, nginx: Nginx, makes: Mapping[str, Store]
 ) -> Iterator[World]:
     """One daemon for all rows. Names that don't exist on this machine are reached through a proxy,
     as in many a cluster; ours leads to a server on loopback."""
