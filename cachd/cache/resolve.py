@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cachd.cache.mirrors import places, server_of
 from cachd.cache.types import Ask
 from cachd.credentials import SourceOptions
-from cachd.errors import AccessError, OriginError
+from cachd.errors import AccessError, CachdError, OriginError
 from cachd.fetch.breaker import verdict_of
 from cachd.model import make_ref
 from cachd.sources.base import SourceRequest
@@ -84,7 +84,10 @@ def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
     endpoint = SourceOptions(endpoint=ref.origin.rpartition("+")[2].partition("#")[0])
     for options in (SourceOptions(), endpoint, replace(endpoint, addressing="virtual")):
         ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
-        found, _ = locate(ask, resolver)
+        try:
+            found, _ = locate(ask, resolver)
+        except CachdError:
+            continue
         if found == ref:
             return ask
     return None

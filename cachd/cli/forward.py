@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -24,6 +25,7 @@ from cachd.schemes import REGISTRIES, source_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -50,6 +52,9 @@ def gather(
         found.append(gather_web(environ, uri, overrides, read))
     if source == "hf" or is_open:
         found.append(_hub(environ))
+    if source in _HDFS:
+        # Not for registries: the namenode would be taken for the endpoint of what else they name.
+        found.append(gather_hdfs(environ, uri, overrides, read))
     return _with_overrides(merge(found), uri, overrides, read)
 
 
