@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
+from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
@@ -28,6 +29,7 @@ from cachd.sources.hub_uri import HUBS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -61,6 +63,9 @@ def gather(
         found.append(gather_hub(environ, source, overrides, read))
     elif is_open:
         found += [gather_token(environ, hub, read) for hub in HUBS]
+    if source in _HDFS:
+        # Not for registries: the namenode would be taken for the endpoint of what else they name.
+        found.append(gather_hdfs(environ, uri, overrides, read))
     return _with_overrides(merge(found), uri, overrides, read)
 
 
