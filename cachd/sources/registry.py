@@ -29,6 +29,9 @@ _BUILT_IN = {
     "http": "cachd.sources.http:HttpSource",
     "https": "cachd.sources.http:HttpSource",
     "file": "cachd.sources.file:FileSource",
+    "oci": "cachd.sources.oci:OciSource",
+    "oci+native": "cachd.sources.oci:OciSource",
+    "oci+fetch": "cachd.sources.oci:OciSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
