@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 HUB: Final = "docker.io"
 """How Docker Hub is named in a reference; its registry has another name."""
 
-HUB_NAMES: Final = frozenset({HUB, "index.docker.io", "registry-1.docker.io"})
+HUB_API: Final = "registry-1.docker.io"
+HUB_NAMES: Final = frozenset({HUB, HUB_API, "index.docker.io"})
 TOKEN_USER: Final = "<token>"  # noqa: S105  (no password)
 """The user name that stands for an identity token in place of a password: docker's convention for
 its credential helpers."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -24,6 +25,7 @@ from cachd.schemes import REGISTRIES, source_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_OCI = ("oci", "oci+native", "oci+fetch")
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -46,19 +48,26 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
-    if source in ("http", "https", "hf") or is_open:
+    if source in _OCI:
+        found.append(gather_oci(environ, uri, read))
+    if source in ("http", "https", "hf", *_OCI) or is_open:
         found.append(gather_web(environ, uri, overrides, read))
     if source == "hf" or is_open:
         found.append(_hub(environ))
+    if is_open:
+        found.append(gather_oci_everywhere(environ, read))
     return _with_overrides(merge(found), uri, overrides, read)
 
 
 def merge(found: Sequence[Forwarded]) -> Forwarded:
-    """All of them; where two say the same thing, the first."""
+    """All of them; where two say the same thing, the first. Headers are said host by host."""
     credentials: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for each in reversed(found):
+        headers = {**credentials.get("headers", {}), **each.credentials.get("headers", {})}
         credentials.update(each.credentials)
+        if headers:
+            credentials["headers"] = headers
         options.update(each.options)
     warnings = dict.fromkeys(line for each in found for line in each.warnings)
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))

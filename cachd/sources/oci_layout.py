@@ -218,8 +218,8 @@ def content_of(
                 raise ContentError(f"{what} has a file of no name ({escape(layer.media_type)})")
             continue
         census.count(name)
-        if not name or is_wanted(_tidy(name), allow, ignore):
-            named.append((layer, _tidy(name), is_tar))
+        if not name or is_wanted(name, allow, ignore):
+            named.append((layer, name, is_tar))
     if not named:
         raise NotFound(
             f"Failed to fetch model. No model found in {what}.",
@@ -267,12 +267,6 @@ def _planned(layer: Layer, path: str, blobs: str) -> PlannedFile:
 
 def _layer_name(layer: Layer) -> str:
     return f"layer-{layer.digest.value}"
-
-
-def _tidy(name: str) -> str:
-    while name.startswith("./"):
-        name = name[2:].lstrip("/")
-    return name
 
 
 def _few(types: Sequence[str]) -> str:

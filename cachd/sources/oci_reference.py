@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cachd.docker_config import HUB, registry_of
+from cachd.docker_config import HUB, HUB_API, registry_of
 from cachd.errors import UriInvalid
 
 SCHEMES = ("oci", "oci+native", "oci+fetch")
-_HUB_API = "registry-1.docker.io"
 _HOST = re.compile(r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _REPOSITORY = re.compile(
     r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*"
@@ -49,7 +48,7 @@ class Reference:
 
     def endpoint(self, *, plain_http: bool) -> str:
         """The base URL of the registry's API."""
-        host = _HUB_API if self.registry == HUB else self.registry
+        host = HUB_API if self.registry == HUB else self.registry
         scheme, port = ("http", ":80") if plain_http else ("https", ":443")
         return f"{scheme}://{host.removesuffix(port)}"
 
