@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance import table_oci
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
+    from tests.servers.registry import Registry
     from tests.servers.s3 import S3Server
 
 
@@ -23,6 +25,8 @@ def world(
     nginx: Nginx,
     seaweed: S3Server,
     juicefs: S3Server,
+    registry: Registry,
+    private_registry: Registry,
 ) -> Iterator[World]:
     """One daemon, and every server that a row may ask for."""
     folder = tmp_path_factory.mktemp("conformance")
@@ -34,4 +38,5 @@ def world(
         made.objects.buckets["refused"] = None
         for place in ("C38", "C38m", "C38n", "C18r"):
             made.public_web.pages[f"/{place}/m.bin"] = Page(body=WEIGHTS)
+        made.more |= table_oci.push(folder, registry, private_registry)
         yield made

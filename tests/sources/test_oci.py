@@ -185,7 +185,9 @@ async def test_logins_that_are_refused(private: dict[str, Any]) -> None:
         await resolve(credentials=NOBODY, **private)
     assert "KSERVE_OCI_DOCKER_CONFIG" in no.value.hint
     wrong = Credentials(username=USER, password="wrong-sesame")
-    with pytest.raises(CredentialsInvalid, match=r"a name and a password \(the request's") as caught:
+    with pytest.raises(
+        CredentialsInvalid, match=r"a name and a password \(the request's"
+    ) as caught:
         await resolve(credentials=wrong, **private)
     assert "sesame" not in f"{caught.value} {caught.value.hint}"
     assert isinstance(caught.value, AccessError)
