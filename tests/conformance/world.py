@@ -21,6 +21,7 @@ import trustme
 from tests.conformance.objects import Objects
 from tests.conformance.web import Web
 from tests.harness import Daemon, running
+from tests.servers.hub import Hub
 from tests.servers.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -94,8 +95,10 @@ class World:
     makes: Mapping[str, Store]
     daemon: Daemon
     deaf_port: int
+    hub: Hub
     shared: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    more: dict[str, str] = field(default_factory=dict)
 
     def put(self, make: str, objects: Mapping[str, bytes], *, own_bucket: bool) -> str:
         """Objects on a real server, where no other row has any; what to write for ``bucket``.
@@ -121,12 +124,14 @@ class World:
             "elsewhere": self.public_web.url.replace(LOOPBACK, "localhost"),
             "objects": self.objects.url,
             "objects_host": self.objects.url.removeprefix("http://"),
+            "hub": self.hub.url,
             "deaf": f"http://{LOOPBACK}:{self.deaf_port}",
             "folder": str(self.folder),
             "certificates": str(self.authorities.folder),
             "custom_pem": str(self.authorities.custom.ca),
             "public_pem": str(self.authorities.public_pem),
             "stranger_pem": str(self.authorities.stranger_pem),
+            **self.more,
         }
         if make:
             server = self.makes[make]
@@ -151,7 +156,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
@@ -223,6 +228,7 @@ def make_world(
     with contextlib.ExitStack() as stack:
         web, public_web = Web(), Web(authorities.server_context("localhost"))
         objects = Objects(authorities.server_context(*NO_SUCH_NAMES))
+        hub = stack.enter_context(Hub())
         for server in (web, public_web, objects):
             stack.callback(server.stop)
         port = stack.enter_context(deaf_port())
@@ -234,7 +240,7 @@ def make_world(
             "NO_PROXY": f"{LOOPBACK},localhost",
         }
         daemon = stack.enter_context(running(folder / "daemon", environ))
-        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port)
+        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port, hub)
 
 
 def dumps(**fields: Any) -> str:

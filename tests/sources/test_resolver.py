@@ -68,7 +68,7 @@ def ask(resolver: Resolver, uri: str, **options: Any) -> SourceRequest:
     return SourceRequest(location=location, identity="caller", credentials=KEYS)
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "in vain"
@@ -230,7 +230,7 @@ async def test_stopped_while_asked(tmp_path: Path) -> None:
     pid = resolver.pid
     started = time.monotonic()
     await resolver.stop()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     with pytest.raises(WorkerDied):
         await call
     assert pid is not None
