@@ -50,15 +50,14 @@ def parse(body: bytes) -> Page:
         path.pop()
         value = "".join(text)
         text.clear()
-        parents = set(path)
-        if parents & _ITEMS:
-            if name == "Name":
-                # Characters that XML can't hold.
-                current[name] = unquote(value) if is_encoded else value
-            elif "Metadata" in parents:
-                current[f"meta.{name.lower()}"] = value
-            elif "OrMetadata" not in parents and "Tags" not in parents:
-                current[name] = value
+        parent = path[-1] if path else ""
+        if name == "Name" and parent in _ITEMS:
+            # Characters that XML can't hold.
+            current[name] = unquote(value) if is_encoded else value
+        elif parent == "Metadata":
+            current[f"meta.{name.lower()}"] = value
+        elif parent == "Properties" or parent in _ITEMS:
+            current[name] = value
         elif name == "NextMarker":
             page.marker = value
         elif name == "Code" and path == ["Error"]:
