@@ -9,6 +9,7 @@ import pytest
 from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
+from tests.servers.azurefiles import FakeFiles
 from tests.servers.azurite import Azurite, start_azurite
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.gcs import FakeGcs
@@ -68,6 +69,14 @@ def gcs() -> Iterator[FakeGcs]:
 def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
     """Azure's blobs."""
     server = start_azurite(tmp_path_factory.mktemp("azurite"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def azurefiles() -> Iterator[FakeFiles]:
+    """Azure's files, as far as they go."""
+    server = FakeFiles()
     yield server
     server.stop()
 
