@@ -36,6 +36,7 @@ PULL_VARIABLES = frozenset(
         "CACHD_VIEW",
         "CACHD_VIEW_MOUNT",
         "CACHD_READONLY",
+        "CACHD_LAYOUT",
         "CACHD_HARD_LINK",
         "CACHD_VERIFY",
         "CACHD_QUIET",
