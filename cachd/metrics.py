@@ -172,6 +172,10 @@ class Metrics:
         """A model was looked at by schedule."""
         self._made["cachd_refreshes_total"].labels(result=result).inc()
 
+    def updated(self, state: str) -> None:
+        """A newer revision was seen, is ready, or was promoted."""
+        self._made["cachd_updates_total"].labels(state=state).inc()
+
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()
 

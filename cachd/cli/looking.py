@@ -132,6 +132,8 @@ def marks(model: dict[str, Any]) -> str:
         words.append("unvalidated")
     if model.get("allow") or model.get("ignore"):
         words.append("patterns")
+    if model.get("update"):
+        words.append(f"update {model['update']['state']}")
     return ",".join(words)
 
 
@@ -169,7 +171,9 @@ def floor_note(space: dict[str, Any]) -> str:
 
 def model_facts(model: dict[str, Any]) -> str:
     """One model as ``name: value`` lines."""
-    older = [r for r in model.get("revisions") or [] if r != model.get("revision")]
+    update = model.get("update") or {}
+    shown = (model.get("revision"), update.get("revision"))
+    older = [r for r in model.get("revisions") or [] if r not in shown]
     metadata = model.get("metadata") or {}
     return render.facts(
         [
@@ -180,6 +184,8 @@ def model_facts(model: dict[str, Any]) -> str:
             ("ignore", ", ".join(model.get("ignore") or [])),
             ("state", _state(model)),
             ("revision", model.get("revision")),
+            ("promoted", promoted_line(model)),
+            ("update", update_line(model)),
             ("older", ", ".join(older)),
             ("files", model.get("files")),
             ("size", render.size(model.get("bytes"))),
@@ -195,6 +201,32 @@ def model_facts(model: dict[str, Any]) -> str:
             *((f"metadata.{name}", value) for name, value in metadata.items()),
         ]
     )
+
+
+def update_line(model: dict[str, Any]) -> str:
+    """``REVISION, ready; seen 3m ago; is given when promoted (cachd promote KEY)``."""
+    update = model.get("update")
+    if not update:
+        return ""
+    when = {
+        "manual": f"when promoted: cachd promote {model.get('key')}",
+        "schedule": f"in {', '.join(update['window'])}",
+        "on_ready": "as soon as it is here",
+    }[update["move"]]
+    if update["approved"]:
+        when = "as soon as it is here (approved)"
+    state = "ready" if update["state"] == "ready" else "not fetched"
+    return f"{update['revision']}, {state}; seen {render.ago(update['seen'])}; given {when}"
+
+
+def promoted_line(model: dict[str, Any]) -> str:
+    """``2h ago by admin, uid 0; refused since: REVISION``."""
+    promoted = model.get("promoted")
+    if not promoted:
+        return ""
+    text = f"{render.ago(promoted['at'])} by {promoted['by']}"
+    refused = ", ".join(promoted["refused"])
+    return text + (f"; no rule takes up again: {refused}" if refused else "")
 
 
 def verified_line(model: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from cachd.store.recovery import Progress, scan
 from cachd.store.room import Room
 from cachd.store.threads import Threads
 from cachd.store.trash import Trash
+from cachd.store.updates import UpdateRecords
 from cachd.store.views import Views
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Opened:
     leases: Leases
     views: Views
     recency: Recency
+    updates: UpdateRecords
     quarantine: Quarantine
     checks: Checks
     lock: DaemonLock
@@ -125,6 +127,8 @@ async def start(
         with disk_errors("looking at the quarantine", context.capabilities.mount_point):
             await quarantine.trim()
         leases = Leases(context, lease_settings)
+        updates = UpdateRecords(context)
+        updates.restore(found.updates)
         await _take_up(context, leases, found)
         on_step("taken up")
         trash = Trash(context)
@@ -148,6 +152,7 @@ async def start(
         leases=leases,
         views=views,
         recency=Recency(context),
+        updates=updates,
         quarantine=quarantine,
         checks=checks,
         lock=lock,

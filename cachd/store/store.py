@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cachd.store.observe import Clock, OnStep, StoreMetrics
     from cachd.store.quarantine import Quarantine
     from cachd.store.rows import Row
+    from cachd.store.updates import UpdateRecords
     from cachd.store.views import Views
 
 __all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]
@@ -142,6 +143,11 @@ class Store:
     def views(self) -> Views:
         """What pods mount. Raises NotReady."""
         return self._opened.views
+
+    @property
+    def updates(self) -> UpdateRecords:
+        """What is known of newer revisions, and which is given. Raises NotReady."""
+        return self._opened.updates
 
     @property
     def _index(self) -> Index:
