@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cachd.cli.ambient import Passes
+    from cachd.cli.metadata_file import MetadataFile
     from cachd.cli.progress import Display
 
 START_TIMEOUT = 60.0
@@ -141,6 +142,7 @@ def fetch_here(
     timeout: float | None,
     verify: bool,
     forward: bool,
+    metadata: MetadataFile | None = None,
 ) -> tuple[dict[str, Any], Materialised]:
     """The answer of a daemon of our own, and how its files came; ``forward`` False: without any
     identity of this environment. Raises what it says."""
@@ -154,6 +156,9 @@ def fetch_here(
                 display.say(note)
         passes.set(lease=lease)
         answer = ask(client, passes, display, wait_daemon=0.0, timeout=timeout)
-        run = Materialiser(client, answer, destination, display, move=True, verify=verify)
-        done = run.run(fetch_wanted(client, answer, blocks=verify))
+        run = Materialiser(
+            client, answer, destination, display, move=True, verify=verify, metadata=metadata
+        )
+        entries = metadata is not None
+        done = run.run(fetch_wanted(client, answer, blocks=verify, entries=entries))
     return {**answer, "path": str(destination), "fallback": True}, done

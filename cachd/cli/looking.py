@@ -13,6 +13,7 @@ from cachd.cli.choosing import admin_client, find_key
 from cachd.cli.client import path_of
 from cachd.cli.output import print_json
 from cachd.errors import CachdError, DaemonUnreachable, Forbidden
+from cachd.metadata import METADATA
 
 if TYPE_CHECKING:
     import argparse
@@ -53,20 +54,29 @@ def show(arguments: argparse.Namespace) -> int:
         print_json(model)
         return 0
     print(model_facts(model))
+    told = metadata_facts(model.get("metadata") or {})
+    if told:
+        print(f"\nMETADATA\n{told}")
     files = model.get("manifest_files") or []
+    width = terminal_width()
     if files:
         rows = [
             (
                 f["path"],
                 render.size(f["size"]),
                 f.get("blocks", "-"),
-                ", ".join(f"{name}:{value[:12]}" for name, value in f["digests"].items()) or "-",
+                # Whoever reads a pipe wants whole values.
+                ", ".join(
+                    f"{name}:{value[:12] if width else value}"
+                    for name, value in f["digests"].items()
+                )
+                or "-",
             )
             for f in files
         ]
         header = ("FILE", "SIZE", "BLOCKS", "DIGEST")
         print()
-        print(render.table(header, rows, right=_RIGHT, width=terminal_width(), flexible="FILE"))
+        print(render.table(header, rows, right=_RIGHT, width=width, flexible="FILE"))
     leases = model.get("lease_list") or []
     if leases:
         # Without their ids: an id is a pass to read.
@@ -174,7 +184,6 @@ def model_facts(model: dict[str, Any]) -> str:
     update = model.get("update") or {}
     shown = (model.get("revision"), update.get("revision"))
     older = [r for r in model.get("revisions") or [] if r not in shown]
-    metadata = model.get("metadata") or {}
     return render.facts(
         [
             ("uri", model.get("uri")),
@@ -198,9 +207,16 @@ def model_facts(model: dict[str, Any]) -> str:
             ("leases", model.get("leases")),
             ("namespace", model.get("namespace")),
             ("marks", marks(model)),
-            *((f"metadata.{name}", value) for name, value in metadata.items()),
         ]
     )
+
+
+def metadata_facts(metadata: dict[str, str]) -> str:
+    """What is known of the model besides its bytes: the names that cachd gives, then the others."""
+    known = [name for name in METADATA if name in metadata]
+    others = sorted(name for name in metadata if name not in METADATA)
+    # A description's line breaks would tear the lines apart.
+    return render.facts([(name, " ".join(metadata[name].split())) for name in (*known, *others)])
 
 
 def update_line(model: dict[str, Any]) -> str:
