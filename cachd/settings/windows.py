@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _DAY = 24 * 60
-_WINDOW = re.compile(r"(?:([a-z,-]+) +)?(\d{1,2}):(\d\d) *- *(\d{1,2}):(\d\d)")
+_WINDOW = re.compile(r"(?:([a-z,-]+) +)?([0-9]{1,2}):([0-9]{2}) *- *([0-9]{1,2}):([0-9]{2})")
 _SAY = "write HH:MM-HH:MM, with days in front if it isn't for all, such as Mon-Fri 02:00-04:00"
 
 

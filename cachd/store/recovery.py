@@ -24,7 +24,7 @@ from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
 from cachd.store.rows import Row
 from cachd.store.types import NOBODY, SnapshotInfo
-from cachd.store.updates import read_record, settled
+from cachd.store.updates import take_up
 from cachd.store.viewscan import FoundView, scan_views
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _read_state(found: Found, layout: Layout) -> None:
             _discard(path)
     for path in _files(layout.updates):
         try:
-            found.updates[path.name] = settled(read_record(path), found.currents.get(path.name))
+            found.updates[path.name] = take_up(path, found.currents.get(path.name))
         except (OSError, ValueError) as error:
             log.warning("what was known of an update is dropped: %s", error)
             _discard(path)

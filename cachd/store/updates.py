@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachd.store")
 
+_LATEST = 253402300800.0
+"""The year 10000, in seconds since the epoch: what a date can't be."""
+
 REFUSED_MOST = 16
 """Revisions that are remembered as refused, the latest ones."""
 
@@ -68,6 +71,7 @@ def read_record(path: Path) -> UpdateRecord:
             at=float(data["at"]),
         )
         check(are_texts((record.by, *_revisions(record))), "the record")
+        check(all(0 <= moment < _LATEST for moment in (record.seen, record.at)), "a time")
         check(all(is_hex(name) for name in _revisions(record) if name), "a revision")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is no record of an update: {error!r}") from None
@@ -88,6 +92,22 @@ def settled(record: UpdateRecord, current: str | None) -> UpdateRecord:
     if current in record.refused:
         record = replace(record, refused=tuple(r for r in record.refused if r != current))
     return record
+
+
+def take_up(path: Path, current: str | None) -> UpdateRecord:
+    """What a file says where ``current`` is what is given; the file says no more afterwards.
+    Blocking. Raises OSError, ValueError."""
+    written = read_record(path)
+    record = settled(written, current)
+    if record == NOTHING:
+        path.unlink()
+    elif record != written:
+        replace_file(path.parent, path.name, _encode(record), mode=0o600)
+    return record
+
+
+def _encode(record: UpdateRecord) -> bytes:
+    return json.dumps(asdict(record)).encode("ascii") + b"\n"
 
 
 class UpdateRecords:
@@ -137,7 +157,7 @@ class UpdateRecords:
             if record == NOTHING:
                 await context.threads.run(remove_file, place / key)
             else:
-                data = json.dumps(asdict(record)).encode("ascii") + b"\n"
+                data = _encode(record)
                 await context.threads.run(replace_file, place, key, data, mode=0o600)
         context.on_step("update written")
 

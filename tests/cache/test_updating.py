@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,7 +17,7 @@ from cachd.cache.updating import is_held, refuse
 from cachd.errors import ConfigInvalid
 from cachd.settings import RefreshRule, load_settings
 from cachd.settings.windows import is_any_open, parse_window
-from cachd.store.updates import NOTHING, UpdateRecord, settled
+from cachd.store.updates import NOTHING, UpdateRecord, read_record, settled
 
 MONDAY = datetime(2026, 11, 23, tzinfo=UTC)
 OLD, NEW, OTHER = "0a", "0b", "0c"
@@ -71,6 +76,30 @@ def test_each_minute_is_in_one_of_two_halves_of_the_week(minutes: int) -> None:
     moment = MONDAY + timedelta(minutes=minutes)
     halves = ("Mon-Sun 22:00-02:00", "02:00-22:00")
     assert sum(is_any_open([half], moment) for half in halves) == 1
+
+
+@given(st.text(alphabet="0123456789:-, MonFriSat١", max_size=16))
+def test_any_text_is_a_window_or_refused(text: str) -> None:
+    with contextlib.suppress(ValueError):
+        window = parse_window(text)
+        assert window.days <= set(range(7))
+        assert 0 <= window.start < 24 * 60
+        assert 0 <= window.end <= 24 * 60
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"waiting": ["0a"]}, {"waiting": "../0a"}, {"refused": [7]}, {"refused": None}, {"by": 1},
+     {"seen": "NaN"}, {"at": 1e300}, {"at": -1}, {"approved": None}, {"promoted": "Ä"}],
+)  # fmt: skip
+def test_a_record_that_is_none(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = tmp_path / "0a"
+    good = UpdateRecord(waiting=NEW, seen=1.5, was_here=True, refused=(OTHER,), by="ä", at=2.0)
+    file.write_text(json.dumps(asdict(good)))
+    assert read_record(file) == good
+    file.write_text(json.dumps({**asdict(good), **change}))
+    with pytest.raises(ValueError, match="no record of an update"):
+        read_record(file)
 
 
 def rule(move: str, window: str = "") -> RefreshRule:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, UnixConnection, eventually, running
+from tests.harness import Daemon, UnixConnection, call, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
 
@@ -140,6 +140,8 @@ def test_a_new_revision_waits_until_a_person_promotes_it(tmp_path: Path, origin:
         assert (answer["result"], answer["revision"]) == ("hit", update["revision"])
         assert (answer["update"], config(answer)) == (None, NEW)
         assert shown(daemon, key)["promoted"]["by"].startswith("admin")
+        page = call(daemon.socket, "GET", f"/v1/models/{key}").json()
+        assert (page["revision"], page["promoted"]) == (update["revision"], None)
         assert daemon.metric("cachd_updates_waiting") == 0
         # A pod that runs keeps what it has, a new one gets the new one.
         again = ask(daemon, origin, view={"pod": POD})

@@ -10,7 +10,7 @@ import pytest
 from cachd.errors import ModelUnknown
 from cachd.store.updates import NOTHING, UpdateRecord
 from tests.store.dying import NEW, OLD
-from tests.store.models import Model, number, publish, read_back
+from tests.store.models import Model, listing, number, publish, read_back
 from tests.store.test_crash import COMMIT, check, die
 
 HELD = [step for step in COMMIT if step != "current"]
@@ -89,6 +89,20 @@ async def test_a_record_is_kept_as_long_as_its_model(make_store: Any, tmp_path: 
     await store.tidy()
     assert store.updates.get(OLD.key) == NOTHING
     assert list(place.iterdir()) == []
+
+
+async def test_a_daemon_that_knows_no_records_has_moved_on(make_store: Any) -> None:
+    """What it left behind is forgotten for good."""
+    store = await make_store()
+    await publish(store, OLD)
+    await publish(store, NEW, is_held=True)
+    await store.updates.put(OLD.key, UpdateRecord(waiting=NEW.revision, was_here=True))
+    await store.close()
+    (store.root / "current" / OLD.key).write_text(NEW.revision + "\n")
+    store = await make_store()
+    assert store.current(OLD.ref).revision == NEW.revision
+    assert store.updates.get(OLD.key) == NOTHING
+    assert listing(store.root / "state" / "updates") == []
 
 
 async def test_what_is_not_here_is_not_made_current(make_store: Any) -> None:
