@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Whatever Python the tests run under: these run as processes.
+PEERS ?= .venv-peers
 UV_VERSION := 0.13.9
 # Most of a test is waiting: two at a time, whatever the machine.
 JOBS ?= 2
@@ -22,11 +24,11 @@ $(VENV)/.stamp: requirements/dev.txt pyproject.toml scripts/make-venv
 demo: $(VENV)/.stamp ## A real S3 server, a real model, every step shown; under two minutes.
 	@$(BIN)/python scripts/demo
 
-test: $(VENV)/.stamp ## All tests but the slow ones.
+test: $(VENV)/.stamp $(PEERS)/.stamp ## All tests but the slow ones.
 	@scripts/install-test-packages --missing
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
-test-slow: $(VENV)/.stamp $(VENV)-api/.stamp ## The tests that take minutes.
+test-slow: $(VENV)/.stamp $(PEERS)/.stamp $(VENV)-api/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
 	SCHEMATHESIS=$(abspath $(VENV)-api/bin/schemathesis) $(BIN)/python -m pytest -m slow $(ARGS)
 
@@ -54,8 +56,8 @@ $(VENV)-api/.stamp: requirements/api.txt scripts/make-venv
 	@scripts/make-venv $(PYTHON) $(VENV)-api requirements/api.txt
 	@touch $@
 
-$(VENV)-peers/.stamp: requirements/peers.txt scripts/make-venv
-	@scripts/make-venv $(PYTHON) $(VENV)-peers requirements/peers.txt
+$(PEERS)/.stamp: requirements/peers.txt scripts/make-venv
+	@scripts/make-venv $(PYTHON) $(PEERS) requirements/peers.txt
 	@touch $@
 
 $(VENV)-bench/.stamp: requirements/bench.txt scripts/make-venv

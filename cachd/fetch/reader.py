@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from cachd.errors import (
     EgressForbidden,
     OriginError,
     OriginStalled,
+    OriginTls,
     OriginUnreachable,
     SizeMismatch,
 )
@@ -387,5 +389,11 @@ def _stalled(work: Work) -> OriginStalled:
     )
 
 
-def _lost(error: OSError) -> OriginUnreachable:
+def _lost(error: OSError) -> OriginError:
+    if isinstance(error, ssl.SSLError) and "CERTIFICATE" in (error.reason or ""):
+        # Under TLS 1.3 the server looks at the client's certificate after the handshake.
+        return OriginTls(
+            f"the origin refuses the certificate that is shown, or wants one ({error.reason})",
+            hint="send client_pem: a certificate that it knows, with its key",
+        )
     return OriginUnreachable(f"the connection to the origin broke: {error.strerror or error}")

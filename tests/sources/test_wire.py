@@ -8,8 +8,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachd.credentials import Credentials, SourceOptions
-from cachd.model import Auth, Connect, Digest, Plan, PlannedFile, Validator
+from cachd.credentials import NAMED, Credentials, SourceOptions
+from cachd.model import Auth, Connect, Digest, Plan, PlannedFile, SignedUrl, UnpackRule, Validator
 from cachd.sources import wire
 from cachd.sources.base import Location, SourceRequest
 
@@ -29,6 +29,9 @@ _files = st.builds(
     validator=_validators,
     digest=st.none() | _digests,
     ranges=st.booleans(),
+    range_query=_words,
+    post=_words,
+    headers=_pairs,
 )
 _auths = st.builds(
     Auth,
@@ -40,6 +43,10 @@ _auths = st.builds(
     service=_words,
     headers=_pairs,
     host=_words,
+    query=_words,
+    signed=st.lists(
+        st.builds(SignedUrl, planned=_words, url=_words, headers=_pairs), max_size=2
+    ).map(tuple),
     expires=_seconds,
 )
 _plans = st.builds(
@@ -51,10 +58,24 @@ _plans = st.builds(
         Connect,
         verify=st.booleans(),
         ca_pem=_maybe,
+        client_pem=_words,
         connect_timeout=_seconds,
         read_timeout=_seconds,
     ),
-    unpack=st.sampled_from(["", "tar", "zip"]),
+    unpack=st.sampled_from(["", "tar", "zip", "rules"]),
+    rules=st.lists(
+        st.builds(
+            UnpackRule,
+            file=_words,
+            kind=st.sampled_from(["file", "tar", "zip", "git"]),
+            into=_words,
+            strip=_words,
+            is_overlay=st.booleans(),
+            detail=st.dictionaries(_words, _words, max_size=2),
+        ),
+        max_size=2,
+    ).map(tuple),
+    needs_recheck=st.booleans(),
     is_immutable=st.booleans(),
     is_validated=st.booleans(),
     is_credentialed=st.booleans(),
@@ -71,6 +92,11 @@ _options = st.builds(
     connect_timeout=_seconds,
     read_timeout=_seconds,
     max_attempts=st.none() | st.integers(1, 10),
+    registry=_maybe,
+    root=_maybe,
+    user=_maybe,
+    authority=_maybe,
+    plain_http=st.none() | st.booleans(),
 )
 _requests = st.builds(
     SourceRequest,
@@ -92,6 +118,7 @@ _requests = st.builds(
         session_token=_words,
         anonymous=st.booleans(),
         token=_words,
+        **dict.fromkeys(NAMED, _words),
         headers=st.lists(st.tuples(_words, _pairs), max_size=2).map(tuple),
     ),
 )
