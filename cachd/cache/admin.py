@@ -64,13 +64,10 @@ async def promote(
 ) -> dict[str, str]:
     """The answer of POST /v1/models/{key}/promote. What isn't here yet is approved, and its fetch
     is begun where that needs no caller's pass."""
-    previous, state = await parts.updates.promote(key, revision, caller.describe())
+    target, previous, state = await parts.updates.promote(key, revision, caller.describe())
     current = parts.store.get(key)
-    target = current.revision if current is not None else ""
-    if state == "approved" and current is not None:
-        target = parts.store.updates.get(key).approved
-        if not parts.settings.offline:
-            await asking.refresher.look(current)
+    if state == "approved" and current is not None and not parts.settings.offline:
+        await asking.refresher.look(current)
         is_fetched = any(f.ref.key == key and f.revision == target for f in asking.flights.values())
         state = "fetching" if is_fetched else state
     return {"key": key, "revision": target, "previous": previous, "state": state}

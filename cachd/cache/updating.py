@@ -268,9 +268,10 @@ class Updates:
             except (DiskError, StoreError) as error:
                 log.error("%s can't be made current: %s", key, error.message)
 
-    async def promote(self, key: str, revision: str | None, by: str) -> tuple[str, str]:
-        """A person says what is current: what was so before, and ``promoted``; or ``approved``
-        where it isn't here yet. Raises ModelUnknown, ModelCorrupt, InvalidError, DiskError."""
+    async def promote(self, key: str, revision: str | None, by: str) -> tuple[str, str, str]:
+        """A person says what is current: which one, what was so before, and ``promoted``; or
+        ``approved`` where it isn't here yet. Raises ModelUnknown, ModelCorrupt, InvalidError,
+        DiskError."""
         async with self._moving:
             store = self._store
             current, record = store.get(key), store.updates.get(key)
@@ -292,7 +293,7 @@ class Updates:
                 await store.updates.put(
                     key, replace(record, approved=target, by=by, at=time.time())
                 )
-                return previous, "approved"
+                return target, previous, "approved"
             if found is None or (current is not None and current.ref != found.ref):
                 raise ModelUnknown(
                     f"{key} has no revision {target} on this node",
@@ -307,7 +308,7 @@ class Updates:
                     revision=target,
                 )
             await self._promote(found, previous, record, by)
-            return previous, "promoted"
+            return target, previous, "promoted"
 
     async def _promote(
         self, found: StoredSnapshot, previous: str, record: UpdateRecord, by: str

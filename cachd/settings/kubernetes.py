@@ -62,7 +62,8 @@ class KubernetesSettings(Section):
 
     events: bool = False
     """Tell of models in events: on the pod that asked, where its token says which; else on the
-    node. `ModelReady`, `ModelFailed` (code and hint), `ModelEvicted` (for want of space)."""
+    node. `ModelReady`, `ModelFailed` (code and hint), `ModelEvicted` (for want of space),
+    `ModelUpdateReady` and `ModelPromoted` (a newer revision waits; is given from now on)."""
 
     node_labels: tuple[NodeLabelRule, ...] = ()
     """Labels of this node for chosen models: a list of `match` and `label`

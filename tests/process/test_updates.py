@@ -268,12 +268,18 @@ def test_what_was_only_seen_is_fetched_once_it_is_approved(tmp_path: Path, origi
 
 
 def test_what_needs_a_callers_pass_is_fetched_ahead_with_it(tmp_path: Path, origin: Bucket) -> None:
+    """And its source is asked no more often than it is for what is current."""
     keys = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "not-a-secret"}
-    with running(tmp_path, **rules(every="1h")) as daemon:
+    settings = {**rules(every="1h"), "FRESHNESS_INTERVAL": "3600"}
+    with running(tmp_path, **settings) as daemon:
         first = ask(daemon, origin, credentials=keys)
+    with running(tmp_path, **settings) as daemon:
         origin.put(CONFIG, NEW)
-        answer = ask(daemon, origin, credentials=keys)
-        assert (answer["result"], answer["revision"]) == ("hit", first["revision"])
+        lists = origin.lists
+        for _ in range(4):
+            answer = ask(daemon, origin, credentials=keys)
+            assert (answer["result"], answer["revision"]) == ("hit", first["revision"])
+        assert origin.lists == lists + 1
         eventually(lambda: state(daemon, first["key"]) == "ready")
         # Who shows no pass is asked for at the source: that says yes to anybody here.
         assert ask(daemon, origin)["revision"] == first["revision"]
