@@ -104,8 +104,11 @@ class MetadataFile:
             raise
 
 
-def wish_of(arguments: argparse.Namespace, destination: Path | None) -> MetadataFile | None:
-    """What the options ask for. Raises InvalidError."""
+def wish_of(
+    arguments: argparse.Namespace, destination: Path | None, *, has_layout: bool
+) -> MetadataFile | None:
+    """What the options ask for. ``has_layout``: the model's own files lie deeper in the
+    destination. Raises InvalidError."""
     text = arguments.metadata
     if not text:
         return None
@@ -122,6 +125,8 @@ def wish_of(arguments: argparse.Namespace, destination: Path | None) -> Metadata
                 hint="name a destination, or an absolute path",
             )
         return MetadataFile(outside=path)
+    if has_layout:
+        return MetadataFile(outside=destination / path)
     inside = os.path.relpath(_resolved(destination / path), _resolved(destination))
     if inside == os.curdir:
         raise InvalidError(

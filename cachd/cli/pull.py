@@ -10,6 +10,7 @@ from cachd.cli import metadata_file, patterns, render, termination, variables, v
 from cachd.cli.asking import COPY_LEASE_TTL, own_holder
 from cachd.cli.bringing import WAIT_DAEMON, Wishes, bring
 from cachd.cli.client import Client
+from cachd.cli.layouts import layout_of
 from cachd.cli.local import local_path, pull_local, to_answer
 from cachd.cli.output import print_json, warn, warn_of_variables
 from cachd.cli.progress import HEARTBEAT, Display
@@ -51,7 +52,8 @@ def _pull(arguments: argparse.Namespace) -> None:
             hint="leave out one of them; see cachd pull --help",
         )
     refuse_decryption(os.environ)
-    metadata = metadata_file.wish_of(arguments, destination)
+    layout = layout_of(arguments)
+    metadata = metadata_file.wish_of(arguments, destination, has_layout=layout is not None)
     source = local_path(arguments.uri)
     pins = pins_of(arguments)
     if source is not None:
@@ -64,7 +66,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         _pull_local(arguments, source, destination, metadata)
         return
     warn_of_variables(os.environ)
-    view = views.wish_of(arguments, destination, os.environ)
+    view = None if layout else views.wish_of(arguments, destination, os.environ)
     if view is not None and metadata is not None:
         metadata.refuse_inside("a view is read-only")
     client = _client(arguments)
@@ -92,6 +94,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         keep=keep,
         fallback=arguments.fallback,
         forward=not arguments.no_forward,
+        layout=layout,
     )
     with _display(arguments) as display:
         if destination:

@@ -171,6 +171,13 @@ def _how(pull: argparse.ArgumentParser) -> None:
         "(default: true; copies are private anyway)",
     )
     how.add_argument(
+        "--layout",
+        choices=("plain", "hf-cache"),
+        help="hf-cache: an hf:// model as huggingface_hub's cache has it, for programs that run "
+        "with HF_HUB_CACHE=DEST and HF_HUB_OFFLINE=1; files are copied, a view is never made "
+        "(default: plain, the model's files and nothing else)",
+    )
+    how.add_argument(
         "--hard-link",
         action="store_true",
         help="link files instead of copying them. DANGER: whoever writes into such a file changes "

