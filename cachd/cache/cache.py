@@ -14,7 +14,7 @@ from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
-from cachd.cache.telling import tell_evictions, tell_failed, tell_ready
+from cachd.cache.telling import tell_failed, tell_ready
 from cachd.cache.types import Snapshot
 from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown
 
@@ -54,7 +54,6 @@ class Cache:
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self.parts.pods.start()
-        tell_evictions(self.parts.metrics, self.parts.events)
         self._scrub.start()
         self._asking.refresher.start()
         self._prefetcher.start()

@@ -10,11 +10,11 @@ from cachd.credentials import Credentials, SourceOptions
 
 if TYPE_CHECKING:
     from cachd.model import Manifest, Ref
+    from cachd.store.types import ViewMode
 
 Role = Literal["pod", "admin", "peer"]
 Priority = Literal["interactive", "prefetch", "scrub"]
 Result = Literal["hit", "miss", "stale"]
-ViewMode = Literal["link", "copy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

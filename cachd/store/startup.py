@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from cachd.settings import LeaseSettings, StoreSettings
     from cachd.store.ingest import Ingest
-    from cachd.store.observe import Clock, OnStep, StoreMetrics
+    from cachd.store.observe import Clock, OnEvicted, OnStep, StoreMetrics
     from cachd.store.recovery import Found
 
 log = logging.getLogger("cachd.store")
@@ -84,6 +84,7 @@ async def start(
     metrics: StoreMetrics,
     clock: Clock,
     on_step: OnStep,
+    on_evicted: OnEvicted,
     phase: Phase,
 ) -> Opened:
     """Make ``root`` ours, take its lock, scan it. Cancellable; whatever fails undoes what was
@@ -116,6 +117,7 @@ async def start(
                 background=Background(),
                 metrics=metrics,
                 on_step=on_step,
+                on_evicted=on_evicted,
                 boot_id=await threads.run(boot_id),
                 volume=await threads.run(statvfs, root),
             )
