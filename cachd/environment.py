@@ -27,6 +27,7 @@ PULL_VARIABLES = frozenset(
         "CACHD_HEADER",
         "CACHD_NO_FORWARD",
         "CACHD_DIGEST",
+        "CACHD_METADATA",
         "CACHD_MODEL_DIGEST",
         "CACHD_PRIORITY",
         "CACHD_TIMEOUT",
@@ -43,6 +44,7 @@ PULL_VARIABLES = frozenset(
         "CACHD_HEARTBEAT",
         "CACHD_WAIT_DAEMON",
         "CACHD_FALLBACK",
+        "CACHD_LAYOUT",
     }
 )
 """One for each option of ``cachd pull`` (``cachd.cli.variables``)."""
