@@ -110,7 +110,7 @@ async def test_s3_through_the_process(seaweed: S3Server) -> None:
 async def test_what_is_refused_before_any_process() -> None:
     async with running() as resolver:
         with pytest.raises(SchemeUnknown):
-            resolver.locate("gs://b/m", SourceOptions())
+            resolver.locate("ftp://b/m", SourceOptions())
         request = replace(ask(resolver, "s3://bucket/m"), allow=("",))
         with pytest.raises(PatternInvalid):
             await resolver.resolve(request)
