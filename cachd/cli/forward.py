@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_git import gather_git
 from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
@@ -25,6 +26,8 @@ from cachd.schemes import REGISTRIES, source_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_GIT = frozenset({"git", "git+https", "git+http"})
+_WEB = frozenset({"http", "https", "hf"}) | _GIT
 _HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
@@ -48,10 +51,12 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
-    if source in ("http", "https", "hf") or is_open:
+    if source in _WEB or is_open:
         found.append(gather_web(environ, uri, overrides, read))
     if source == "hf" or is_open:
         found.append(_hub(environ))
+    if source in _GIT:
+        found.append(gather_git(environ))
     if source in _HDFS:
         # Not for registries: the namenode would be taken for the endpoint of what else they name.
         found.append(gather_hdfs(environ, uri, overrides, read))

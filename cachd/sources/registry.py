@@ -32,6 +32,9 @@ _BUILT_IN = {
     "hdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "webhdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "swebhdfs": "cachd.sources.webhdfs:WebHdfsSource",
+    "git": "cachd.sources.git:GitSource",
+    "git+https": "cachd.sources.git:GitSource",
+    "git+http": "cachd.sources.git:GitSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
