@@ -3,6 +3,7 @@ gitprotocol-v2 and gitprotocol-pack of git's documentation)."""
 
 from __future__ import annotations
 
+import re
 from array import array
 from bisect import bisect_right
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 FLUSH = "0000"
 DELIMITER = "0001"
 _SAID_MOST = 300
+_DIGITS = re.compile(rb"[0-9a-fA-F]{4}")
 
 
 def request(command: str, arguments: Iterable[str]) -> str:
@@ -54,13 +56,9 @@ def lines_of(body: bytes) -> Iterator[bytes | None]:
 
 
 def _length(digits: bytes) -> int:
-    try:
-        length = int(digits, 16)
-    except ValueError:
-        raise _odd() from None
-    if len(digits) != 4 or length == 3:
+    if not _DIGITS.fullmatch(digits) or digits == b"0003":
         raise _odd()
-    return length
+    return int(digits, 16)
 
 
 class PackStream:
