@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance.table_git import start_git
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
@@ -34,4 +35,9 @@ def world(
         made.objects.buckets["refused"] = None
         for place in ("C38", "C38m", "C38n", "C18r"):
             made.public_web.pages[f"/{place}/m.bin"] = Page(body=WEIGHTS)
-        yield made
+        git = start_git(folder / "git")
+        made.more |= {"git": git.url, "git_host": git.host}
+        try:
+            yield made
+        finally:
+            git.stop()

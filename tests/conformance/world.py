@@ -79,6 +79,7 @@ class World:
     makes: Mapping[str, S3Server]
     daemon: Daemon
     deaf_port: int
+    more: dict[str, str] = field(default_factory=dict)
     shared: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -112,6 +113,7 @@ class World:
             "custom_pem": str(self.authorities.custom.ca),
             "public_pem": str(self.authorities.public_pem),
             "stranger_pem": str(self.authorities.stranger_pem),
+            **self.more,
         }
         if make:
             server = self.makes[make]
