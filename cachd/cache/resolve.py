@@ -17,6 +17,7 @@ from cachd.errors import AccessError, CachdError, OriginError
 from cachd.fetch.breaker import verdict_of
 from cachd.model import make_ref
 from cachd.sources.base import SourceRequest
+from cachd.sources.endpoints import endpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +82,7 @@ def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
 
 def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
     """The ask that means just this ref; None where nothing but its caller's options would."""
-    endpoint = SourceOptions(endpoint=ref.origin.rpartition("+")[2].partition("#")[0])
+    endpoint = SourceOptions(endpoint=endpoint_of(ref.origin))
     for options in (SourceOptions(), endpoint, replace(endpoint, addressing="virtual")):
         ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
         try:

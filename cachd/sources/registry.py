@@ -29,12 +29,18 @@ _BUILT_IN = {
     "http": "cachd.sources.http:HttpSource",
     "https": "cachd.sources.http:HttpSource",
     "file": "cachd.sources.file:FileSource",
+    "hf": "cachd.sources.hf:HuggingFaceSource",
+    "modelscope": "cachd.sources.modelscope:ModelScopeSource",
+    "gs": "cachd.sources.google:GoogleSource",
     "hdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "webhdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "swebhdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "git": "cachd.sources.git:GitSource",
     "git+https": "cachd.sources.git:GitSource",
     "git+http": "cachd.sources.git:GitSource",
+    "oci": "cachd.sources.oci:OciSource",
+    "oci+native": "cachd.sources.oci:OciSource",
+    "oci+fetch": "cachd.sources.oci:OciSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
