@@ -44,7 +44,6 @@ PULL_VARIABLES = frozenset(
         "CACHD_HEARTBEAT",
         "CACHD_WAIT_DAEMON",
         "CACHD_FALLBACK",
-        "CACHD_LAYOUT",
     }
 )
 """One for each option of ``cachd pull`` (``cachd.cli.variables``)."""
