@@ -246,6 +246,19 @@ class UnpackRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a registry's name led to: the artifact's canonical URI, its origin, and which registry
+    said so, by its name in the configuration or its URL."""
+
+    uri: str
+    origin: str
+    registry: str
+
+    def to_json(self) -> dict[str, Any]:
+        return {"uri": self.uri, "origin": self.origin, "registry": self.registry}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a ref means now, and how to fetch it. Holds credentials: never serialised to disk.
 
@@ -259,6 +272,7 @@ class Plan:
     ``needs_recheck``: nothing tells one state of a file from another while it is fetched, so that
     the source is asked once more at the end. ``metadata``: what is known of the model, for people
     (``cachd.metadata``). ``namespace``: who pays for it, by the cache's own word; None: nobody.
+    ``named``: what it is, where the ref is a registry's name for it.
     """
 
     revision: str
@@ -276,6 +290,7 @@ class Plan:
     mirror: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     namespace: str | None = None
+    named: Named | None = None
 
     @property
     def size(self) -> int:
@@ -320,6 +335,7 @@ class Manifest:
     """What a snapshot holds. Written once, before the snapshot is published.
 
     ``files`` are in the order of their paths. ``namespace``: who pays for it; None: nobody.
+    ``named``: what the registry's name led to; None: the ref is no registry's.
     """
 
     ref: Ref
@@ -335,6 +351,7 @@ class Manifest:
     boot_id: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     namespace: str | None = None
+    named: Named | None = None
     format: int = 1
 
     @property
@@ -353,6 +370,9 @@ class Manifest:
         data["ref"] = self.ref.to_json()
         if self.namespace is None:
             del data["namespace"]
+        del data["named"]
+        if self.named is not None:
+            data["named"] = self.named.to_json()
         # By hand: ``asdict`` takes some twenty times as long, and a model may have 100,000 files.
         data["files"] = [
             {
@@ -385,4 +405,5 @@ class Manifest:
             boot_id=data["boot_id"],
             metadata=dict(data["metadata"]),
             namespace=data.get("namespace"),
+            named=None if data.get("named") is None else Named(**data["named"]),
         )

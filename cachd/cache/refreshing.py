@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
-from cachd.cache.anywhere import resolve_anywhere
+from cachd.cache.anywhere import plan_unseen
 from cachd.cache.mirrors import matches
-from cachd.cache.resolve import Asked, ask_for, locate
+from cachd.cache.resolve import ask_for, locate, unseen
 from cachd.errors import CachdError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
+    from cachd.cache.resolve import Asked
     from cachd.model import Plan, Ref
     from cachd.settings import RefreshRule
     from cachd.store.types import StoredSnapshot
@@ -171,7 +172,7 @@ class Refresher:
         if asked is None:
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
-        plan = await resolve_anywhere(asked, self._parts, 0.0)
+        plan = await plan_unseen(asked, self._parts, 0.0)
         if plan.revision == snapshot.revision:
             return "unchanged"
         if plan.mirror and self._parts.upstreams.has_way_to_origins:
@@ -191,4 +192,4 @@ class Refresher:
             return None
         _, location = locate(ask, self._parts.resolver)
         ask = replace(ask, priority="prefetch")
-        return Asked(ask=ask, ref=ref, location=location, principal=principal)
+        return unseen(ask, ref, location, principal)
