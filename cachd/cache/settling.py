@@ -59,7 +59,8 @@ async def settle_pins(
     """
     files, paths = result.files, [file.path for file in result.files]
     # Of an archive the digests are its own, not those of the files that it held.
-    archive, known = (result.sums, {}) if ingest.is_archive else ({}, result.sums)
+    archive = result.sums if ingest.is_archive else {}
+    known = {} if ingest.is_remade else result.sums
     judged: set[Participant] = set()
     confirmed: Sums = {}
     refused: list[tuple[Participant, DigestMismatch]] = []
@@ -97,7 +98,7 @@ async def settle_pins(
 def archive_notes(plan: Plan, result: FetchResult) -> dict[str, str]:
     """The plan's metadata, and of an archive its digest: the archive itself is not kept."""
     notes = dict(plan.metadata)
-    if plan.unpack:
+    if plan.unpack in ("tar", "zip"):
         path = plan.files[0].path
         notes |= {ARCHIVE_NOTE: path, ARCHIVE_SHA256: result.sums[path][ARCHIVE_ALGORITHM]}
     return notes

@@ -6,12 +6,17 @@ tree and does it again, for which what was fetched is still there until the last
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import InternalError
+from cachd.errors import InternalError, NotFound
 from cachd.fetch.place import disk_error
-from cachd.names import check_name, check_tree
+from cachd.fetch.unpack_overlay import Overlay
+from cachd.fetch.unpack_stream import Stream
+from cachd.fetch.unpack_tar import unpack_tar
+from cachd.fetch.unpack_zip import unpack_zip
+from cachd.names import check_tree, escape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,29 +38,78 @@ def arrange(
 ) -> list[ManifestFile]:
     """The tree's files, sorted by path. ``archive`` is the directory of what was fetched, ``files``
     are those, with their checksums; the rest as for ``unpack_archive``, which says what is raised.
+    ``limits`` are for everything together. NotFound if there is no file in the end.
     """
     fetched = {file.path: file for file in files}
-    found: dict[str, ManifestFile] = {}
-    for rule in rules:
-        if rule.kind == "file":
-            check_name(rule.into)
-            found[rule.into] = replace(fetched[rule.file], path=rule.into)
-        else:
-            raise InternalError(f"no rule for {rule.kind} yet")
-    check_tree(found)
+    kept = [rule for rule in rules if rule.kind == "file"]
+    packed = [rule for rule in rules if rule.kind != "file"]
+    found = [replace(fetched[rule.file], path=rule.into) for rule in kept]
+    left_out: tuple[str, ...] = ()
+    if packed:
+        size = sum(fetched[name].size for name in {rule.file for rule in packed})
+        with Overlay(tree, size, limits, grow, report, cancelled) as target:
+            for rule in packed:
+                target.begin(
+                    rule.file, into=rule.into, strip=rule.strip, is_overlay=rule.is_overlay
+                )
+                try:
+                    _take_apart(rule, archive / rule.file, target)
+                except OSError as error:
+                    raise disk_error(error, rule.file) from error
+            found += target.finish()
+            left_out = target.left_out
+    check_tree(file.path for file in found)
+    if not found:
+        raise _nothing_found(packed, left_out)
     # Last, for what can't be linked is moved and not there for another try.
-    for rule in rules:
-        if rule.kind == "file":
-            _take_over(archive / rule.file, tree / rule.into, rule.into)
-    return [found[path] for path in sorted(found)]
-
-
-def _take_over(source: Path, destination: Path, name: str) -> None:
-    try:
-        destination.parent.mkdir(parents=True, exist_ok=True)
+    moved: dict[str, Path] = {}
+    for rule in kept:
         try:
-            os.link(source, destination, follow_symlinks=False)
-        except OSError:
-            source.rename(destination)
-    except OSError as error:
-        raise disk_error(error, name) from error
+            if rule.file in moved:
+                grow(fetched[rule.file].size)
+                shutil.copyfile(moved[rule.file], _place(tree, rule))
+            elif not _take_over(archive / rule.file, _place(tree, rule)):
+                moved[rule.file] = tree / rule.into
+        except OSError as error:
+            raise disk_error(error, rule.into) from error
+    return sorted(found, key=lambda file: file.path)
+
+
+def _take_apart(rule: UnpackRule, path: Path, target: Overlay) -> None:
+    """The members of one fetched file into the tree."""
+    if rule.kind == "git":
+        # Place of: from cachd.fetch.unpack_git import unpack_git; unpack_git(path, target, rule)
+        raise InternalError("no rule for git yet")
+    with path.open("rb") as file:
+        if rule.kind == "zip":
+            unpack_zip(file, target, rule.file)
+        else:
+            stream = Stream(file, rule.file, target.count_inflated)
+            unpack_tar(stream, target, rule.file, may_be_empty=rule.is_overlay)
+
+
+def _place(tree: Path, rule: UnpackRule) -> Path:
+    place = tree / rule.into
+    place.parent.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+def _take_over(source: Path, destination: Path) -> bool:
+    """A fetched file under its own name, without copying; whether it is still at the old one."""
+    try:
+        os.link(source, destination, follow_symlinks=False)
+    except OSError:
+        source.rename(destination)
+        return False
+    return True
+
+
+def _nothing_found(rules: Sequence[UnpackRule], left_out: Sequence[str]) -> NotFound:
+    wanted = next((rule.strip for rule in rules if rule.strip), "")
+    if not wanted:
+        return NotFound("No model found: what was fetched holds no file")
+    tops = ", ".join(escape(name) for name in sorted(left_out)) or "nothing at all"
+    return NotFound(
+        f"No model found: there is no file below {wanted}/; at the top there is {tops}",
+        hint=f"put the model's files into the directory {wanted}",
+    )

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from cachd.errors import ArchiveInvalid
 from cachd.fetch.unpack_stream import damaged
-from cachd.names import escape
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,12 +28,13 @@ _ZEROS = bytes(BLOCK)
 _FILES = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.CONTTYPE}
 _PAX = {tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE}
 _SKIPPED = {b"V"}
+_BODILESS = {tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE}
 _SPARSE = {tarfile.GNUTYPE_SPARSE}
 
 
-def unpack_tar(stream: Stream, tree: Tree, name: str) -> None:
+def unpack_tar(stream: Stream, tree: Tree, name: str, *, may_be_empty: bool = False) -> None:
     """Every member into ``tree``. Raises ArchiveInvalid, PathUnsafe, ArchiveLimit."""
-    _Reader(stream, tree, name).run()
+    _Reader(stream, tree, name).run(may_be_empty=may_be_empty)
 
 
 class _Reader:
@@ -45,14 +45,14 @@ class _Reader:
         self._global: dict[str, str] = {}
         self._global_bytes = 0
 
-    def run(self) -> None:
+    def run(self, *, may_be_empty: bool) -> None:
         found = 0
         while self._member():
             found += 1
         # What follows the end is padding; reading it checks the compressed stream to its end.
         while self._stream.read(BLOCK * BLOCK):
             pass
-        if not found:
+        if not found and not may_be_empty:
             raise damaged(self._name, "it is empty")
 
     def _member(self) -> bool:
@@ -155,10 +155,8 @@ class _Reader:
         elif header.type in _SPARSE:
             raise self._refuse_sparse()
         else:
-            raise ArchiveInvalid(
-                f"{self._name}: {escape(name)} is neither a file, a directory nor a link",
-                hint="leave devices, FIFOs and the like out of the archive",
-            )
+            self._tree.add_other(name)
+            self._skip(0 if header.type in _BODILESS else size)
 
     def _refuse_sparse(self) -> ArchiveInvalid:
         return ArchiveInvalid(

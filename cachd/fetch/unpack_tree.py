@@ -7,7 +7,7 @@ import errno
 import os
 import stat
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from awscrt import checksums
 
@@ -83,7 +83,7 @@ class Tree:
         self._needed = 0
         self._reserved = 0
 
-    def __enter__(self) -> Tree:
+    def __enter__(self) -> Self:
         self._root = os.open(self._root_path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         return self
 
@@ -117,7 +117,9 @@ class Tree:
         self, name: str, size: int, *, is_executable: bool, read: Callable[[int], bytes]
     ) -> None:
         """A regular member of ``size`` bytes that ``read`` gives, up to as many as it is asked."""
-        path = self.safe_name(name)
+        self._put(self.safe_name(name), size, is_executable, read)
+
+    def _put(self, path: str, size: int, is_executable: bool, read: Callable[[int], bytes]) -> None:
         self._claim(size)
         descriptor = self._create(path, 0o755 if is_executable else 0o644)
         try:
@@ -138,6 +140,13 @@ class Tree:
     def add_symbolic_link(self, name: str, target: str) -> None:
         """``target`` counts from the member's own directory."""
         self._add_link(name, self._resolve(name.rpartition("/")[0], target, name))
+
+    def add_other(self, name: str) -> None:
+        """A device, a FIFO and the like. Raises ArchiveInvalid."""
+        raise ArchiveInvalid(
+            f"{self._archive_name}: {escape(name)} is neither a file, a directory nor a link",
+            hint="leave devices, FIFOs and the like out of the archive",
+        )
 
     def safe_name(self, name: str) -> str:
         """The path for a member's name. Raises PathUnsafe."""
@@ -227,9 +236,7 @@ class Tree:
         try:
             mode = stat.S_IMODE(os.fstat(original).st_mode)
             with open(original, "rb", buffering=0, closefd=False) as file:
-                self.add_file(
-                    name, size, is_executable=bool(mode & 0o100), read=lambda n: file.read(n) or b""
-                )
+                self._put(name, size, bool(mode & 0o100), lambda n: file.read(n) or b"")
         finally:
             os.close(original)
 

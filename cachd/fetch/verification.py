@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("cachd.fetch")
 
 ARCHIVE_ALGORITHM = "sha256"
-"""Computed of every archive: it is gone once it is unpacked, and a caller may pin it later."""
+"""Computed of an archive that is the model: it is gone once it is unpacked, and a caller may pin it
+later. Layers and packs that a model is made of aren't its files, and nobody pins them."""
 
 
 class Verification:
@@ -62,7 +63,7 @@ class Verification:
         """All bytes are there."""
         if file.task is not None:
             return
-        if self._is_unasked(file) or self._job.plan.unpack:
+        if self._is_unasked(file) or self._is_archive:
             file.task = self._spawn(self._run(file), "verify")
             return
         claim = None if file.verified is not None else self._claim(file)
@@ -85,7 +86,11 @@ class Verification:
     def _also(self, file: FileState) -> set[str]:
         """What else is wanted of it, whatever the origin claims."""
         also = set(self._job.also(file.planned.path))
-        return also | {ARCHIVE_ALGORITHM} if self._job.plan.unpack else also
+        return also | {ARCHIVE_ALGORITHM} if self._is_archive else also
+
+    @property
+    def _is_archive(self) -> bool:
+        return self._job.plan.unpack in ("tar", "zip")
 
     def _is_unasked(self, file: FileState) -> bool:
         """Its parts are all from the journal: whoever fetched them ended before it was verified."""

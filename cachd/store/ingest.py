@@ -89,7 +89,12 @@ class Ingest:
 
     @property
     def is_archive(self) -> bool:
-        """Whether the tree is what an archive held."""
+        """Whether the tree is what one archive held."""
+        return self._plan.unpack in ("tar", "zip")
+
+    @property
+    def is_remade(self) -> bool:
+        """Whether the tree's files aren't those that were fetched."""
         return bool(self._plan.unpack)
 
     def is_of(self, row: Row | None) -> bool:

@@ -288,7 +288,7 @@ async def _share(context: Context, ref: Ref, plan: Plan, opened: Opened, row: Ro
     candidates = await find_candidates(context, ref, plan, complete | content.linked.keys())
     if not candidates:
         return
-    tree = context.layout.ingest(ref.key, plan.revision) / "tree"
+    tree = _files_of(context.layout.ingest(ref.key, plan.revision), plan.unpack)
     linked = await context.threads.run(link_candidates, tree, candidates)
     context.on_step("linked")
     for link in linked:

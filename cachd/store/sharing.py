@@ -55,12 +55,13 @@ async def find_candidates(
     context: Context, ref: Ref, plan: Plan, without: Iterable[str]
 ) -> list[Candidate]:
     """For each file of ``plan`` that a snapshot has; paths in ``without`` are left out."""
-    if not context.capabilities.hard_link or plan.unpack:
+    if not context.capabilities.hard_link or plan.unpack in ("tar", "zip"):
         return []
     known = set(without)
     files = [file for file in plan.files if file.path not in known and file.size]
     found: dict[str, Candidate] = {}
-    for row in _relatives(context, ref, plan.revision):
+    # What is fetched only to be made something else of has names that say nothing.
+    for row in () if plan.unpack else _relatives(context, ref, plan.revision):
         if row.info.is_credentialed and not plan.is_credentialed:
             continue
         if _place_of(row.info.named) != _place_of(plan.named):

@@ -1,0 +1,72 @@
+"""What a URI means changes or goes, also in mid-fetch: one state or the other, never a mixture."""
+
+from __future__ import annotations
+
+from tests.contract.adapter import Adapter
+from tests.contract.answers import given, published, tree_of
+from tests.contract.rows_faults import brings_bytes
+from tests.contract.rows_shape import MIB
+from tests.harness import Daemon, Reply
+from tests.origins.fault import pattern
+
+PATH = "m/model.bin"
+OLD, NEW = pattern(17 * MIB, 1), pattern(17 * MIB, 2)
+CLEAR = {"origin_changed", "not_found", "size_mismatch", "digest_mismatch", "origin_failed"}
+
+
+def is_one_state(reply: Reply, *states: bytes) -> bool:
+    """One of the states, whole, or a clear code."""
+    answer = reply.json()
+    if reply.status != 200:
+        assert answer["code"] in CLEAR, answer
+        return False
+    (body,) = tree_of(answer).values()
+    assert body in states
+    return True
+
+
+class Moving:
+    def test_another_state_is_another_revision(self, adapter: Adapter, daemon: Daemon) -> None:
+        adapter.need("changes")
+        place = adapter.put({PATH: b"old" * 1000})
+        first = given(place.ask(daemon, PATH), adapter.tree(place, PATH))
+        place.change(PATH, b"new" * 1000)
+        second = given(place.ask(daemon, PATH), adapter.tree(place, PATH))
+        assert second["revision"] != first["revision"]
+        assert second["key"] == first["key"]
+
+    def test_a_change_between_plan_and_fetch(self, adapter: Adapter, daemon: Daemon) -> None:
+        adapter.need("changes")
+        gate = adapter.the_gate()
+        place = adapter.put({PATH: OLD})
+        gate.clear()
+        gate.add(brings_bytes(adapter), times=1, act=lambda: place.change(PATH, NEW))
+        is_one_state(place.ask(daemon, PATH), OLD, NEW)
+        given(place.ask(daemon, PATH), adapter.tree(place, PATH))
+
+    def test_a_change_between_two_parts(self, adapter: Adapter, daemon: Daemon) -> None:
+        adapter.need("changes", "ranges")
+        gate = adapter.the_gate()
+        place = adapter.put({PATH: OLD})
+        gate.clear()
+        gate.add(brings_bytes(adapter), times=1, skip=1, act=lambda: place.change(PATH, NEW))
+        is_one_state(place.ask(daemon, PATH), OLD, NEW)
+        given(place.ask(daemon, PATH), adapter.tree(place, PATH))
+
+    def test_it_goes_between_plan_and_fetch(self, adapter: Adapter, daemon: Daemon) -> None:
+        adapter.need("removal")
+        gate = adapter.the_gate()
+        before = published(daemon)
+        place = adapter.put({PATH: OLD, "other.bin": b"x"})
+        gate.clear()
+        gate.add(brings_bytes(adapter), times=1, act=lambda: place.change(PATH, None))
+        if not is_one_state(place.ask(daemon, PATH), OLD):
+            assert published(daemon) == before
+        assert place.ask(daemon, PATH).json()["code"] == "not_found"
+
+    def test_what_is_gone_is_not_found(self, adapter: Adapter, daemon: Daemon) -> None:
+        adapter.need("removal")
+        place = adapter.put({PATH: b"old" * 1000, "other.bin": b"x"})
+        given(place.ask(daemon, PATH), adapter.tree(place, PATH))
+        place.change(PATH, None)
+        assert place.ask(daemon, PATH).json()["code"] == "not_found"

@@ -1,0 +1,7 @@
+"""``file://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestFile(EveryRow):
+    pass

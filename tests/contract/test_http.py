@@ -1,0 +1,7 @@
+"""``https://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestHttp(EveryRow):
+    pass
