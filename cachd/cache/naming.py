@@ -24,6 +24,7 @@ from cachd.cache.access import (
 from cachd.credentials import Credentials, SourceOptions
 from cachd.errors import AccessError, CachdError, ContentError, NotFound, OriginError, UriInvalid
 from cachd.model import Named, Plan
+from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
 
 if TYPE_CHECKING:
@@ -211,6 +212,12 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
     """The ask at what the registry named, with the pass that its source is to see. Asks nobody.
     Raises ContentError where that is no URI that can be followed."""
     target, registry = naming.target, naming.registry
+    chained = ContentError(
+        f"the registry {registry} names another registry's name for {asked.ref.uri}",
+        hint="register the artifact's own URI; names of names aren't followed",
+    )
+    if scheme_of(target.uri) in REGISTRIES:
+        raise chained
     try:
         location = parts.resolver.locate(target.uri, _options(asked.location.options, target))
     except UriInvalid as error:
@@ -220,11 +227,7 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
             hint=error.hint,
         ) from None
     if location.registries:
-        raise ContentError(
-            f"the registry {registry} names another registry's name for {asked.ref.uri}: "
-            f"{location.uri}",
-            hint="register the artifact's own URI; names of names aren't followed",
-        )
+        raise chained
     named = Named(uri=location.uri, origin=location.origin, registry=registry)
     principal = naming.principal if target.is_at_registry else _store_principal(asked, location)
     return replace(

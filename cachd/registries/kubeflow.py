@@ -56,8 +56,8 @@ class KubeflowRegistry:
         host = ""
         if len(parts) == 3 or (len(parts) == 2 and is_host(parts[0])):
             host, *parts = parts
-        if not parts[0] or (len(parts) == 2 and not parts[1]) or (len(parts) == 1 and not host
-                                                                and ":" in parts[0]):  # fmt: skip
+        is_only_a_host = len(parts) == 1 and not host and ":" in parts[0]
+        if not all(parts) or is_only_a_host:
             raise UriInvalid(
                 "the URI names no model",
                 field="uri",
@@ -84,9 +84,8 @@ class KubeflowRegistry:
         service = environ.get("MODEL_REGISTRY_SERVICE_NAME") or _SERVICE
         domain = environ.get("MODEL_REGISTRY_CLUSTER_DOMAIN") or _DOMAIN
         known = urlsplit(own)
-        return (
-            f"{known.scheme or scheme}://{service}.{entry.namespace}.{domain}:{known.port or _PORT}"
-        )
+        host = f"{service}.{entry.namespace}.{domain}"
+        return f"{known.scheme or scheme}://{host}:{known.port or _PORT}"
 
     async def name(self, entry: Entry, server: RegistryServer) -> Target:
         model = await self._model(entry, server)

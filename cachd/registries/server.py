@@ -7,7 +7,7 @@ import base64
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from cachd.credentials import Credentials
 from cachd.errors import (
@@ -19,6 +19,7 @@ from cachd.errors import (
     OriginBusy,
     OriginError,
 )
+from cachd.model import Auth
 from cachd.sources.http_rules import parse_retry_after
 from cachd.sources.trust import connect_of
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
+    from cachd.model import Connect
     from cachd.settings import RegistryRule
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.http_client import HttpClient
@@ -63,7 +65,9 @@ class RegistryServer:
         rule: RegistryRule | None,
         environ: Mapping[str, str],
         root: str,
+        connect: Connect,
     ) -> None:
+        self.connect = connect
         self._client = client
         self._pass = shown
         self.kind = kind
@@ -84,7 +88,7 @@ class RegistryServer:
         called = f"registry {self.name}" if self.name else f"{self.kind} registry"
         return f"{called} ({self.url})"
 
-    async def get(self, path: str, **query: str | int) -> Any:
+    async def get(self, path: str, /, **query: str | int) -> Any:
         """The JSON that ``path`` answers with, an object. Raises NotFound for 404, AccessError,
         OriginBusy, OriginError."""
         text = urlencode(query)
@@ -95,14 +99,28 @@ class RegistryServer:
             most=ANSWER_MOST,
         )
         if answer.status >= 300:
-            told = ""
-            if answer.status not in (401, 403) and b"{" in answer.body[:1]:
-                told = _told(answer.json())
-            self._refuse(answer.status, told, answer.headers.get("Retry-After"))
+            body = answer.json() if answer.body[:1] == b"{" else {}
+            told = _told(body) if answer.status not in (401, 403) else ""
+            code = str(body.get("error_code") or "") if isinstance(body, dict) else ""
+            self._refuse(answer.status, told, answer.headers.get("Retry-After"), code)
         found = answer.json()
         if not isinstance(found, dict):
             raise self.nonsense("no object")
         return found
+
+    async def touch(self, path: str) -> None:
+        """Read a byte of what is at ``path``; raises as ``get`` does."""
+        answer = await self._client.head(
+            "GET", f"{self.url}{path}", Range="bytes=0-0", **dict(self._pass.headers)
+        )
+        if answer.status >= 300 and answer.status != 416:
+            self._refuse(answer.status, "", answer.headers.get("Retry-After"))
+
+    def auth(self) -> Auth:
+        """How a mover proves itself to the registry for what that has itself."""
+        if not self._pass.headers:
+            return Auth()
+        return Auth(kind="headers", headers=self._pass.headers, host=urlsplit(self.url).netloc)
 
     def nonsense(self, what: str) -> OriginError:
         """The registry's answer isn't what its API says."""
@@ -110,7 +128,7 @@ class RegistryServer:
             f"the {self.who} answered with {what}", hint=f"is it a {self.kind} server?"
         )
 
-    def _refuse(self, status: int, told: str, retry_after: str | None) -> None:
+    def _refuse(self, status: int, told: str, retry_after: str | None, code: str = "") -> None:
         said = f": {told}" if told else ""
         if status == 401 and not self.is_credentialed:
             raise CredentialsMissing(
@@ -134,7 +152,9 @@ class RegistryServer:
             raise OriginBusy(
                 f"the {self.who} is busy ({status})", retry_after=parse_retry_after(retry_after)
             )
-        raise OriginError(f"the {self.who} answered {status}{said}", status=status)
+        raise OriginError(
+            f"the {self.who} answered {status}{said}", status=status, error_code=code[:64]
+        )
 
 
 def _told(body: Any) -> str:
@@ -176,10 +196,11 @@ async def open_server(
             rule=rule,
             environ=context.environ,
             root=request.location.options.root or "",
+            connect=connect,
         )
 
 
-async def _connect(request: SourceRequest, rule: RegistryRule | None, shown: Pass) -> Any:
+async def _connect(request: SourceRequest, rule: RegistryRule | None, shown: Pass) -> Connect:
     from dataclasses import replace  # noqa: PLC0415
 
     options = request.location.options

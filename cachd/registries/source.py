@@ -1,9 +1,10 @@
 """URIs of registries: which registry is meant, and what it says.
 
-Where a URI names a registry (by host, by a configured name, by ``?registry=NAME`` or, in a cluster,
-by ``?namespace=``) that one is asked. Else the one that the caller's ``options.registry`` says, else
-the configured ones of the kind whose ``match`` admits the model's name, in their order, else the one
-of the daemon's environment. Nothing is probed: the same URI means the same registry every time.
+Where a URI names a registry (by host, by a configured name, by ``?registry=NAME`` or, in a
+cluster, by ``?namespace=``) that one is asked. Else the one that the caller's ``options.registry``
+says, else the configured ones of the kind whose ``match`` admits the model's name, in their order,
+else the one of the daemon's environment. Nothing is probed: the same URI means the same registry
+every time.
 """
 
 from __future__ import annotations

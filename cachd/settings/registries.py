@@ -24,7 +24,8 @@ class RegistryRule(Section):
     """Base URL, such as https://registry.example:8443."""
 
     match: tuple[str, ...] = ("*",)
-    """Patterns (`*`, `?`) over models' names: it is asked for those alone, unless a URI names it."""
+    """Patterns (`*`, `?`) over models' names: it is asked for those alone, but by URIs that name
+    the registry."""
 
     token_file: Path | None = None
     """File with a bearer token, read at each call."""

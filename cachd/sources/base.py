@@ -92,8 +92,9 @@ class SourceContext:
 class Source(Protocol):
     """One scheme, or a few that are the same.
 
-    A source that keeps something open between calls may have ``async def aclose(self) -> None``;
-    one whose locations have ``registries`` has ``async def name(self, request, context) -> Target``.
+    A source that keeps something open between calls may have ``async def aclose(self) -> None``.
+    One whose locations have ``registries`` has ``async def name(self, request, context)`` that
+    gives a ``Target``.
     """
 
     schemes: tuple[str, ...]
