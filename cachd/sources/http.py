@@ -21,6 +21,7 @@ from cachd.sources.http_rules import (
     join_secret,
     kind_of,
     origin_of,
+    sha256_of,
     split_secret,
 )
 from cachd.sources.trust import connect_of
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cachd.credentials import SourceOptions
-    from cachd.model import Connect
+    from cachd.model import Connect, Digest
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.http_client import HttpAnswer, HttpClient
@@ -98,6 +99,7 @@ class HttpSource:
                     url=answer.url if answer.needs_final else _url(request),
                     size=size,
                     validator=validator,
+                    digest=_digest(answer) if not kind else None,
                     ranges=ranges,
                 ),
             ),
@@ -175,6 +177,10 @@ async def _look(client: HttpClient, url: str) -> tuple[HttpAnswer, bool, int | N
     if first.status == 206:
         return first, _is_plain(first), _total(first.headers.get("Content-Range"))
     return first, False, _number(first.headers.get("Content-Length"))
+
+
+def _digest(answer: HttpAnswer) -> Digest | None:
+    return sha256_of(answer.headers.get("Repr-Digest")) if _is_plain(answer) else None
 
 
 def _is_plain(answer: HttpAnswer) -> bool:

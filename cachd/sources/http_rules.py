@@ -9,12 +9,14 @@ percent-encoded, as it does there.
 
 from __future__ import annotations
 
+import base64
 import mimetypes
 import re
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 from cachd.errors import ContentTypeInvalid, UriInvalid
+from cachd.model import Digest
 from cachd.sources.archives import ArchiveKind, archive_kind
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _COMPRESSED_TYPES = (
     "application/zstd",
     "application/x-zstd",
 )
+_SHA256_FIELD = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):")
 _TOKENS = frozenset({"token", "access_token", "auth_token", "api_key", "apikey", "signature"})
 _SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
     # S3, signature version 2.
@@ -190,3 +193,9 @@ def parse_retry_after(text: str | None) -> float | None:
     """Seconds, where the header is a number; a date would need a clock that is right."""
     text = (text or "").strip()
     return float(text) if text.isascii() and text.isdigit() else None
+
+
+def sha256_of(repr_digest: str | None) -> Digest | None:
+    """What a Repr-Digest (RFC 9530) says of the whole file, the last value for an algorithm."""
+    found = _SHA256_FIELD.findall(repr_digest or "")
+    return Digest(algorithm="sha256", value=base64.b64decode(found[-1]).hex()) if found else None

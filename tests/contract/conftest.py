@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from importlib import import_module
 
 import pytest
@@ -25,15 +26,25 @@ QUICK = {
 
 
 @pytest.fixture(scope="module")
-def adapter(
+def make_adapter(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Adapter]:
+) -> Iterator[Callable[[str], Adapter]]:
+    """Adapters by name; they are closed at the end."""
+    with contextlib.ExitStack() as stack:
+
+        def make(name: str) -> Adapter:
+            module = import_module(f"tests.contract.adapters.{name}")
+            made: Adapter = module.make(request, tmp_path_factory.mktemp(name))
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+@pytest.fixture(scope="module")
+def adapter(request: pytest.FixtureRequest, make_adapter: Callable[[str], Adapter]) -> Adapter:
     """The adapter that the test's module is named after."""
-    name = request.module.__name__.rpartition("test_")[2]
-    module = import_module(f"tests.contract.adapters.{name}")
-    made: Adapter = module.make(request, tmp_path_factory.mktemp(name))
-    yield made
-    made.close()
+    return make_adapter(request.module.__name__.rpartition("test_")[2])
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,20 @@
-"""A FaultOrigin that is an S3 endpoint as well: it lists what lies below a prefix."""
+"""A FaultOrigin that is an S3 endpoint as well: it lists what lies below a prefix, page by page."""
 
 from __future__ import annotations
 
 import socket
+from bisect import bisect_left
 from collections.abc import Callable
+from itertools import islice, takewhile
+from typing import Any
 from urllib.parse import parse_qs
 from xml.sax.saxutils import escape
 
-from tests.origins.exchange import Seen
+from tests.origins.exchange import Body, Seen
 from tests.origins.fault import Fault, FaultOrigin
+
+PAGE = 1000
+"""Most keys of one answer, as at AWS."""
 
 
 class Bucket(FaultOrigin):
@@ -21,6 +27,12 @@ class Bucket(FaultOrigin):
     def __init__(self, *arguments: object, **more: object) -> None:
         super().__init__(*arguments, **more)  # type: ignore[arg-type]
         self._upon: dict[str, tuple[int, Callable[[], None]]] = {}
+
+        self._sorted: list[str] = []
+
+    def put(self, path: str, data: bytes, **more: Any) -> Body:
+        self._sorted = []
+        return super().put(path, data, **more)
 
     def upon(self, path: str, count: int, act: Callable[[], None]) -> None:
         self._upon[path] = (count, act)
@@ -47,19 +59,35 @@ class Bucket(FaultOrigin):
             self._send_head(connection, fault.status, fault.headers, len(fault.body))
             connection.sendall(fault.body)
             return True
-        prefix = parse_qs(query, keep_blank_values=True).get("prefix", [""])[0]
+        asked = parse_qs(query, keep_blank_values=True)
+        start = f"{path}/{asked.get('prefix', [''])[0]}"
+        after = asked.get("continuation-token", [start])[0]
+        names = self._names_from(start, after)
         rows = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{len(body.data)}</Size>"
+            f"<Contents><Key>{escape(name[len(path) + 1 :])}</Key><Size>{len(body.data)}</Size>"
             f"<ETag>{escape(body.etag or '')}</ETag>"
             "<LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-            for name, body in sorted(self._bodies.items())
-            if name.startswith(f"{path}/{prefix}") and (key := name[len(path) + 1 :])
+            for name in names[:PAGE]
+            if (body := self._bodies.get(name)) and len(name) > len(path) + 1
+        )
+        more = names[PAGE:]
+        rows += "".join(
+            f"<NextContinuationToken>{escape(name)}</NextContinuationToken>" for name in more
         )
         data = (
             '<?xml version="1.0"?><ListBucketResult '
-            'xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><IsTruncated>false</IsTruncated>'
+            'xmlns="http://s3.amazonaws.com/doc/2006-03-01/">'
+            f"<IsTruncated>{'true' if more else 'false'}</IsTruncated>"
             f"{rows}</ListBucketResult>"
         ).encode()
         self._send_head(connection, 200, {"Content-Type": "application/xml"}, len(data))
         connection.sendall(data)
         return True
+
+    def _names_from(self, start: str, after: str) -> list[str]:
+        """A page of names, from ``after`` on, and the one that begins the next page."""
+        with self._lock:
+            if len(self._sorted) != len(self._bodies):
+                self._sorted = sorted(self._bodies)
+            rest = islice(self._sorted, bisect_left(self._sorted, after), None)
+            return list(islice(takewhile(lambda name: name.startswith(start), rest), PAGE + 1))

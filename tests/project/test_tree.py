@@ -48,6 +48,12 @@ def registry_hosts() -> set[str]:
     return {host for host in hosts if not host.startswith(("127.", "localhost", "["))}
 
 
+def test_no_link_is_in_the_repository() -> None:
+    """A checkout would put it over what is there, such as a virtual environment."""
+    listed = subprocess.run(["git", "ls-files", "-s", "-z"], cwd=ROOT, capture_output=True).stdout
+    assert [row for row in listed.decode().split("\0") if row.startswith("120000")] == []
+
+
 def test_no_module_is_longer_than_one_idea() -> None:
     lengths = {
         str(path.relative_to(ROOT)): len(path.read_text(encoding="utf-8").splitlines())

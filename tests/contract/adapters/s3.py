@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,9 +23,6 @@ DENIED_ID = "DENIEDCALLER"
 
 class S3(Adapter):
     name = "s3"
-    lacks: ClassVar[Mapping[str, str]] = {
-        "sha256": "SeaweedFS tells an MD5",
-    }
 
     def __init__(self, server: S3Server) -> None:
         super().__init__()
@@ -79,10 +77,27 @@ class S3(Adapter):
         return seen.method == "GET" and "list-type" not in seen.target
 
     def put_hostile(self, names: list[str]) -> Place:
+        return self._put_fake(dict.fromkeys(names, b"x"))
+
+    def put_shared(self, files: Mapping[str, bytes]) -> Place:
+        """SeaweedFS tells an MD5; AWS a SHA-256, of objects that were put with one."""
+        place = self._put_fake(files)
+        for key, body in files.items():
+            told = {
+                "x-amz-checksum-type": "FULL_OBJECT",
+                "x-amz-checksum-sha256": base64.b64encode(hashlib.sha256(body).digest()).decode(),
+            }
+            self._fake.put(f"/{place.name}/{key}", body, **told)
+        return place
+
+    def put_huge(self, number: int) -> Place:
+        return self._put_fake({f"d{n % 100}/f{n}.bin": b"x" for n in range(number)})
+
+    def _put_fake(self, files: Mapping[str, bytes]) -> Place:
         name = self.fresh_name()
-        for key in names:
-            self._fake.put(f"/{name}/m/{key}", b"x")
-        return Place(self, f"{name}/m", {}, {"endpoint": self._fake.base})
+        for key, body in files.items():
+            self._fake.put(f"/{name}/m/{key}", body)
+        return Place(self, f"{name}/m", dict(files), {"endpoint": self._fake.base})
 
     def holds(self, path: str) -> bool:
         # XML has no NUL; SeaweedFS makes a slash of a backslash.

@@ -1,0 +1,43 @@
+"""All sources beside each other: each scheme has its rows, and equal bytes are stored once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.contract.adapter import Adapter
+from tests.contract.answers import given
+from tests.contract.conftest import QUICK
+from tests.harness import running
+from tests.origins.fault import pattern
+
+HERE = Path(__file__).parent
+NAMES = sorted(path.stem for path in HERE.glob("adapters/[a-z]*.py"))
+SHARING = ["http", "s3"]
+"""Those whose sources tell a sha256 and whose servers are light."""
+BODY = pattern(300_000)
+PATH = "m/model.bin"
+
+
+def test_every_adapter_has_its_rows() -> None:
+    modules = {path.stem.removeprefix("test_") for path in HERE.glob("test_*.py")}
+    assert modules == {*NAMES, "together"}
+
+
+def test_equal_bytes_of_several_sources_are_stored_once(
+    make_adapter: Callable[[str], Adapter], tmp_path: Path
+) -> None:
+    adapters = [make_adapter(name) for name in SHARING]
+    settings, environ = dict(QUICK), {}
+    for adapter in adapters:
+        assert "sha256" not in adapter.lacks
+        settings |= adapter.settings
+        environ |= adapter.environ
+    inodes = set()
+    with running(tmp_path, environ, **settings) as daemon:
+        for adapter in adapters:
+            place = adapter.put_shared({PATH: BODY})
+            answer = given(place.ask(daemon, PATH, "none"), adapter.tree(place, PATH))
+            inodes |= {path.stat().st_ino for path in Path(answer["path"]).iterdir()}
+            assert answer["fetched_bytes"] == (0 if adapter is not adapters[0] else len(BODY))
+    assert len(inodes) == 1
