@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_registry import gather_registry
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -50,7 +51,15 @@ def gather(
         found.append(gather_web(environ, uri, overrides, read))
     if source == "hf" or is_open:
         found.append(_hub(environ))
+    if is_open:
+        # Where a store is, is said of S3's alone: another's endpoint would be taken for it.
+        found = [found[0], *(replace(one, options=_without_places(one)) for one in found[1:])]
+        found.append(gather_registry(environ, uri, read))
     return _with_overrides(merge(found), uri, overrides, read)
+
+
+def _without_places(found: Forwarded) -> dict[str, Any]:
+    return {n: v for n, v in found.options.items() if n not in ("endpoint", "region", "addressing")}
 
 
 def merge(found: Sequence[Forwarded]) -> Forwarded:

@@ -52,7 +52,13 @@ class MlflowRegistry:
             host, *parts = parts
         name, at, alias = parts[0].partition("@")
         version = parts[1] if len(parts) == 2 else ""
-        if not name or len(parts) > 2 or (at and (version or not alias)) or "" in parts:
+        if (
+            not name
+            or ":" in name
+            or len(parts) > 2
+            or (at and (version or not alias))
+            or "" in parts
+        ):
             raise UriInvalid(
                 "the URI names no model, or a version twice",
                 field="uri",
@@ -85,14 +91,14 @@ class MlflowRegistry:
         )
         uri = str(told.get("artifact_uri") or version.get("source") or "")
         metadata = _metadata(version)
-        identity = f"{number}:{version.get('last_updated_timestamp')}"
+        identity = f"{number}:{version.get('creation_timestamp')}"
         model_id = uri.removeprefix("models:/")
         if uri.startswith("models:/") and _LOGGED.fullmatch(model_id):
             logged = await self._logged(model_id, server)
             return Target(
                 uri=logged.uri,
                 options=logged.options,
-                identity=f"{identity}:{logged.identity}",
+                identity=logged.identity,
                 metadata={**logged.metadata, **metadata},
                 is_at_registry=logged.is_at_registry,
             )
@@ -148,8 +154,7 @@ class MlflowRegistry:
                 **tags,
             }
         )
-        identity = f"{model_id}:{info.get('last_updated_timestamp_ms')}"
-        return _target(str(info.get("artifact_uri") or ""), identity, metadata, server)
+        return _target(str(info.get("artifact_uri") or ""), model_id, metadata, server)
 
 
 async def _find(
@@ -177,6 +182,9 @@ def _object(answer: Json, name: str, server: RegistryServer) -> Json:
 def _target(uri: str, identity: str, metadata: dict[str, str], server: RegistryServer) -> Target:
     if not uri:
         raise NotFound(f"the {server.who} tells no place of the artifact")
+    # What was logged under an id of its own is the same whichever version it was registered as.
+    logged = _LOGGED.search(uri)
+    identity = logged[0] if logged else identity
     if not uri.startswith(_PROXY):
         return Target(uri=uri, identity=identity, metadata=metadata)
     # mlflow-artifacts:/path is behind the server that was asked; with a host it names another.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
 from cachd.errors import NotFound, PathUnsafe, UriInvalid
-from cachd.model import Auth, Plan, PlannedFile, Validator
+from cachd.model import Auth, Plan, PlannedFile
 from cachd.names import check_tree
 from cachd.registries.server import open_server
 from cachd.registries.source import normalise_url
@@ -35,7 +35,7 @@ _ARTIFACTS = "/api/2.0/mlflow-artifacts/artifacts"
 
 
 class MlflowArtifacts:
-    """The ``Source``. The server tells sizes, and no state of a file: ETags where it has them."""
+    """The ``Source``. The server tells sizes, and nothing of a file's state."""
 
     schemes = ("mlflow-artifacts",)
 
@@ -67,8 +67,7 @@ class MlflowArtifacts:
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
-        """Every file below the path, by one call a directory; and HEAD of one, for its validator's
-        kind."""
+        """Every file below the path, by one call a directory."""
         root = _path_of(request)
         async with _server(request, context) as server:
             rows = [row async for row in _walk(server, root)]
@@ -84,9 +83,9 @@ class MlflowArtifacts:
                 )
             check_tree(path for path, _ in chosen)
             files = tuple(
-                PlannedFile(
-                    path=path, url=_url(server, f"{root}/{path}"), size=size, validator=Validator()
-                )
+                # Behind the proxy a server has the whole file fetched for each range of it, and
+                # its ETags may be those of that copy.
+                PlannedFile(path=path, url=_url(server, f"{root}/{path}"), size=size, ranges=False)
                 for path, size in chosen
             )
             return Plan(

@@ -138,9 +138,10 @@ def _parse(
     own = kind.default_url(Entry(model="m"), base, environ)
     known = {rule.name for rule in configured}
     known |= {urlsplit(url).netloc.lower() for url in (base, own, *(r.url for r in configured))}
+    known.discard("")
 
     def is_host(part: str) -> bool:
-        return ":" in part or "." in part or part in known or part.lower() in known - {""}
+        return ":" in part or "." in part or part in known or part.lower() in known
 
     return kind.parse(scheme, path, query, is_host)
 
