@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 BLOCK_SIZE = 8 * 1024 * 1024
@@ -247,15 +247,11 @@ class UnpackRule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a registry's name led to: the artifact's canonical URI, its origin, and which registry
-    said so, by its name in the configuration or its URL."""
+    """What a registry's name led to: the artifact's canonical URI, its origin, and who said so."""
 
     uri: str
     origin: str
     registry: str
-
-    def to_json(self) -> dict[str, Any]:
-        return {"uri": self.uri, "origin": self.origin, "registry": self.registry}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +268,7 @@ class Plan:
     ``needs_recheck``: nothing tells one state of a file from another while it is fetched, so that
     the source is asked once more at the end. ``metadata``: what is known of the model, for people
     (``cachd.metadata``). ``namespace``: who pays for it, by the cache's own word; None: nobody.
-    ``named``: what it is, where the ref is a registry's name for it.
+    ``named``: what it is of, where the ref is a registry's name.
     """
 
     revision: str
@@ -335,7 +331,6 @@ class Manifest:
     """What a snapshot holds. Written once, before the snapshot is published.
 
     ``files`` are in the order of their paths. ``namespace``: who pays for it; None: nobody.
-    ``named``: what the registry's name led to; None: the ref is no registry's.
     """
 
     ref: Ref
@@ -370,9 +365,7 @@ class Manifest:
         data["ref"] = self.ref.to_json()
         if self.namespace is None:
             del data["namespace"]
-        del data["named"]
-        if self.named is not None:
-            data["named"] = self.named.to_json()
+        data["named"] = self.named and asdict(self.named)
         # By hand: ``asdict`` takes some twenty times as long, and a model may have 100,000 files.
         data["files"] = [
             {
@@ -392,18 +385,14 @@ class Manifest:
         if data["format"] != 1:
             raise ValueError(f"manifest format {data['format']!r} is not supported")
         return Manifest(
+            **{name: data[name] for name in _PLAIN},
             ref=Ref.from_json(data["ref"]),
-            revision=data["revision"],
             files=tuple(ManifestFile.from_json(file) for file in data["files"]),
-            created=data["created"],
-            source=data["source"],
-            is_credentialed=data["is_credentialed"],
-            is_validated=data["is_validated"],
-            is_immutable=data["is_immutable"],
-            identity=data["identity"],
-            block_size=data["block_size"],
-            boot_id=data["boot_id"],
             metadata=dict(data["metadata"]),
             namespace=data.get("namespace"),
             named=None if data.get("named") is None else Named(**data["named"]),
         )
+
+
+_PLAIN = ["revision", "created", "source", "is_credentialed", "is_validated", "is_immutable"]
+_PLAIN += ["identity", "block_size", "boot_id"]

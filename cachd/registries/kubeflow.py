@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
     from cachd.registries.server import RegistryServer
 
-_API = "/api/model_registry/v1alpha3"
+_APIS = ("/api/model_registry/v1alpha3", "/api/model_registry/v1")
+"""The same API by both names: servers have the first, or the second, or both."""
+
 _NAMESPACE = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _PAGE = 500
 _PAGES_MOST = 200
@@ -88,12 +90,13 @@ class KubeflowRegistry:
         return f"{known.scheme or scheme}://{host}:{known.port or _PORT}"
 
     async def name(self, entry: Entry, server: RegistryServer) -> Target:
-        model = await self._model(entry, server)
+        model, path = await self._model(entry, server)
+        api = path.partition("/registered_models")[0]
         if entry.version:
-            version = await self._version(entry, model, server)
+            version = await self._version(entry, model, api, server)
         else:
-            version = await self._newest(entry, model, server)
-        artifact = await self._artifact(entry, version, server)
+            version = await self._newest(entry, path, server)
+        artifact = await self._artifact(entry, version, api, server)
         uri = artifact.get("uri") or _stored(artifact, server.root)
         if not uri:
             raise NotFound(
@@ -109,26 +112,31 @@ class KubeflowRegistry:
             metadata=_metadata(model, version, artifact),
         )
 
-    async def _model(self, entry: Entry, server: RegistryServer) -> Json:
-        try:
-            model: Json = await server.get(f"{_API}/registered_model", name=entry.model)
-        except NotFound:
+    async def _model(self, entry: Entry, server: RegistryServer) -> tuple[Json, str]:
+        """The model, and the path of the API that has it."""
+        model: Json = {}
+        for api in _APIS:
+            try:
+                model = await server.get(f"{api}/registered_model", name=entry.model)
+            except NotFound:
+                continue
+            break
+        else:
             raise NotFound(
                 f"there is no model {entry.model!r} in the {server.who}",
                 hint="check the model's name; a host before it has a ':' or a '.'",
-            ) from None
+            )
         if model.get("state") == "ARCHIVED" and not server.allow_archived:
             raise NotFound(
                 f"model {entry.model!r} is archived in the {server.who}",
                 hint="restore it there, or set allow_archived of that registry",
             )
-        _id(model, server)
-        return model
+        return model, f"{api}/registered_models/{_id(model, server)}"
 
-    async def _version(self, entry: Entry, model: Json, server: RegistryServer) -> Json:
+    async def _version(self, entry: Entry, model: Json, api: str, server: RegistryServer) -> Json:
         try:
             version: Json = await server.get(
-                f"{_API}/model_version", name=entry.version, parentResourceId=_id(model, server)
+                f"{api}/model_version", name=entry.version, parentResourceId=_id(model, server)
             )
         except NotFound:
             raise NotFound(
@@ -143,10 +151,10 @@ class KubeflowRegistry:
             )
         return version
 
-    async def _newest(self, entry: Entry, model: Json, server: RegistryServer) -> Json:
+    async def _newest(self, entry: Entry, path: str, server: RegistryServer) -> Json:
         """The server's own order is by id, or none at all in older ones: times are compared."""
         versions = await _list(
-            server, f"{_API}/registered_models/{_id(model, server)}/versions",
+            server, f"{path}/versions",
             orderBy="CREATE_TIME", sortOrder="DESC",
         )  # fmt: skip
         live = [each for each in versions if each.get("state", "LIVE") == "LIVE"]
@@ -162,9 +170,11 @@ class KubeflowRegistry:
             f"no versions associated to registered model {entry.model!r} in the {server.who}"
         )
 
-    async def _artifact(self, entry: Entry, version: Json, server: RegistryServer) -> Json:
+    async def _artifact(
+        self, entry: Entry, version: Json, api: str, server: RegistryServer
+    ) -> Json:
         found = await _list(
-            server, f"{_API}/model_versions/{_id(version, server)}/artifacts",
+            server, f"{api}/model_versions/{_id(version, server)}/artifacts",
             artifactType="model-artifact", orderBy="CREATE_TIME", sortOrder="DESC",
         )  # fmt: skip
         models = [each for each in found if each.get("artifactType") == "model-artifact"]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import ssl
 import threading
 from collections.abc import Mapping
@@ -18,7 +19,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-API = "/api/model_registry/v1alpha3"
+API = re.compile(r"^/api/model_registry/v1(alpha3)?/")
+"""Later servers and clients call the same API by another name."""
+
 _TIMES = {"CREATE_TIME": "createTimeSinceEpoch", "LAST_UPDATE_TIME": "lastUpdateTimeSinceEpoch"}
 
 Json = dict[str, Any]
@@ -149,7 +152,7 @@ class ModelRegistry:
             return _error(self.status, "told to")
         if any(sent.get(name) != value for name, value in self.wanted.items()):
             return _error(401, "who are you?")
-        match [method, *path.removeprefix(f"{API}/").split("/")]:
+        match [method, *API.sub("", path).split("/")]:
             case ["GET", "registered_model"]:
                 return self._find(self.models, query, ("name", "externalId"))
             case ["GET", "registered_models"]:
@@ -180,6 +183,9 @@ class ModelRegistry:
                 if body.get("id") in self.artifacts:
                     return self._one(self.artifacts, body["id"], "PATCH", body)
                 return 201, _shown(self.create(self.artifacts, {**body, "_of": number}))
+            case ["GET", "model_artifact"]:
+                renamed = {"name": query.get("name", ""), "_of": query.get("parentResourceId", "")}
+                return self._find(self.artifacts, renamed, ("name", "_of"))
             case [_, "model_artifacts", number]:
                 return self._one(self.artifacts, number, method, body)
         return _error(404, f"no such path {path}")
