@@ -18,7 +18,7 @@ hypothesis.settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 
-_PATIENCE = 2.0
+_PATIENCE = 10.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 
 from cachd.catalogue import CATALOGUE
 
-START_TIMEOUT = 20.0
+START_TIMEOUT = 60.0
 METRICS = {
     name
     for metric in CATALOGUE
@@ -190,7 +190,7 @@ def running(home: Path, environ: dict[str, str] | None = None, **settings: str) 
         daemon.close()
 
 
-def eventually(condition: Any, timeout: float = 10.0) -> None:
+def eventually(condition: Any, timeout: float = 60.0) -> None:
     """Poll until ``condition()`` is true; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():

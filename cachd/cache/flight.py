@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from cachd.cache.mirrors import place_of, server_of
 from cachd.cache.nearby import Nearby, renew
 from cachd.cache.participant import Participant, raise_for_waiter
-from cachd.cache.patience import in_ingest, in_time, with_relief
+from cachd.cache.patience import in_ingest, in_time, journal_of, with_relief
+from cachd.cache.rechecking import recheck
 from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
 from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import (
@@ -33,11 +34,11 @@ from cachd.fetch.job import FetchJob, is_upstream
 from cachd.fetch.progress import Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from cachd.cache.parts import Parts
     from cachd.cache.types import Priority
-    from cachd.model import Auth, Identity, PartDone, Plan, Ref
+    from cachd.model import Auth, Identity, Plan, Ref
     from cachd.store.ingest import Ingest
     from cachd.store.relief import Relief
     from cachd.store.types import StoredSnapshot
@@ -307,12 +308,7 @@ class Flight:
     async def _fetch_into(self, ingest: Ingest, relief: Relief) -> StoredSnapshot:
         parts = self._parts
 
-        async def write_down(done: Sequence[PartDone]) -> None:
-            await self._mark(ingest)
-            await ingest.record(done)
-
-        async def journal(done: Sequence[PartDone]) -> None:
-            await with_relief(relief, lambda: write_down(done))
+        journal = journal_of(ingest, relief, self._mark)
 
         # Called from a worker's reader, which has another request's id in its context.
         context = contextvars.copy_context()
@@ -345,6 +341,7 @@ class Flight:
             if user is not None:
                 self._use(user)  # Whoever made the plan may have left the queue.
             result = await fetch_checked(parts, self.ref, ingest, job)
+            await recheck(parts, self.ref, self.plan, self._user())
         self.timings.update(self.nearby.timings, **result.timings)
         self.fetched_bytes = result.fetched_bytes + self.nearby.received
         self.stage = "verifying"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
 from cachd.fetch.job import is_upstream
+from cachd.sources.endpoints import endpoint_of
 
 if TYPE_CHECKING:
     from cachd.cache.access import Principal
@@ -44,7 +45,7 @@ def place(asked: Asked, endpoint: str, settings: SourcesSettings) -> Asked:
 def matches(pattern: str, ref: Ref | Location) -> bool:
     """Whether ``pattern`` means the ref, or what a registry's leads to: by its URI, or by its
     origin's endpoint."""
-    endpoint = ref.origin.partition("#")[0].removeprefix("s3+").removeprefix("virtual+")
+    endpoint = endpoint_of(ref.origin)
     return fnmatchcase(ref.uri, pattern) or fnmatchcase(endpoint, pattern)
 
 

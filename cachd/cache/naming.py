@@ -77,6 +77,13 @@ class Led:
         """Whose pass the registry needed."""
         return self.naming.principal.identity if self.naming.is_credentialed else "anonymous"
 
+    def revision_of(self, revision: str, *, is_validated: bool) -> str:
+        """The name's revision where the artifact's is ``revision``."""
+        row = [revision, self.named.origin, self.named.uri]
+        if not is_validated:
+            row.append(self.naming.target.identity)
+        return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NamedPlan(Plan):
@@ -291,12 +298,9 @@ def name_plan(plan: Plan, asked: Asked) -> Plan:
     if led is None:
         return plan
     target, named = led.naming.target, led.named
-    row = [plan.revision, named.origin, named.uri]
-    if not plan.is_validated:
-        row.append(target.identity)
     known = {f.name: getattr(plan, f.name) for f in fields(plan)}
     known |= {
-        "revision": hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32],
+        "revision": led.revision_of(plan.revision, is_validated=plan.is_validated),
         "is_immutable": False,
         "is_credentialed": plan.is_credentialed or led.naming.is_credentialed,
         "identity": strongest(asked.principal.identity, led.identity),

@@ -16,9 +16,9 @@ from cachd.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-    from cachd.model import Plan, Ref
+    from cachd.model import PartDone, Plan, Ref
     from cachd.store.ingest import Ingest
     from cachd.store.relief import Relief
     from cachd.store.store import Store
@@ -84,3 +84,18 @@ async def with_relief(
             if unless():
                 raise
             await relief(error)
+
+
+def journal_of(
+    ingest: Ingest, relief: Relief, mark: Callable[[Ingest], Awaitable[None]]
+) -> Callable[[Sequence[PartDone]], Awaitable[None]]:
+    """What writes finished parts down, after ``mark``, and waits where the disk is full."""
+
+    async def write_down(done: Sequence[PartDone]) -> None:
+        await mark(ingest)
+        await ingest.record(done)
+
+    async def journal(done: Sequence[PartDone]) -> None:
+        await with_relief(relief, lambda: write_down(done))
+
+    return journal

@@ -14,12 +14,12 @@ from cachd.cache.mirrors import places, server_of
 from cachd.cache.naming import name_plan
 from cachd.cache.types import Ask
 from cachd.credentials import SourceOptions
-from cachd.errors import AccessError, OriginError
+from cachd.errors import AccessError, CachdError, OriginError
 from cachd.fetch.breaker import verdict_of
 from cachd.model import make_ref
 from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
-from cachd.sources.s3_location import endpoint_of_origin
+from cachd.sources.endpoints import endpoint_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -100,7 +100,7 @@ def unseen(ask: Ask, ref: Ref, location: Location, principal: Principal) -> Aske
 
 def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
     """The ask that means just this ref; None where nothing but its caller's options would."""
-    endpoint = SourceOptions(endpoint=endpoint_of_origin(ref.origin))
+    endpoint = SourceOptions(endpoint=endpoint_of(ref.origin))
     registry = SourceOptions(registry=ref.origin.partition("+")[2].partition(";")[0])
     for options in (
         (SourceOptions(), registry)
@@ -108,7 +108,10 @@ def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
         else (SourceOptions(), endpoint, replace(endpoint, addressing="virtual"))
     ):
         ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
-        found, _ = locate(ask, resolver)
+        try:
+            found, _ = locate(ask, resolver)
+        except CachdError:
+            continue
         if found == ref:
             return ask
     return None
@@ -167,7 +170,7 @@ async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     call = parts.mover.gates.call
     try:
         seen = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
-        plan = replace(_of_principal(seen, asked.principal), mirror=asked.location.mirror)
+        plan = replace(_of_principal(seen, asked), mirror=asked.location.mirror)
         plan = name_plan(plan, asked)
         parts.metrics.phase("resolve", time.monotonic() - started)
         if not plan.is_read_proven and not parts.proofs.holds(
@@ -183,16 +186,22 @@ async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     return plan
 
 
-def _of_principal(plan: Plan, principal: Principal) -> Plan:
-    """The plan with whose pass saw it.
+def _of_principal(plan: Plan, asked: Asked) -> Plan:
+    """The plan with whose pass saw it."""
+    revision = revision_for(plan, asked.prover.fingerprint)
+    return replace(plan, revision=revision, identity=asked.principal.identity)
+
+
+def revision_for(plan: Plan, fingerprint: str) -> str:
+    """The revision of what the principal of that fingerprint was shown.
 
     Where a source shows different callers different things and nothing tells their states apart
     (no validator), what one of them was shown is another revision than what others are.
     """
     if plan.is_credentialed and not plan.is_validated:
-        mixed = hashlib.sha256(f"{plan.revision} {principal.fingerprint}".encode())
-        plan = replace(plan, revision=mixed.hexdigest()[:32])
-    return replace(plan, identity=principal.identity)
+        mixed = hashlib.sha256(f"{plan.revision} {fingerprint}".encode())
+        return mixed.hexdigest()[:32]
+    return plan.revision
 
 
 async def _probe(asked: Asked, plan: Plan, parts: Parts) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from cachd.cli import ambient_aws, ambient_azure, ambient_google
+from cachd.cli.forward_google import HOST, host_of
 from cachd.cli.forward_values import parts_of
 from cachd.schemes import REGISTRIES, scheme_of
 
@@ -30,25 +31,41 @@ def choose(
     uri: str,
     credentials: Mapping[str, Any],
     *,
+    endpoint: str | None = None,
     ca_file: str | None = None,
 ) -> Identity | None:
     """The identity to use for ``uri``; None where ``credentials`` were spelled out, or the pod has
-    none that the URI's store takes."""
+    none that the URI's store takes. ``endpoint``: where that store is, if not where its URI says.
+    """
     if credentials.get("anonymous") or credentials.get("access_key_id"):
         return None
     scheme = scheme_of(uri)
-    if scheme == "s3" or scheme in REGISTRIES:
+    if scheme == "s3":
         return ambient_aws.choose(environ, ca_file)
+    if scheme in REGISTRIES:
+        # One identity goes along, and whose store it will be isn't known: that of this machine.
+        return ambient_aws.choose(environ, ca_file) or _google(environ, credentials, None)
     parts = parts_of(uri)
+    if scheme == "gs":
+        return _google(environ, credentials, endpoint)
     host = (parts.hostname or "").lower()
     if host in (credentials.get("headers") or {}):
         return None
-    if scheme == "gs" or (scheme == "https" and host == ambient_google.HOST):
+    if scheme == "https" and host == HOST:
         signed = {"X-Goog-Signature", "Signature"} & parse_qs(parts.query).keys()
         return None if signed else ambient_google.choose(environ)
     if scheme == "https" and ambient_azure.is_storage(host):
         return None if "sig" in parse_qs(parts.query) else ambient_azure.choose(environ, host)
     return None
+
+
+def _google(
+    environ: Mapping[str, str], credentials: Mapping[str, Any], endpoint: str | None
+) -> Identity | None:
+    host = host_of(endpoint)
+    if not host or credentials.get("google_key") or host in (credentials.get("headers") or {}):
+        return None
+    return ambient_google.choose(environ, host=host)
 
 
 class Passes:
@@ -93,7 +110,10 @@ class Passes:
         if not self._has_any or self.is_due:
             found = self._identity.obtain()
             given = self._body.get("credentials", {})
-            self._body = {**self._body, "credentials": {**given, **found.credentials}}
+            merged = {**given, **found.credentials}
+            if "headers" in merged:
+                merged["headers"] = {**given.get("headers", {}), **merged["headers"]}
+            self._body = {**self._body, "credentials": merged}
             self._has_any = True
             now = self._clock()
             if found.expires is None:

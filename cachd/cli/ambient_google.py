@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cachd.cli.forward_google import HOST
 from cachd.cli.identity import Identity, Obtained
 from cachd.cli.token_calls import call, parse_object
 from cachd.errors import AccessError
@@ -18,7 +19,6 @@ from cachd.errors import AccessError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-HOST = "storage.googleapis.com"
 PRODUCT = Path("/sys/class/dmi/id/product_name")
 
 _SERVICE = "the metadata server of this node"
@@ -26,7 +26,10 @@ _PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 
 
-def choose(environ: Mapping[str, str], product: Path = PRODUCT) -> Identity | None:
+def choose(
+    environ: Mapping[str, str], product: Path = PRODUCT, *, host: str = HOST
+) -> Identity | None:
+    """``host``: where the token is to be sent."""
     if environ.get("GOOGLE_APPLICATION_CREDENTIALS"):
         return None  # A key file is somebody's choice of another identity.
     named = environ.get("GCE_METADATA_HOST") or environ.get("GCE_METADATA_ROOT")
@@ -34,7 +37,7 @@ def choose(environ: Mapping[str, str], product: Path = PRODUCT) -> Identity | No
         if environ.get("NO_GCE_CHECK", "").lower() == "true" or not _is_google(product):
             return None
         named = "metadata.google.internal"
-    return Metadata(url=f"http://{named}{_PATH}?scopes={_SCOPE}")
+    return Metadata(url=f"http://{named}{_PATH}?scopes={_SCOPE}", host=host)
 
 
 def _is_google(product: Path) -> bool:
@@ -49,11 +52,12 @@ class Metadata:
     """Workload Identity, or the node's own account where the cluster has none."""
 
     url: str
+    host: str = HOST
 
     def obtain(self) -> Obtained:
         headers = {"Metadata-Flavor": "Google"}
         found = parse_object(call(self.url, _SERVICE, headers=headers, is_local=True), _SERVICE)
-        return bearer(HOST, found, _SERVICE)
+        return bearer(self.host, found, _SERVICE)
 
 
 def bearer(host: str, found: Mapping[str, object], service: str, **headers: str) -> Obtained:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from cachd.cli.ambient import Passes
     from cachd.cli.client import Client
+    from cachd.cli.layouts import HubCache
     from cachd.cli.progress import Display
     from cachd.cli.views import ViewWish
 
@@ -37,7 +39,8 @@ WAIT_DAEMON = 30.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
     """How a model is to come. ``keep``: the lease stays; ``forward``: identities of this
-    environment may be used. Seconds, None: no limit."""
+    environment may be used; ``layout``: None for the model's files as they are. Seconds, None: no
+    limit."""
 
     destination: Path | None
     view: ViewWish | None = None
@@ -48,6 +51,15 @@ class Wishes:
     keep: bool = False
     fallback: bool = False
     forward: bool = True
+    layout: HubCache | None = None
+
+    def place(
+        self, destination: Path, answer: dict[str, Any]
+    ) -> contextlib.AbstractContextManager[Path]:
+        """Where the files of ``answer`` go: the destination, or what a layout makes of it."""
+        if self.layout is None:
+            return contextlib.nullcontext(destination)
+        return self.layout.place(destination, answer)
 
 
 def bring(
@@ -71,6 +83,7 @@ def bring(
             timeout=wishes.timeout,
             verify=wishes.verify,
             forward=wishes.forward,
+            place=wishes.place,
         )
 
 
@@ -159,14 +172,17 @@ def _copy(
     destination: Path,
     display: Display,
 ) -> Materialised:
-    run = Materialiser(
-        client,
-        answer,
-        destination,
-        display,
-        hard_link=wishes.hard_link,
-        verify=wishes.verify,
-        wait_daemon=wishes.wait_daemon,
-    )
-    with LeaseKeeper(client, answer.get("lease"), keep=wishes.keep):
+    with (
+        LeaseKeeper(client, answer.get("lease"), keep=wishes.keep),
+        wishes.place(destination, answer) as place,
+    ):
+        run = Materialiser(
+            client,
+            answer,
+            place,
+            display,
+            hard_link=wishes.hard_link,
+            verify=wishes.verify,
+            wait_daemon=wishes.wait_daemon,
+        )
         return run.already_there() or run.run(fetch_wanted(client, answer, blocks=wishes.verify))

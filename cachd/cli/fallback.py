@@ -23,7 +23,8 @@ from cachd.cli.staging import Staging
 from cachd.errors import CachdError, DaemonUnreachable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
     from types import TracebackType
 
@@ -141,9 +142,11 @@ def fetch_here(
     timeout: float | None,
     verify: bool,
     forward: bool,
+    place: Callable[[Path, dict[str, Any]], AbstractContextManager[Path]],
 ) -> tuple[dict[str, Any], Materialised]:
     """The answer of a daemon of our own, and how its files came; ``forward`` False: without any
-    identity of this environment. Raises what it says."""
+    identity of this environment. ``place`` says where in ``destination`` the files of an answer
+    belong. Raises what it says."""
     lease = {"holder": own_holder(), "ttl": COPY_LEASE_TTL}
     passes.set(lease=None, view=None)
     with PrivateDaemon(destination, lend=forward) as client:
@@ -154,6 +157,7 @@ def fetch_here(
                 display.say(note)
         passes.set(lease=lease)
         answer = ask(client, passes, display, wait_daemon=0.0, timeout=timeout)
-        run = Materialiser(client, answer, destination, display, move=True, verify=verify)
-        done = run.run(fetch_wanted(client, answer, blocks=verify))
+        with place(destination, answer) as folder:
+            run = Materialiser(client, answer, folder, display, move=True, verify=verify)
+            done = run.run(fetch_wanted(client, answer, blocks=verify))
     return {**answer, "path": str(destination), "fallback": True}, done

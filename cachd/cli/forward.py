@@ -9,6 +9,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_google import gather_google
+from cachd.cli.forward_google import host_of as google_host
+from cachd.cli.forward_hdfs import gather_hdfs
+from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
+from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
 from cachd.cli.forward_registry import gather_registry
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
@@ -21,10 +26,13 @@ from cachd.cli.forward_values import (
 from cachd.cli.forward_web import gather_web
 from cachd.errors import InvalidError
 from cachd.schemes import REGISTRIES, source_of
+from cachd.sources.hub_uri import HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
+_OCI = ("oci", "oci+native", "oci+fetch")
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -47,10 +55,24 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
-    if source in ("http", "https", "hf") or is_open:
+    if source == "gs" or is_open:
+        found.append(gather_google(environ, overrides, read, strict=source == "gs"))
+    if source == "gs":
+        host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
+        found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
+    if source in ("http", "https", *_OCI) or is_open:
         found.append(gather_web(environ, uri, overrides, read))
-    if source == "hf" or is_open:
-        found.append(_hub(environ))
+    if source in HUBS:
+        found.append(gather_hub(environ, source, overrides, read))
+    elif is_open:
+        found += [gather_token(environ, hub, read) for hub in HUBS]
+    if source in _HDFS:
+        # Not for registries: the namenode would be taken for the endpoint of what else they name.
+        found.append(gather_hdfs(environ, uri, overrides, read))
+    if source in _OCI:
+        found.append(gather_oci(environ, uri, read))
+    elif is_open:
+        found.append(gather_oci_everywhere(environ, read))
     if is_open:
         # Where a store is, is said of S3's alone: another's endpoint would be taken for it.
         found = [found[0], *(replace(one, options=_without_places(one)) for one in found[1:])]
@@ -63,19 +85,17 @@ def _without_places(found: Forwarded) -> dict[str, Any]:
 
 
 def merge(found: Sequence[Forwarded]) -> Forwarded:
-    """All of them; where two say the same thing, the first."""
+    """All of them; where two say the same thing, the first. Headers are said host by host."""
     credentials: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for each in reversed(found):
+        headers = {**credentials.get("headers", {}), **each.credentials.get("headers", {})}
         credentials.update(each.credentials)
+        if headers:
+            credentials["headers"] = headers
         options.update(each.options)
     warnings = dict.fromkeys(line for each in found for line in each.warnings)
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
-
-
-def _hub(environ: Mapping[str, str]) -> Forwarded:
-    token = environ.get("HF_TOKEN")
-    return Forwarded(credentials={"token": token} if token else {})
 
 
 def _with_overrides(
@@ -94,7 +114,9 @@ def _with_overrides(
     if overrides.anonymous:
         credentials = {"anonymous": True}
     if overrides.headers:
-        host = (parts_of(uri).hostname or "").lower()
+        source = source_of(uri)
+        url = url_of_hub(source, options.get("endpoint")) if source in HUBS else uri
+        host = (parts_of(url).hostname or "").lower()
         if not host:
             raise InvalidError(
                 "--header needs a URI with a host",

@@ -27,9 +27,12 @@ def gather_web(
     uri: str,
     overrides: Overrides,
     read: Callable[[str], str],
+    *,
+    host: str | None = None,
 ) -> Forwarded:
-    """Headers for the URI's host (for any, where a registry will say which), and the cluster's CA
-    bundle, of which only a warning is made where it can't be read."""
+    """Headers for the URI's host, or the ``host`` that it leads to (for any, where a registry will
+    say which), and the cluster's CA bundle, of which only a warning is made where it can't be read.
+    """
     warnings: list[str] = []
     options = {}
     if scheme_of(uri) != "http" and not overrides.ca_bundle:
@@ -38,7 +41,8 @@ def gather_web(
         if pem:
             options["ca_pem"] = pem
     is_open = scheme_of(uri) in REGISTRIES
-    host = (parts_of(uri).hostname or "").lower()
+    if host is None:
+        host = (parts_of(uri).hostname or "").lower()
     headers = {}
     for name in environ:
         owner = name.removesuffix(_HEADERS_SUFFIX).lower()

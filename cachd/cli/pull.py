@@ -10,6 +10,7 @@ from cachd.cli import patterns, render, termination, variables, views
 from cachd.cli.asking import COPY_LEASE_TTL, own_holder
 from cachd.cli.bringing import WAIT_DAEMON, Wishes, bring
 from cachd.cli.client import Client
+from cachd.cli.layouts import layout_of
 from cachd.cli.local import local_path, pull_local, to_answer
 from cachd.cli.output import print_json, warn, warn_of_variables
 from cachd.cli.progress import HEARTBEAT, Display
@@ -51,6 +52,7 @@ def _pull(arguments: argparse.Namespace) -> None:
             hint="leave out one of them; see cachd pull --help",
         )
     refuse_decryption(os.environ)
+    layout = layout_of(arguments)
     source = local_path(arguments.uri)
     pins = pins_of(arguments)
     if source is not None:
@@ -63,7 +65,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         _pull_local(arguments, source, destination)
         return
     warn_of_variables(os.environ)
-    view = views.wish_of(arguments, destination, os.environ)
+    view = None if layout else views.wish_of(arguments, destination, os.environ)
     client = _client(arguments)
     body, warnings = request_body(arguments, os.environ)
     body.update(pins)
@@ -88,6 +90,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         keep=keep,
         fallback=arguments.fallback,
         forward=not arguments.no_forward,
+        layout=layout,
     )
     with _display(arguments) as display:
         if destination:

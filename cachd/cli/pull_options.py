@@ -101,8 +101,8 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
         "--no-forward",
         action="store_true",
         help="send nothing of this environment (AWS_*, S3_*, STORAGE_CONFIG, HF_TOKEN, "
-        "HOST-headers, the pod's identity in its cloud); by default what the URI's scheme can use "
-        "goes with the request",
+        "HOST-headers, docker configs, the pod's identity in its cloud); by default what the URI's "
+        "scheme can use goes with the request",
     )
 
 
@@ -169,6 +169,13 @@ def _how(pull: argparse.ArgumentParser) -> None:
         type=_readonly,
         help="false: a view is a private copy that anybody in the pod may write to "
         "(default: true; copies are private anyway)",
+    )
+    how.add_argument(
+        "--layout",
+        choices=("plain", "hf-cache"),
+        help="hf-cache: an hf:// model as huggingface_hub's cache has it, for programs that run "
+        "with HF_HUB_CACHE=DEST and HF_HUB_OFFLINE=1; files are copied, a view is never made "
+        "(default: plain, the model's files and nothing else)",
     )
     how.add_argument(
         "--hard-link",

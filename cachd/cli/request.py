@@ -46,7 +46,14 @@ def passes_of(
     if arguments.no_forward:
         return Passes(body, None)
     given = body.get("credentials", {})
-    return Passes(body, ambient.choose(environ, arguments.uri, given, ca_file=arguments.ca_bundle))
+    identity = ambient.choose(
+        environ,
+        arguments.uri,
+        given,
+        endpoint=body.get("options", {}).get("endpoint"),
+        ca_file=arguments.ca_bundle,
+    )
+    return Passes(body, identity)
 
 
 def pins_of(arguments: argparse.Namespace) -> dict[str, Any]:

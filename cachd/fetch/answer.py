@@ -16,6 +16,7 @@ from cachd.model import Validator
 if TYPE_CHECKING:
     from cachd.fetch.head import Head
 
+_VERSIONS = ("x-amz-version-id", "x-goog-generation", "x-ms-version-id")
 _RANGE = re.compile(r"^bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)$", re.ASCII)
 
 
@@ -88,8 +89,10 @@ def check_answer(wanted: Wanted, head: Head) -> int | None:
     """
     check_validators(wanted, head)
     encoding = (head.get("content-encoding") or "identity").strip().lower()
-    # In S3 the header is a note on the object, and the stored bytes are what was listed.
-    if encoding != "identity" and not (wanted.is_s3 and wanted.validator.strong_etag):
+    # In S3 and at Azure the header is a note on the object, and the stored bytes are what was
+    # listed. Only requests for Azure's have that header.
+    is_note = wanted.is_s3 or any(name == "x-ms-version" for name, _ in wanted.headers)
+    if encoding != "identity" and not (is_note and wanted.validator.etag):
         raise OriginError(
             f"the origin sends {wanted.path} with the encoding {encoding[:40]!r}, unasked",
             hint="turn compression off for this file at the origin",
@@ -151,7 +154,9 @@ def _check_range(wanted: Wanted, head: Head) -> int:
 def check_validators(wanted: Wanted, head: Head) -> None:
     """Raises OriginChanged, OriginError unless the answer is of the state that was planned."""
     planned, got = wanted.validator, head.get("etag")
-    version = head.get("x-amz-version-id")
+    version = None
+    if planned.version_id is not None:
+        version = next(filter(None, map(head.get, _VERSIONS)), None)
     has_version = planned.version_id is not None and version == planned.version_id
     if planned.version_id and version and not has_version:
         raise _changed(wanted, "another version")

@@ -180,12 +180,13 @@ def claim_to_check(
 ) -> Claim | None:
     """The one claim that a file's bytes are checked against.
 
-    A sha256 in the plan always is, for it may be shared by. Else the cheapest that is there:
+    A sha256 in the plan always is, for it may be shared by, and git's name of a blob, for what else
+    is said of a hub's file is said by whom the hub sends one on to. Else the cheapest there is:
     crc64nvme costs nothing (the blocks add up to it), md5 costs most. An ETag is an MD5 only of a
     plain S3 object; one that ends in ``-N`` is the MD5 of its parts' MD5s. ``takes_etags``: the
     origin is one whose ETags may be that.
     """
-    if planned is not None and planned.algorithm == "sha256":
+    if planned is not None and planned.algorithm in ("sha256", "git-sha1"):
         return planned
     found = {d.algorithm: d for d in (facts.digests if facts else ())}
     composites = {c.algorithm: c for c in (facts.composites if facts else ())}

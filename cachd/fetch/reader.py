@@ -119,7 +119,8 @@ class Reader:
             exchange = self._exchange(method, url, wanted)
             status = exchange.head.status
             if status in (200, 206):
-                if url != wanted.url:
+                # A URL with a range in it is asked for again only if that server failed.
+                if url != wanted.url and not wanted.is_in_query:
                     self._work.locations.remember(wanted.url, url, time.monotonic() + LOCATION_TTL)
                 return exchange
             location = exchange.head.get("location")

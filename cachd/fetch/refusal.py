@@ -19,6 +19,7 @@ from cachd.errors import (
     OriginError,
     OriginMoved,
 )
+from cachd.sources.rate_limit import seconds_to_wait
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,8 @@ def parse_refusal(
     said = f"{status} {code}".strip()
     facts: dict[str, Any] = {"status": status, **({"origin_code": code} if code else {})}
     retry_after = parse_retry_after(headers.get("retry-after"), now)
+    if retry_after is None:
+        retry_after = seconds_to_wait(headers)
     if code == "RequestTimeTooSkewed":
         return OriginError(
             f"the origin refuses {path}: this machine's clock is off",

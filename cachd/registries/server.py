@@ -110,9 +110,8 @@ class RegistryServer:
 
     async def touch(self, path: str) -> None:
         """Read a byte of what is at ``path``; raises as ``get`` does."""
-        answer = await self._client.head(
-            "GET", f"{self.url}{path}", Range="bytes=0-0", **dict(self._pass.headers)
-        )
+        headers: dict[str, Any] = {"Range": "bytes=0-0", **dict(self._pass.headers)}
+        answer = await self._client.head("GET", f"{self.url}{path}", is_at_home=True, **headers)
         if answer.status >= 300 and answer.status != 416:
             self._refuse(answer.status, "", answer.headers.get("Retry-After"))
 

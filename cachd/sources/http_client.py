@@ -149,13 +149,18 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
 
-    async def head(self, method: str, url: str, **headers: str) -> HttpAnswer:
-        """The head of the answer after redirects; a body is not read. Any status but a redirect.
+    async def head(
+        self, method: str, url: str, *, is_at_home: bool = False, **headers: str
+    ) -> HttpAnswer:
+        """The head of the answer after redirects; a body is not read. Any status but a redirect,
+        and with ``is_at_home`` one that leads to another origin, which isn't followed.
 
         5xx and failed connections are tried again; one that is busy (503) is not, for the daemon
         knows when others may call it too. Raises EgressForbidden, OriginError.
         """
-        return await self._persist(lambda: self._follow(method, url, headers))
+        return await self._persist(
+            lambda: self._follow(method, url, headers, is_at_home=is_at_home)
+        )
 
     async def call(
         self,
@@ -196,6 +201,7 @@ class HttpClient:
         *,
         data: bytes | None = None,
         most: int | None = None,
+        is_at_home: bool = False,
     ) -> HttpAnswer:
         """``most`` None: the body isn't read, and ``headers`` go along wherever it leads."""
         was_credentialed = needs_final = False
@@ -208,7 +214,8 @@ class HttpClient:
             is_same = most is None or origin_of(url) == origin_of(first)
             sent = {**dict(own), **headers} if is_same else dict(own)
             status, answered, body = await self._once(method, url, sent, data, most)
-            if status not in _REDIRECTS or "Location" not in answered:
+            target = self._next(url, answered.get("Location")) if status in _REDIRECTS else None
+            if target is None or (is_at_home and origin_of(target) != origin_of(first)):
                 return HttpAnswer(
                     url=url,
                     status=status,
@@ -221,14 +228,16 @@ class HttpClient:
                 )
             if method == "POST" and status not in (307, 308):
                 method, data = "GET", None
-            url = self._next(url, answered["Location"])
+            url = target
         raise OriginError(
             f"{shown(url)} redirects more than {self._max_redirects} times",
             hint="give the final URL, or raise sources.http.max_redirects",
         )
 
     @staticmethod
-    def _next(url: str, location: str) -> str:
+    def _next(url: str, location: str | None) -> str | None:
+        if location is None:
+            return None
         target = urljoin(url, location.strip()).partition("#")[0]
         try:
             parts = split_url(target)
@@ -327,16 +336,17 @@ def check_status(answer: HttpAnswer) -> None:
     if status == 401:
         if answer.was_credentialed:
             raise CredentialsInvalid(
-                f"authentication failed: {where} answered 401 to the headers that were sent",
-                hint="check the headers for that host",
+                f"authentication failed: {where} answered 401 to the request's headers",
+                hint="check the headers (--header, HOST-headers)",
             )
         raise CredentialsMissing(
             f"authentication is needed: {where} answered 401",
             hint="send a header for that host, such as Authorization",
         )
     if status == 403:
+        sent = "to the request's headers" if answer.was_credentialed else "and no header was sent"
         raise AccessError(
-            f"access denied: {where} answered 403", hint="may these headers read that file?"
+            f"access denied: {where} answered 403 {sent}", hint="may these headers read that file?"
         )
     if status in {404, 410}:
         raise NotFound(f"{where} was not found ({status})", hint="check the URL")

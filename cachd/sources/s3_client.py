@@ -61,7 +61,7 @@ class S3Client:
             error,
             address=self.address,
             endpoint=self.endpoint,
-            signed=self.identity.signs,
+            whose=self.identity.whose if self.identity.signs else "",
         )
 
 
@@ -72,7 +72,8 @@ def endpoint_of(request: SourceRequest) -> str:
 def failed(error: BaseException, request: SourceRequest) -> Exception:
     """An error from before there was a client."""
     address, _ = parse_s3(request.location.uri)
-    return to_error(error, address=address, endpoint=endpoint_of(request), signed=True)
+    whose = "the daemon's own" if request.identity == "daemon" else "the request's"
+    return to_error(error, address=address, endpoint=endpoint_of(request), whose=whose)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -74,30 +74,32 @@ def region_of(error: boto.ClientError) -> str | None:
     return str(region) if region and code_of(error) in _MOVED | {"400"} else None
 
 
-def to_error(
-    error: BaseException, *, address: S3Address, endpoint: str, signed: bool
-) -> CachdError:
-    """``error`` in our words; a CachdError passes unchanged, the unknown becomes OriginError."""
+def to_error(error: BaseException, *, address: S3Address, endpoint: str, whose: str) -> CachdError:
+    """``error`` in our words; a CachdError passes unchanged, the unknown becomes OriginError.
+
+    ``whose`` credentials signed the call ("the request's"), "" for none.
+    """
     if isinstance(error, CachdError):
         return error
     if isinstance(error, boto.ClientError):
-        return _from_answer(error, address, endpoint, signed)
+        return _from_answer(error, address, endpoint, whose)
     return _from_failure(error, endpoint)
 
 
 def _from_answer(
-    error: boto.ClientError, address: S3Address, endpoint: str, signed: bool
+    error: boto.ClientError, address: S3Address, endpoint: str, whose: str
 ) -> CachdError:
     bucket = address.bucket
     code, status = code_of(error), status_of(error)
+    owner = whose or "the"
     if code in _EXPIRED:
         return CredentialsExpired(
-            f"S3 authentication failed at {endpoint}: the credentials have expired ({code})",
+            f"S3 authentication failed at {endpoint}: {owner} credentials have expired ({code})",
             hint="send fresh credentials",
         )
     if code in _INVALID:
         return CredentialsInvalid(
-            f"S3 authentication failed at {endpoint}: the credentials are wrong ({code})",
+            f"S3 authentication failed at {endpoint}: {owner} credentials are wrong ({code})",
             hint="check access key, secret key and session token, and the endpoint they are for",
         )
     if code == "RequestTimeTooSkewed":
@@ -122,7 +124,7 @@ def _from_answer(
             hint="set the region, or the endpoint of the bucket's region",
         )
     if code in _DENIED or status in {401, 403}:
-        return _denied(code, bucket, endpoint, signed)
+        return _denied(code, bucket, endpoint, whose)
     if code in _BUSY or status in {429, 503}:
         return OriginBusy(f"{endpoint} is busy ({code})", retry_after=_retry_after(error))
     return OriginError(
@@ -132,16 +134,16 @@ def _from_answer(
     )
 
 
-def _denied(code: str, bucket: str, endpoint: str, signed: bool) -> CachdError:
-    if not signed:
+def _denied(code: str, bucket: str, endpoint: str, whose: str) -> CachdError:
+    if not whose:
         return CredentialsMissing(
             f"S3 authentication is needed: {endpoint} refuses unsigned requests for bucket {bucket}"
             f" ({code}), and no credentials were found",
             hint=_SEND_KEYS,
         )
     return AccessError(
-        f"S3 access denied to bucket {bucket} at {endpoint} ({code})",
-        hint="the credentials need s3:ListBucket on the bucket and s3:GetObject on its objects",
+        f"S3 access denied to bucket {bucket} at {endpoint} ({code}) with {whose} credentials",
+        hint="they need s3:ListBucket on the bucket and s3:GetObject on its objects",
     )
 
 

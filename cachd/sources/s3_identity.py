@@ -24,12 +24,13 @@ themselves meanwhile."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pass:
-    """Frozen credentials; without an access key nothing is signed."""
+    """Frozen credentials; without an access key nothing is signed. ``whose``: for messages."""
 
     access_key: str = ""
     secret_key: str = ""
     session_token: str = ""
     expires: float | None = None
+    whose: str = "the request's"
 
     @property
     def signs(self) -> bool:
@@ -76,6 +77,7 @@ class DaemonChain:
             secret_key=frozen.secret_key,
             session_token=frozen.token or "",
             expires=expiry.timestamp() if expiry is not None else None,
+            whose="the daemon's own",
         )
 
 

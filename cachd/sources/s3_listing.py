@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -21,6 +19,7 @@ from cachd.names import check_tree
 from cachd.sources.archives import unpack_of
 from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
+from cachd.sources.revisions import revision_of
 from cachd.sources.s3_errors import no_model, status_of
 from cachd.sources.s3_location import object_url
 
@@ -57,15 +56,6 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
         is_credentialed=client.identity.signs,
         metadata={"endpoint": client.endpoint, "bucket": address.bucket, "region": client.region},
     )
-
-
-def revision_of(files: Sequence[PlannedFile]) -> str:
-    """32 hex digits over path, size and validator of each file, whatever their order."""
-    rows = sorted(
-        [f.path, f.size, f.validator.version_id or f.validator.etag or f.validator.last_modified]
-        for f in files
-    )
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:32]
 
 
 async def _object_or_directory(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote, urlsplit
 
 from cachd.errors import UriInvalid
+from cachd.sources import endpoints
 from cachd.sources.base import Location
 from cachd.sources.s3_partition import AWS, find_partition, partition_of
 
@@ -34,7 +35,6 @@ _AWS_HOST = re.compile(
 _BUCKET = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{1,253}[A-Za-z0-9]$")
 _DNS_BUCKET = re.compile(r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$")
 _OPTIONS = ("endpoint", "defaultRegion", "versionId")
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,34 +100,13 @@ def _parse_query(query: str) -> dict[str, str]:
 
 
 def normalise_endpoint(endpoint: str, field: str = "options.endpoint") -> str:
-    """``scheme://host[:port][/path]``: lower case, default port dropped. Raises UriInvalid.
+    """``scheme://host[:port][/path]``. Raises UriInvalid.
 
     ``https://`` is assumed where no scheme is given, as KServe does for ``S3_ENDPOINT``.
     """
-    text = endpoint.strip()
-    if "://" not in text:
-        text = f"https://{text}"
-    try:
-        parts = urlsplit(text)
-        port = parts.port
-    except ValueError:
-        parts, port = urlsplit(""), None
-    scheme = parts.scheme.lower()
-    host = parts.hostname or ""
-    if scheme not in _DEFAULT_PORTS or not host or re.search(r"[\s\\%]", parts.netloc):
-        raise UriInvalid(
-            "the S3 endpoint is no http:// or https:// URL with a host",
-            field=field,
-            hint="it looks like https://minio.example:9000",
-        )
-    if "@" in parts.netloc:
-        raise UriInvalid("the S3 endpoint can't carry user information", field=field)
-    if parts.query or parts.fragment:
-        raise UriInvalid("the S3 endpoint can't carry a query or a fragment", field=field)
-    shown = f"[{host}]" if ":" in host else host
-    if port is not None and port != _DEFAULT_PORTS[scheme]:
-        shown = f"{shown}:{port}"
-    return f"{scheme}://{shown}{parts.path.rstrip('/')}"
+    return endpoints.normalise_endpoint(
+        endpoint, field, what="the S3 endpoint", example="https://minio.example:9000"
+    )
 
 
 def default_endpoint(settings: S3Settings, environ: Mapping[str, str]) -> str:
@@ -216,7 +195,7 @@ def _may_accelerate(origin: str) -> bool:
 
 def endpoint_of_origin(origin: str) -> str:
     """The endpoint's URL that an S3 origin names."""
-    return origin.removeprefix("s3+").removeprefix("virtual+").partition("#")[0]
+    return endpoints.endpoint_of(origin)
 
 
 def partition_of_origin(origin: str) -> str:

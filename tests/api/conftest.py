@@ -99,7 +99,7 @@ async def rig(run: Path, tmp_path: Path) -> AsyncIterator[Rig]:
         await cache.close()
 
 
-async def eventually(condition: Callable[[], Any], timeout: float = 5.0) -> None:
+async def eventually(condition: Callable[[], Any], timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "not true in time"

@@ -84,7 +84,7 @@ def test_the_configuration_works_in_a_process(form: str) -> None:
         "logging.getLogger('other').info('quiet')"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, timeout=15, check=True, text=True
+        [sys.executable, "-c", code], capture_output=True, timeout=60, check=True, text=True
     )
     (line,) = done.stderr.splitlines()
     assert "loud" in line

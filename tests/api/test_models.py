@@ -211,7 +211,7 @@ async def test_curl_speaks_to_the_socket(rig: Rig) -> None:
 
     async def curl(*arguments: str) -> bytes:
         done = await asyncio.to_thread(
-            subprocess.run, [*base, *arguments], capture_output=True, check=True, timeout=15
+            subprocess.run, [*base, *arguments], capture_output=True, check=True, timeout=60
         )
         return done.stdout
 

@@ -24,7 +24,7 @@ Object = dict[str, Any]
 def helm(*arguments: str) -> subprocess.CompletedProcess[str]:
     if not HELM.exists():
         missing("helm-binary (beside this Python)")
-    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=30)
+    return subprocess.run([HELM, *arguments], capture_output=True, text=True, timeout=60)
 
 
 @cache

@@ -65,7 +65,7 @@ def merged(container: Object, pod: Object, folder: Path) -> Object:
          f"--patch={json.dumps(patch)}", "--output=json"],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         env={"PATH": "/usr/bin:/bin", "HOME": str(folder), "KUBECONFIG": "/dev/null"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

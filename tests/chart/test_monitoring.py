@@ -157,7 +157,7 @@ def test_promtool_finds_nothing_wrong_with_the_rules(tmp_path: Path) -> None:
     rendered.write_text(yaml.safe_dump(found["spec"]))
     for file in (ALERTS, rendered):
         done = subprocess.run(
-            [promtool, "check", "rules", file], capture_output=True, text=True, timeout=30
+            [promtool, "check", "rules", file], capture_output=True, text=True, timeout=60
         )
         assert done.returncode == 0, done.stdout + done.stderr
 

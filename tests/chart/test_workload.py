@@ -97,10 +97,10 @@ def test_preparing_gives_the_directories_to_cachd(tmp_path: Path) -> None:
     inner.mkdir()
     ids = ("10001", "10001") if os.geteuid() == 0 else (str(os.getuid()), str(os.getgid()))
     command = [sys.executable, flag, program, *ids, str(tmp_path)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=60)
     assert (str(tmp_path.stat().st_uid), str(tmp_path.stat().st_gid)) == ids
     assert inner.stat().st_uid == os.getuid(), "what is inside is left alone"
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_a_shared_claim_has_a_directory_for_each_node() -> None:
@@ -288,7 +288,7 @@ def clean_up(*paths: Path) -> None:
     _, flag, program, *mounts = init["command"]
     assert len(mounts) == 3
     command = [sys.executable, flag, program, *map(str, paths)]
-    subprocess.run(command, check=True, timeout=20)
+    subprocess.run(command, check=True, timeout=60)
 
 
 def test_clean_up_removes_a_cache_and_sockets_and_nothing_else(tmp_path: Path) -> None:

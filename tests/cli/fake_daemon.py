@@ -57,7 +57,7 @@ class FakeDaemon:
         assert self._loop is not None
         assert self._stopping is not None
         self._loop.call_soon_threadsafe(self._stopping.set)
-        self._thread.join(10)
+        self._thread.join(60)
         assert not self._thread.is_alive()
         self._thread = None
         self.socket.unlink(missing_ok=True)

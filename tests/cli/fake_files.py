@@ -37,7 +37,7 @@ class FakeFiles:
         for one in self._open:
             one.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
         self._listener.close()
         for one in self._open:
             one.close()

@@ -65,6 +65,8 @@ def token(tmp_path: Path) -> str:
         (GCS, {"NO_GCE_CHECK": "true"}, {}),
         (GCS + "?X-Goog-Signature=5f", {"GCE_METADATA_HOST": "m"}, {}),
         (GCS, {"GCE_METADATA_HOST": "m"}, {"headers": {"storage.googleapis.com": {}}}),
+        ("gs://b/m", {"GCE_METADATA_HOST": "m"}, {"google_key": "{}"}),
+        ("gs://b/m", {"GCE_METADATA_HOST": "m"}, {"headers": {"storage.googleapis.com": {}}}),
         (BLOB, {}, {}),
         (BLOB + "?sv=2020&sig=ab", AZURE, {}),
         (BLOB, {**AZURE, "AZURE_TENANT_ID": ""}, {}),
@@ -122,6 +124,12 @@ def test_a_token_goes_to_this_nodes_agents_alone(url: str) -> None:
 )
 def test_where_sts_is(environ: dict[str, str], url: str) -> None:
     assert sts_url(environ) == url
+
+
+def test_no_token_goes_to_an_endpoint_in_the_clear() -> None:
+    environ = {"GCE_METADATA_HOST": "m"}
+    assert choose(environ, "gs://b/m", {}, endpoint="http://emulator:4443") is None
+    assert choose(environ, "mlflow://b/m", {}) is not None
 
 
 def test_google_is_told_by_the_machine(tmp_path: Path) -> None:
@@ -205,7 +213,13 @@ def test_a_nodes_service_is_asked_past_the_proxy(
     headers = {"storage.googleapis.com": {"Authorization": "Bearer token-1"}}
     assert obtained.credentials == {"headers": headers}
     assert clouds.calls[0].headers["metadata-flavor"] == "Google"
-    assert choose({"GCE_METADATA_HOST": "m"}, "gs://bucket/m", {}) is not None
+    found = choose({"GCE_METADATA_HOST": clouds.host}, "gs://bucket/m", {})
+    assert found is not None
+    assert "storage.googleapis.com" in found.obtain().credentials["headers"]
+    private = "https://Storage-x.p.googleapis.com:444/"
+    found = choose({"GCE_METADATA_HOST": clouds.host}, "gs://b/m", {}, endpoint=private)
+    assert found is not None
+    assert "storage-x.p.googleapis.com:444" in found.obtain().credentials["headers"]
 
 
 def test_azure_workload_identity(

@@ -15,7 +15,14 @@ from cachd.errors import InvalidError, UriInvalid
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEYS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
 SENT_KEYS = {"access_key_id": "AK", "secret_access_key": "SK"}
-FILES = {"/etc/aws.pem": PEM, "/certs/cabundle.crt": PEM + "map", "/etc/bad.pem": "nonsense"}
+GS = "gs://bucket/model"
+KEY = {"GOOGLE_APPLICATION_CREDENTIALS": "/var/secrets/key.json"}
+FILES = {
+    "/var/secrets/key.json": "{}",
+    "/etc/aws.pem": PEM,
+    "/certs/cabundle.crt": PEM + "map",
+    "/etc/bad.pem": "nonsense",
+}
 MAP = {"CA_BUNDLE_CONFIGMAP_NAME": "global", "CA_BUNDLE_VOLUME_MOUNT_POINT": "/certs"}
 S3 = "s3://bucket/model"
 
@@ -136,7 +143,24 @@ def storage(**config: Any) -> dict[str, str]:
             {**SENT_KEYS, "token": "hf", "headers": {"a.example": {"A": "b"}}},
             {"region": "r"},
         ),
-        ("gs://b/m", {**KEYS, "HF_TOKEN": "hf"}, {}, {}),
+        (GS, {**KEYS, "HF_TOKEN": "hf"}, {}, {}),
+        (GS, KEY, {"google_key": "{}"}, {}),
+        (GS, {**KEY, **MAP}, {"google_key": "{}"}, {"ca_pem": PEM + "map"}),
+        (
+            GS,
+            {**KEY, "STORAGE_EMULATOR_HOST": "http://fake:4443"},
+            {},
+            {"endpoint": "http://fake:4443"},
+        ),
+        (GS, {"STORAGE_EMULATOR_HOST": "fake:4443"}, {}, {"endpoint": "http://fake:4443"}),
+        (
+            GS,
+            {"storage.googleapis.com-headers": '{"Authorization": "x"}', "bucket-headers": "{}"},
+            {"headers": {"storage.googleapis.com": {"Authorization": "x"}}},
+            {},
+        ),
+        ("mlflow://r/m", {**KEY, "STORAGE_EMULATOR_HOST": "f"}, {}, {}),
+        ("mlflow://r/m", KEY, {"google_key": "{}"}, {}),
     ],
 )
 def test_environment(
@@ -155,6 +179,7 @@ def test_environment(
         (S3, {"AWS_WEB_IDENTITY_TOKEN_FILE": "/t"}, "WEB_IDENTITY"),
         ("https://host/x", {**MAP, "CA_BUNDLE_VOLUME_MOUNT_POINT": "/none"}, "Failed to find"),
         ("model-registry://r/m", {"AWS_CA_BUNDLE": "/etc/bad.pem"}, "no PEM certificate"),
+        ("mlflow://r/m", {"GOOGLE_APPLICATION_CREDENTIALS": "/none"}, "can't be read"),
     ],
 )
 def test_warnings(uri: str, environ: dict[str, str], word: str) -> None:

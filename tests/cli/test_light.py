@@ -33,7 +33,7 @@ def modules(*arguments: str) -> tuple[str, set[str]]:
         [sys.executable, "-c", CODE, *arguments],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=60,
         check=True,
     )
     code, *names = done.stderr.splitlines()[-1].split()

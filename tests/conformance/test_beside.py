@@ -38,7 +38,7 @@ def test_the_key_of_a_uri_is_the_daemons(world: World, more: dict[str, str]) -> 
     def cachd(*arguments: str) -> str:
         return subprocess.run(
             [sys.executable, "-m", "cachd", *arguments],
-            capture_output=True, text=True, check=True, timeout=30, cwd=world.folder,
+            capture_output=True, text=True, check=True, timeout=60, cwd=world.folder,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": os.pathsep.join(sys.path), **environ},
         ).stdout  # fmt: skip
 

@@ -106,7 +106,7 @@ class Server(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 class Web(Server):

@@ -14,13 +14,14 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trustme
 
 from tests.conformance.objects import Objects
 from tests.conformance.web import Web
 from tests.harness import Daemon, running
+from tests.servers.hub import Hub
 from tests.servers.ports import LOOPBACK
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
-    from tests.servers.s3 import S3Server
 
 NO_SUCH_NAMES = (
     "s3.amazonaws.com",
@@ -36,6 +36,22 @@ NO_SUCH_NAMES = (
     "*.s3.eu-west-1.amazonaws.com",
     "*.s3-accelerate.amazonaws.com",
 )
+
+
+class Store(Protocol):
+    """A server that has objects in buckets."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def endpoint(self) -> str: ...
+    @property
+    def tls_endpoint(self) -> str: ...
+    @property
+    def access_key(self) -> str: ...
+    @property
+    def secret_key(self) -> str: ...
+    def make_bucket(self, objects: Mapping[str, bytes], bucket: str = "") -> str: ...
 
 
 @dataclass
@@ -76,11 +92,13 @@ class World:
     public_web: Web
     objects: Objects
     nginx: Nginx
-    makes: Mapping[str, S3Server]
+    makes: Mapping[str, Store]
     daemon: Daemon
     deaf_port: int
+    hub: Hub
     shared: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    more: dict[str, str] = field(default_factory=dict)
 
     def put(self, make: str, objects: Mapping[str, bytes], *, own_bucket: bool) -> str:
         """Objects on a real server, where no other row has any; what to write for ``bucket``.
@@ -106,12 +124,14 @@ class World:
             "elsewhere": self.public_web.url.replace(LOOPBACK, "localhost"),
             "objects": self.objects.url,
             "objects_host": self.objects.url.removeprefix("http://"),
+            "hub": self.hub.url,
             "deaf": f"http://{LOOPBACK}:{self.deaf_port}",
             "folder": str(self.folder),
             "certificates": str(self.authorities.folder),
             "custom_pem": str(self.authorities.custom.ca),
             "public_pem": str(self.authorities.public_pem),
             "stranger_pem": str(self.authorities.stranger_pem),
+            **self.more,
         }
         if make:
             server = self.makes[make]
@@ -136,7 +156,7 @@ class World:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=60,
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
@@ -197,7 +217,7 @@ def deaf_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def make_world(
-    folder: Path, certificates: Certificates, nginx: Nginx, makes: Mapping[str, S3Server]
+    folder: Path, certificates: Certificates, nginx: Nginx, makes: Mapping[str, Store]
 ) -> Iterator[World]:
     """One daemon for all rows. Names that don't exist on this machine are reached through a proxy,
     as in many a cluster; ours leads to a server on loopback."""
@@ -208,6 +228,7 @@ def make_world(
     with contextlib.ExitStack() as stack:
         web, public_web = Web(), Web(authorities.server_context("localhost"))
         objects = Objects(authorities.server_context(*NO_SUCH_NAMES))
+        hub = stack.enter_context(Hub())
         for server in (web, public_web, objects):
             stack.callback(server.stop)
         port = stack.enter_context(deaf_port())
@@ -219,7 +240,7 @@ def make_world(
             "NO_PROXY": f"{LOOPBACK},localhost",
         }
         daemon = stack.enter_context(running(folder / "daemon", environ))
-        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port)
+        yield World(folder, authorities, web, public_web, objects, nginx, makes, daemon, port, hub)
 
 
 def dumps(**fields: Any) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.harness import Daemon, Reply, call
 from tests.origins.exchange import Seen
+from tests.origins.fault import pattern
 from tests.origins.gate import Gate
 
 WORDS = frozenset(
@@ -121,6 +122,11 @@ class Adapter:
         self.need("faults")
         assert self.gate is not None
         return self.gate
+
+    def fresh_bytes(self, size: int) -> bytes:
+        """Bytes that no other row has: equal ones are not fetched again where digests are known."""
+        self._count += 1
+        return pattern(size, self._count)
 
     def fresh_name(self) -> str:
         self._count += 1

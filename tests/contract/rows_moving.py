@@ -5,12 +5,10 @@ from __future__ import annotations
 from tests.contract.adapter import Adapter
 from tests.contract.answers import given, published, tree_of
 from tests.contract.rows_faults import brings_bytes
-from tests.contract.rows_shape import MIB
+from tests.contract.rows_shape import BIG
 from tests.harness import Daemon, Reply
-from tests.origins.fault import pattern
 
 PATH = "m/model.bin"
-OLD, NEW = pattern(17 * MIB, 1), pattern(17 * MIB, 2)
 CLEAR = {"origin_changed", "not_found", "size_mismatch", "digest_mismatch", "origin_failed"}
 
 
@@ -38,29 +36,32 @@ class Moving:
     def test_a_change_between_plan_and_fetch(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("changes")
         gate = adapter.the_gate()
-        place = adapter.put({PATH: OLD})
+        old, new = adapter.fresh_bytes(BIG), adapter.fresh_bytes(BIG)
+        place = adapter.put({PATH: old})
         gate.clear()
-        gate.add(brings_bytes(adapter), times=1, act=lambda: place.change(PATH, NEW))
-        is_one_state(place.ask(daemon, PATH), OLD, NEW)
+        gate.add(brings_bytes(adapter), times=1, act=lambda: place.change(PATH, new))
+        is_one_state(place.ask(daemon, PATH), old, new)
         given(place.ask(daemon, PATH), adapter.tree(place, PATH))
 
     def test_a_change_between_two_parts(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("changes", "ranges")
         gate = adapter.the_gate()
-        place = adapter.put({PATH: OLD})
+        old, new = adapter.fresh_bytes(BIG), adapter.fresh_bytes(BIG)
+        place = adapter.put({PATH: old})
         gate.clear()
-        gate.add(brings_bytes(adapter), times=1, skip=1, act=lambda: place.change(PATH, NEW))
-        is_one_state(place.ask(daemon, PATH), OLD, NEW)
+        gate.add(brings_bytes(adapter), times=1, skip=1, act=lambda: place.change(PATH, new))
+        is_one_state(place.ask(daemon, PATH), old, new)
         given(place.ask(daemon, PATH), adapter.tree(place, PATH))
 
     def test_it_goes_between_plan_and_fetch(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("removal")
         gate = adapter.the_gate()
         before = published(daemon)
-        place = adapter.put({PATH: OLD, "other.bin": b"x"})
+        old = adapter.fresh_bytes(BIG)
+        place = adapter.put({PATH: old, "other.bin": b"x"})
         gate.clear()
         gate.add(brings_bytes(adapter), times=1, act=lambda: place.change(PATH, None))
-        if not is_one_state(place.ask(daemon, PATH), OLD):
+        if not is_one_state(place.ask(daemon, PATH), old):
             assert published(daemon) == before
         assert place.ask(daemon, PATH).json()["code"] == "not_found"
 

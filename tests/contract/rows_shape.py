@@ -8,13 +8,12 @@ from tests.conformance.packing import tar, zipped
 from tests.contract.adapter import Adapter
 from tests.contract.answers import given, refused
 from tests.harness import Daemon
-from tests.origins.fault import pattern
 
 W = b"weights" * 1000
 J = b'{"a": 1}'
 MIB = 1024 * 1024
-BIG = pattern(17 * MIB + 70_000)
-"""Three parts."""
+BIG = 17 * MIB + 70_000
+"""Bytes of three parts."""
 
 
 class Shape:
@@ -31,7 +30,8 @@ class Shape:
         assert answer["bytes"] == sum(map(len, place.files.values()))
 
     def test_the_next_ask_is_a_hit_without_bytes(self, adapter: Adapter, daemon: Daemon) -> None:
-        place = adapter.put({"m/model.bin": W})
+        body = adapter.fresh_bytes(7000)
+        place = adapter.put({"m/model.bin": body})
         path = "m" if "subpaths" not in adapter.lacks else "m/model.bin"
         first = given(place.ask(daemon, path), adapter.tree(place, path))
         if adapter.gate is not None:
@@ -43,7 +43,7 @@ class Shape:
         if adapter.gate is not None:
             # Small files may come along with the question whether they may be read.
             data = adapter.gate.passed(adapter.is_data)
-            assert sum(each.sent for each in data if each.method == "GET") < len(W)
+            assert sum(each.sent for each in data if each.method == "GET") < len(body)
 
     def test_a_directory_is_not_its_siblings(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("several", "subpaths")
@@ -143,9 +143,9 @@ class Shape:
     def test_a_large_file_comes_by_parts(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("ranges")
         gate = adapter.the_gate()
-        place = adapter.put({"m/big.bin": BIG})
+        place = adapter.put({"m/big.bin": adapter.fresh_bytes(BIG)})
         given(place.ask(daemon, "m/big.bin"), adapter.tree(place, "m/big.bin"))
         parts = [each for each in gate.passed(adapter.is_data) if each.sent >= MIB]
         assert len(parts) == 3
         assert max(each.sent for each in parts) == 8 * MIB
-        assert sum(each.sent for each in parts) == len(BIG)
+        assert sum(each.sent for each in parts) == BIG

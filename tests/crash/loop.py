@@ -77,7 +77,7 @@ class LoopVolume:
 
 def _run(arguments: list[str]) -> None:
     try:
-        subprocess.run(arguments, check=True, capture_output=True, timeout=30)
+        subprocess.run(arguments, check=True, capture_output=True, timeout=60)
     except subprocess.CalledProcessError as error:
         error.add_note(error.stderr.decode(errors="replace"))
         raise

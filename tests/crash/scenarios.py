@@ -111,7 +111,7 @@ def kill_workers(world: World) -> None:
     for worker in world.workers():
         os.kill(worker, signal.SIGKILL)
     world.origin.release()
-    eventually(lambda: world.published("m") != "none", 40)
+    eventually(lambda: world.published("m") != "none")
 
 
 def evicting(step: str) -> Callable[[World], None]:

@@ -83,7 +83,7 @@ def test_workers_killed_again_and_again(hasty: World) -> None:
     asker = Asker(hasty)
     gone: set[int] = set()
     for _ in range(5):
-        eventually(lambda: set(hasty.workers()) - gone, 30)
+        eventually(lambda: set(hasty.workers()) - gone)
         for worker in set(hasty.workers()) - gone:
             os.kill(worker, signal.SIGKILL)
             gone.add(worker)
@@ -103,7 +103,7 @@ def test_a_stopped_worker_is_replaced(hasty: World) -> None:
     assert call(hasty.daemon.socket, "GET", "/livez").status == 200
     assert 0 < asker.finish() <= IN_FLIGHT
     is_unharmed(hasty, pid)
-    eventually(lambda: not set(asker.workers) & set(hasty.workers()), 20)
+    eventually(lambda: not set(asker.workers) & set(hasty.workers()))
 
 
 def test_a_worker_that_gets_no_more_memory(hasty: World) -> None:

@@ -140,7 +140,7 @@ class World:
             self.daemon.process.kill()
             self.daemon.process.wait(10)
         for asker in self._askers:
-            asker.join(20)
+            asker.join(60)
         self.daemon.close()
         self.origin.close()
 
@@ -195,7 +195,7 @@ class World:
 
     def wait_mid_part(self) -> None:
         assert self.origin.held.wait(_PATIENCE)
-        eventually(lambda: self.journalled() >= 1, 20)
+        eventually(lambda: self.journalled() >= 1)
 
     def die_at(self, step: str, count: int = 1, *, name: str = "m", deed: str = "kill") -> None:
         self.daemon.arm(step, count, deed)
@@ -263,7 +263,7 @@ class World:
             assert read_tree(manifest.parent / "tree") in self.known[uri], f"{uri} is not whole"
         for snapshot in root.glob("snapshots/*/*"):
             assert (snapshot / "manifest.json").exists(), snapshot
-        eventually(lambda: not list((root / "trash").iterdir()), 20)
+        eventually(lambda: not list((root / "trash").iterdir()))
         strange = [name for name in names_below(root) if not _EXPECTED.fullmatch(name)]
         assert not strange, f"left behind: {strange}"
         if exact:
@@ -277,7 +277,7 @@ class World:
             return said == held_below(root)
 
         try:
-            eventually(is_right, 10)
+            eventually(is_right)
         except AssertionError:
             said = self.daemon.admin("GET", "/v1/models").json()["store"]
             raise AssertionError(f"{held_below(root)} bytes on disk, said are {said}") from None

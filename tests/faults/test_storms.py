@@ -71,7 +71,7 @@ def test_twenty_models_hold_off_together(tmp_path: Path, origin: Bucket, what: s
         origin.clear_faults()
         origin.list_fault = None
         for name, reply in zip(data, replies, strict=True):
-            answer = reply.result(30).json()
+            answer = reply.result(60).json()
             assert "path" in answer, answer
             tree = Path(answer["path"])
             assert b"".join((tree / f"f{n}").read_bytes() for n in range(4)) == data[name]
@@ -124,7 +124,7 @@ def test_an_ask_waits_no_longer_than_it_said(tmp_path: Path, origin: Bucket) -> 
         assert reply.json()["code"] == "origin_busy"
         assert 45 < int(reply.headers["retry-after"]) <= 70
         assert not first.done()
-        assert first.result(20).json()["code"] == "deadline_exceeded"
+        assert first.result(60).json()["code"] == "deadline_exceeded"
         assert 7 < time.monotonic() - began < 15
 
 
@@ -137,4 +137,4 @@ def test_other_origins_go_on(tmp_path: Path, origin: Bucket) -> None:
         waiting.start()
         eventually(lambda: origin.requests() >= 1)
         assert ask(daemon, other, "m0").status == 200
-        waiting.join(20)
+        waiting.join(60)

@@ -51,7 +51,7 @@ async def test_a_call_beyond_its_patience_is_refused_at_once(gates: Gates) -> No
         with pytest.raises(OriginBusy) as caught:
             await gates.call(ORIGIN, patience, act)
         assert 29 < (caught.value.retry_after or 0) <= 31
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 4
     assert gates.describe()[ORIGIN]["state"] == "open"
 
 

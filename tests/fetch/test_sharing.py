@@ -42,7 +42,7 @@ async def test_a_slow_prefetch_leaves_connections_for_others(
     with FaultOrigin() as other:
         started = time.monotonic()
         await rig.fetch(plan_of(planned(other, "m", pattern(MIB))), mover=mover, origin="other")
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20
     assert origin.requests() == 6
     await finish(task)
 
@@ -65,7 +65,7 @@ async def test_a_prefetch_gives_a_connection_back(
         started = time.monotonic()
         file = planned(other, "m", pattern(MIB))
         await rig.fetch(plan_of(file), mover=mover, origin="other")
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 30
     assert rig.retries == []
     origin.clear_faults()
     # The other one ended where it was taken back from: what was in place was not fetched again.
@@ -177,7 +177,7 @@ async def test_until_done_is_bounded() -> None:
     started = time.monotonic()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(task, 5)
-    assert 0.1 < time.monotonic() - started < 3
+    assert 0.1 < time.monotonic() - started < 4.5
 
 
 def test_only_the_last_few_are_kept() -> None:

@@ -69,7 +69,7 @@ def test_a_failing_call_ends_the_fetch_and_nothing_else(
             stack.enter_context(injected(daemon.process.pid, calls, f"error={error}", log))
         thread, answer = ask_in_background(daemon, origin, "new")
         if calls != "fallocate":
-            assert origin.held.wait(20)
+            assert origin.held.wait(60)
             (ingest,) = ingests.iterdir()
             paths = {
                 "write": [ingest / "journal"],
@@ -78,7 +78,7 @@ def test_a_failing_call_ends_the_fetch_and_nothing_else(
             what = f"error={error}"
             stack.enter_context(injected(daemon.process.pid, calls, what, log, paths=paths))
             origin.release()
-        thread.join(40)
+        thread.join(60)
         assert count(log, calls) > 0
         assert answer["status"] == (507 if code == "disk_full" else 500), answer
         assert (answer["code"], answer["errno"]) == (code, error)
@@ -186,10 +186,10 @@ def test_a_volume_that_becomes_read_only_in_mid_fetch(make_volume, serve, origin
     origin.bodies["/new.bin"] = os.urandom(24 * MIB)
     origin.hold(12 * MIB)
     thread, answer = ask_in_background(daemon, origin, "new")
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     trigger.write_text("1")
     origin.release()
-    thread.join(40)
+    thread.join(60)
     assert (answer["status"], answer["code"]) == (500, "disk_failed"), answer
     assert answer["errno"] in ("EROFS", "EIO")
     eventually(lambda: not ready(daemon)["ready"])
@@ -219,6 +219,6 @@ def test_the_api_stays_quick_while_a_sync_takes_its_time(
             slowest = max(slowest, time.monotonic() - began)
         for thread, _ in threads:
             thread.join(1)
-    assert slowest < 1.5, slowest
+    assert slowest < 3.5, slowest
     assert all(answer["status"] == 200 for _, answer in threads), threads
     assert is_right(old, origin, "old")

@@ -31,10 +31,10 @@ def test_idle_models_go_and_nothing_is_fetched_twice(make_volume, serve, origin)
     origin.bodies["/new.bin"] = os.urandom(size)
     origin.hold(30 * MIB)
     thread, answer = ask_in_background(daemon, origin, "new")
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     volume.fill()
     origin.release()
-    thread.join(40)
+    thread.join(60)
     assert answer["status"] == 200, answer
     assert is_right(answer, origin, "new")
     assert is_right(leased, origin, "leased")
@@ -54,11 +54,11 @@ def test_with_all_leased_it_says_who_holds_what_and_resumes_later(make_volume, s
     origin.bodies["/new.bin"] = os.urandom(SIZE)
     origin.hold(12 * MIB)
     thread, answer = ask_in_background(daemon, origin, "new")
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     eventually(lambda: journalled(daemon) == 1)
     neighbour = volume.fill()
     origin.release()
-    thread.join(40)
+    thread.join(60)
     assert answer["status"] == 507
     assert answer["code"] in ("no_space", "disk_full")
     assert (answer["mount_point"], answer["device"]) == (str(volume.path), volume.device)
@@ -99,11 +99,11 @@ def test_an_archive_is_unpacked_again_where_something_could_go(make_volume, serv
 
     thread = threading.Thread(target=ask)
     thread.start()
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     # Enough for the rest of the archive, and not for what is in it.
     volume.fill(leave=17 * MIB)
     origin.release()
-    thread.join(40)
+    thread.join(60)
     assert answer["status"] == 200, answer
     assert Path(answer["path"], "weights").read_bytes() == content
     assert origin.sent["/m.tar"] <= len(packed.getvalue()) + 4 * MIB

@@ -46,17 +46,17 @@ def test_idle_models_go_before_kubelet_would_evict_pods(make_volume, serve, orig
     assert abs(usage["free_floor"] - 18 * PERCENT) < MIB
     # The oldest goes as soon as the floor is touched, the others stay.
     volume.fill(leave=int(17 * PERCENT))
-    eventually(lambda: names(daemon) == {"leased", "b", "c"}, 5)
+    eventually(lambda: names(daemon) == {"leased", "b", "c"})
     assert volume.free > 15 * PERCENT
     # All that is idle isn't enough: what is leased stays, and it is said.
     volume.fill(leave=MIB)
-    eventually(lambda: names(daemon) == {"leased"}, 10)
+    eventually(lambda: names(daemon) == {"leased"})
     volume.fill(leave=MIB)
-    eventually(lambda: daemon.metric("cachd_store_degraded", reason="below_floor") == 1, 10)
+    eventually(lambda: daemon.metric("cachd_store_degraded", reason="below_floor") == 1)
     assert names(daemon) == {"leased"}
     assert is_right(leased, origin, "leased")
     (volume.path / "neighbour").unlink()
-    eventually(lambda: daemon.metric("cachd_store_degraded", reason="below_floor") == 0, 10)
+    eventually(lambda: daemon.metric("cachd_store_degraded", reason="below_floor") == 0)
 
 
 @pytest.mark.parametrize("how", ["open", "link"])
@@ -73,7 +73,7 @@ def test_nothing_more_goes_when_evicting_frees_nothing(make_volume, serve, origi
             (volume.path / name).hardlink_to(path)
     try:
         volume.fill(leave=int(17 * PERCENT))
-        eventually(lambda: daemon.metric("cachd_store_degraded", reason="eviction_paused") == 1, 15)
+        eventually(lambda: daemon.metric("cachd_store_degraded", reason="eviction_paused") == 1)
         assert names(daemon) == {"b", "c"}
     finally:
         for fd in held:
@@ -91,5 +91,5 @@ def test_inodes_count_as_well(make_volume, serve, origin):
     while (found := os.statvfs(volume.path)).f_favail > found.f_files * 0.055:
         (crowd / str(number)).touch()
         number += 1
-    eventually(lambda: names(daemon) == {"leased"}, 10)
+    eventually(lambda: names(daemon) == {"leased"})
     assert is_right(leased, origin, "leased")

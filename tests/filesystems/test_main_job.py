@@ -47,12 +47,12 @@ def juicefs_mount(tmp_path: Path) -> Iterator[Volume]:
         folder,
     )  # fmt: skip
     try:
-        eventually(lambda: process.process.poll() is not None or point.is_mount(), 20)
+        eventually(lambda: process.process.poll() is not None or point.is_mount())
         if not point.is_mount():
             pytest.skip(f"juicefs can't mount here: {process.log.read_text()[-300:]}")
         yield Volume(point, "fuse")
     finally:
-        subprocess.run(["umount", "-l", point], capture_output=True, timeout=20)
+        subprocess.run(["umount", "-l", point], capture_output=True, timeout=60)
         process.stop()
 
 
@@ -108,11 +108,11 @@ def _resume_after_a_kill(daemon: Daemon, origin: CountingOrigin) -> None:
     origin.bodies["/b.bin"] = os.urandom(20 * MIB)
     origin.hold(17 * MIB)
     thread, _ = _in_vain(daemon, origin)
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     eventually(lambda: journalled(daemon) > 0)
     daemon.kill()
     origin.release()
-    thread.join(20)
+    thread.join(60)
     before = origin.sent["/b.bin"]
     daemon.start()
     answer = pull(daemon, origin, "b")

@@ -52,7 +52,7 @@ class JsonServer(ABC):
     def close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def settings(self, directory: Path, **more: str) -> dict[str, str]:
         """Of a daemon that asks this server."""

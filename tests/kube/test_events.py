@@ -24,7 +24,7 @@ POD = ("team-a", "default", "llama-7", "5f6e-uid")
 
 
 def told(cluster: Cluster, reason: str) -> dict[str, Any]:
-    eventually(lambda: cluster.of(reason), 20)
+    eventually(lambda: cluster.of(reason))
     return cluster.of(reason)[0]
 
 

@@ -61,7 +61,7 @@ def test_a_call_that_fails_is_made_again(
         eventually(lambda: daemon.metric("cachd_node_label_patches_total", result="failed") >= 1)
         cluster.is_down = False
         assert daemon.ask(f"{origin.url}/llama.bin").status == 200
-        eventually(lambda: cluster.labels == {LLAMA: "ready"}, 20)
+        eventually(lambda: cluster.labels == {LLAMA: "ready"})
 
 
 def test_which_labels_there_should_be() -> None:

@@ -72,7 +72,7 @@ class TokenServer(JsonServer):
 
     def note(self, method: str, path: str, body: dict[str, Any]) -> None:
         self.seen.append(body)
-        self.gate.wait(20)
+        self.gate.wait(60)
 
     def act(
         self, method: str, path: str, body: dict[str, Any], kind: str

@@ -74,7 +74,7 @@ class CountingOrigin:
         self.release()
         self._server.shutdown()
         self._server.server_close()
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _answer(self, handler: BaseHTTPRequestHandler, *, with_body: bool) -> None:
         path = handler.path

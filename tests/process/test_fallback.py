@@ -120,13 +120,13 @@ def test_killed_it_takes_its_daemon_along_and_the_next_one_clears_up(
     origin.hold(1024 * 1024)
     out = tmp_path / "out"
     with start(tmp_path, f"{origin.url}/m.bin", str(out)) as pull:
-        assert origin.held.wait(40)
+        assert origin.held.wait(60)
         children = descendants(pull.pid)
         assert len(children) >= 2
         pull.kill()
-        pull.communicate(timeout=20)
+        pull.communicate(timeout=60)
     origin.release()
-    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 30)
+    eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children))
     assert [path.name for path in out.iterdir()] != []
     done = run(tmp_path, f"{origin.url}/m.bin", str(out))
     assert done.returncode == 0, done.stderr

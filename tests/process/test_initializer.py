@@ -60,7 +60,7 @@ def test_a_daemon_that_restarts_in_mid_pull(tmp_path: Path, origin: CountingOrig
             origin.hold(20 * 1024 * 1024)
             pull = one.start(f"{origin.url}/m.bin", one.models)
             with pull:
-                assert origin.held.wait(20)
+                assert origin.held.wait(60)
                 daemon.kill()
                 origin.release()
                 daemon.start()
@@ -101,9 +101,9 @@ def test_an_initializer_killed_in_mid_copy_is_made_up_for_by_the_next(
         origin.hold(1024 * 1024)
         pull = one.start(f"{origin.url}/m.bin", one.models)
         with pull:
-            assert origin.held.wait(20)
+            assert origin.held.wait(60)
             pull.kill()
-            pull.wait(20)
+            pull.wait(60)
         origin.release()
         (one.models / ".cachd-pull-dead").mkdir(parents=True)
         os.chown(one.models, 1337, 1337)

@@ -44,7 +44,7 @@ def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-        thread.join(10)
+        thread.join(60)
 
 
 def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", etag: str = "e") -> None:
@@ -113,7 +113,7 @@ def test_a_lingering_fetch_goes_on_with_the_pass_of_who_comes(tmp_path: Path) ->
     def answer(handler: BaseHTTPRequestHandler) -> None:
         if handler.command == "GET":
             used.append(handler.headers["Authorization"])
-            gate.wait(20)
+            gate.wait(60)
             if len(used) == 1:
                 return send(handler, 500)
         return send(handler, 200, b"x" * 1000)
@@ -136,7 +136,7 @@ def test_a_queued_fetch_begins_with_the_pass_of_who_still_waits(tmp_path: Path) 
     def answer(handler: BaseHTTPRequestHandler) -> None:
         if handler.path == "/block.bin":
             if handler.command == "GET":
-                gate.wait(20)
+                gate.wait(60)
         elif handler.command == "GET":
             used.append(handler.headers["Authorization"])
         send(handler, 200, b"x" * 1000)
@@ -163,7 +163,7 @@ def test_not_found_to_one_pass_ends_that_wait_alone(tmp_path: Path) -> None:
     def answer(handler: BaseHTTPRequestHandler) -> None:
         name = handler.headers["Authorization"]
         if handler.command == "GET":
-            gate.wait(20)
+            gate.wait(60)
         if name in revoked:
             return send(handler, 404 if handler.command == "HEAD" else 401)
         return send(handler, 200, b"x" * 1000)
@@ -210,7 +210,7 @@ def test_no_fetch_begins_once_the_drain_has(tmp_path: Path) -> None:
 
     with serving(answer) as host, running(tmp_path) as daemon:
         asking = ask_later(daemon, f"http://{host}/m.bin", {})
-        assert looked.wait(10)
+        assert looked.wait(60)
         answers: list[str] = []
         reading = threading.Thread(
             target=lambda: answers.append(json.loads(asking.getresponse().read())["code"])
@@ -221,7 +221,7 @@ def test_no_fetch_begins_once_the_drain_has(tmp_path: Path) -> None:
             assert daemon.terminate() == 0
             assert time.monotonic() - started < 10
         finally:
-            reading.join(10)
+            reading.join(60)
             asking.close()
     assert answers == ["draining"]
 
@@ -251,7 +251,7 @@ def test_bytes_that_took_a_pass_are_published_as_such(daemons: Any, origin: Coun
     host = origin.url.removeprefix("http://")
     first = UnixConnection(daemon.socket)
     first.request("POST", "/v1/models", json.dumps({"uri": uri}))
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     replies: list[Any] = []
     headers = {"headers": {host: {"Authorization": "Bearer x"}}}
     second = threading.Thread(target=lambda: replies.append(daemon.ask(uri, credentials=headers)))
@@ -260,7 +260,7 @@ def test_bytes_that_took_a_pass_are_published_as_such(daemons: Any, origin: Coun
     first.close()
     eventually(lambda: "status=499" in daemon.log())
     origin.release()
-    second.join(40)
+    second.join(60)
     assert replies[0].status == 200, replies[0].body
     (model,) = daemon.admin("GET", "/v1/models").json()["models"]
     assert model["credentialed"]
@@ -303,7 +303,7 @@ def test_the_queue_is_bounded_and_prefetches_leave_room(
     origin.hold(after=0)
     states = [daemon.ask(f"{origin.url}/{n}.bin", wait=False).status for n in range(3)]
     assert states == [202, 202, 202]
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     refused = daemon.ask(f"{origin.url}/4.bin", wait=False)
     assert (refused.status, refused.json()["code"]) == (503, "overloaded")
     # The same again is no new one.
@@ -334,4 +334,4 @@ def test_stalled_imports_hold_up_nobody(daemons: Any, origin: CountingOrigin) ->
     assert call(daemon.socket, "GET", "/v1/models", timeout=10).status == 200
     for connection in stalled:
         connection.close()
-    eventually(lambda: not list((daemon.root / "ingest").iterdir()), 20)
+    eventually(lambda: not list((daemon.root / "ingest").iterdir()))

@@ -103,7 +103,7 @@ class Asker:
                 self.boarded.set()
 
     def result(self) -> dict[str, Any]:
-        self._thread.join(30)
+        self._thread.join(60)
         self._connection.close()
         return self.end
 
@@ -119,7 +119,7 @@ def test_callers_of_one_fetch_with_different_pins(
     for name in [first, *({*pins, "none"} - {first})]:
         pinned = {"digests": {"m.bin": pins[name]}} if name in pins else {}
         askers[name] = Asker(daemon, f"{origin.url}/m.bin", **pinned)
-        assert askers[name].boarded.wait(20)
+        assert askers[name].boarded.wait(60)
     origin.release()
     ends = {name: asker.result() for name, asker in askers.items()}
     assert {name: end["event"] for name, end in ends.items()} == {
@@ -139,7 +139,7 @@ def test_two_wrong_pins_publish_nothing(daemon: Daemon, origin: CountingOrigin) 
     askers = {}
     for pin in (WRONG, "sha256:" + "1" * 64):
         askers[pin] = Asker(daemon, f"{origin.url}/m.bin", digests={"m.bin": pin})
-        assert askers[pin].boarded.wait(20)
+        assert askers[pin].boarded.wait(60)
     origin.release()
     for pin, asker in askers.items():
         assert asker.result()["expected"] == pin

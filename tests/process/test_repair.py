@@ -340,9 +340,9 @@ def test_the_background_finds_and_repairs(daemons: Callable[..., Daemon], source
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
     damage(path, BLOCK)
-    eventually(lambda: node.metric("cachd_repaired_blocks_total") == 1, 15)
+    eventually(lambda: node.metric("cachd_repaired_blocks_total") == 1)
     assert path.read_bytes() == MODEL
-    eventually(lambda: node.metric("cachd_scrub_pass_timestamp_seconds") > 1e9, 15)
+    eventually(lambda: node.metric("cachd_scrub_pass_timestamp_seconds") > 1e9)
     node.terminate()
     node.start()
     assert node.metric("cachd_scrub_pass_timestamp_seconds") > 1e9

@@ -203,7 +203,7 @@ def test_who_may_not_fetch_boards_nobody_elses_flight(
     token = tokens.admit("team-a", "s")
     origin.hold(after=1 << 20)
     assert pods(daemon, "POST", "/v1/models", {"uri": uri, "wait": False}, token).status == 202
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     assert ask(daemon, uri).json()["verb"] == "fetch"
     origin.release()
     assert ask(daemon, uri, token).status == 200

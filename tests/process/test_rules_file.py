@@ -88,7 +88,7 @@ def test_a_rules_file_that_is_broken_at_the_start(tmp_path: Path, text: str | No
     try:
         daemon.start(wait=False)
         assert daemon.process is not None
-        assert daemon.process.wait(20) == 2
+        assert daemon.process.wait(60) == 2
         assert "the rules file" in daemon.log()
     finally:
         daemon.close()
@@ -105,10 +105,10 @@ def test_a_rule_that_changes_in_mid_fetch(make_ruled, origin: CountingOrigin, tm
         [sys.executable, "-m", "cachd", "pull", uri, "--socket", str(daemon.socket), "--json"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     file.write_text("[{name: none, effect: deny}]")
     eventually(lambda: daemon.metric("cachd_access_rules") == 1)
     origin.release()
-    _, err = waiting.communicate(timeout=40)
+    _, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 5
     assert b"denies it" in err

@@ -71,7 +71,7 @@ def test_callers_that_hang_up_leave_the_fetch_to_the_others(daemon: Daemon, orig
     uri = f"{origin.url}/m.bin"
     first = UnixConnection(daemon.socket)
     first.request("POST", "/v1/models", json.dumps({"uri": uri}))
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     replies: list = []
     patient = threading.Thread(target=lambda: replies.append(daemon.ask(uri)))
     patient.start()
@@ -79,7 +79,7 @@ def test_callers_that_hang_up_leave_the_fetch_to_the_others(daemon: Daemon, orig
         _ask_and_hang_up(daemon, uri)
     first.close()
     origin.release()
-    patient.join(30)
+    patient.join(60)
     assert replies[0].status == 200, replies[0].body
     assert origin.sent["/m.bin"] == len(body)
 
@@ -89,7 +89,7 @@ def test_a_fetch_that_nobody_waits_for_lingers_and_ends(daemon: Daemon, origin: 
     origin.hold(after=MIB)
     _ask_and_hang_up_when_held(daemon, origin, "/m.bin")
     origin.release()
-    eventually(lambda: _state(daemon) == ["ready"], 20)
+    eventually(lambda: _state(daemon) == ["ready"])
     assert daemon.ask(f"{origin.url}/m.bin").json()["result"] == "hit"
     assert origin.sent["/m.bin"] == 12 * MIB
 
@@ -100,7 +100,7 @@ def test_after_the_linger_the_fetch_stops_and_its_journal_is_kept(daemons, origi
     body = origin.bodies["/m.bin"] = os.urandom(size)
     origin.hold(after=35 * MIB)
     _ask_and_hang_up_when_held(daemon, origin, "/m.bin")
-    eventually(lambda: _state(daemon) == [], 20)
+    eventually(lambda: _state(daemon) == [])
     origin.release()
     reply = daemon.ask(f"{origin.url}/m.bin").json()
     assert reply["result"] == "miss"
@@ -113,7 +113,7 @@ def test_after_the_linger_the_fetch_stops_and_its_journal_is_kept(daemons, origi
 def _ask_and_hang_up_when_held(daemon: Daemon, origin: CountingOrigin, path: str) -> None:
     connection = UnixConnection(daemon.socket)
     connection.request("POST", "/v1/models", json.dumps({"uri": origin.url + path}))
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     connection.close()
     eventually(lambda: "the fetch lingers" in daemon.log())
 
@@ -130,7 +130,7 @@ def test_an_ask_that_does_not_wait_is_fetched_to_the_end(daemons, origin: Counti
     assert (reply.status, reply.json()["state"]) == (202, "fetching")
     assert _state(daemon) == ["fetching"]
     origin.release()
-    eventually(lambda: _state(daemon) == ["ready"], 20)
+    eventually(lambda: _state(daemon) == ["ready"])
 
 
 def test_progress_is_streamed(daemon: Daemon, origin: CountingOrigin):
@@ -176,10 +176,10 @@ def test_a_model_that_changes_is_never_mixed(change: str, daemons, origin: Count
         replies: list = []
         asking = threading.Thread(target=lambda: replies.append(daemon.ask(uri)))
         asking.start()
-        assert origin.held.wait(20)
+        assert origin.held.wait(60)
         origin.bodies["/m.bin"] = new
         origin.release()
-        asking.join(40)
+        asking.join(60)
         second = replies[0].json()
         assert replies[0].status == 200, second
     with open(f"{second['path']}/m.bin", "rb") as file:

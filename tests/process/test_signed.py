@@ -91,7 +91,7 @@ def test_the_flight_switches_when_the_caller_whose_pass_it_uses_goes(
     origin.hold(after=4 << 20)
     first = Following(daemon, origin, "A")
     first.until("progress")
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     second = Following(daemon, origin, "B")
     second.until("progress")
     first.connection.close()
@@ -112,7 +112,7 @@ def test_a_caller_that_is_refused_in_mid_fetch_fails_alone(daemons, origin: Coun
     origin.hold(after=4 << 20)
     first = Following(daemon, origin, "A")
     first.until("progress")
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     second = Following(daemon, origin, "B")
     second.until("progress")
     tokens.valid.remove("A")
@@ -192,13 +192,13 @@ def test_a_signature_that_ends_in_mid_fetch_fails_its_caller_alone(daemons, orig
 
     threads = [threading.Thread(target=ask, args=(url,)) for url in (first, second)]
     threads[0].start()
-    assert origin.held.wait(20)
+    assert origin.held.wait(60)
     threads[1].start()
     eventually(lambda: other in signatures.seen)
     signatures.valid.remove(query)
     origin.release()
     for thread in threads:
-        thread.join(40)
+        thread.join(60)
     assert replies[first].status in (401, 403), replies[first].body
     assert replies[second].status == 200, replies[second].body
     assert Path(replies[second].json()["path"], "m.bin").read_bytes() == body

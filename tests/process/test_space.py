@@ -114,7 +114,7 @@ def test_the_background_stops_at_the_low_watermark(daemons, origin: CountingOrig
     for name in "abc":
         assert pull(daemon, origin, name, lease={"holder": "h", "ttl": 600})["status"] == 200
     assert pull(daemon, origin, "d")["status"] == 200
-    eventually(lambda: daemon.metric("cachd_evictions_total", reason="watermark") == 1, 20)
+    eventually(lambda: daemon.metric("cachd_evictions_total", reason="watermark") == 1)
     assert names(daemon) == {"a", "b", "c"}
 
 
@@ -132,7 +132,7 @@ def test_an_old_revision_stays_while_it_is_leased(daemons, origin: CountingOrigi
     assert Path(first["path"], "m.bin").read_bytes() == old
     lease = f"/v1/models/{first['key']}/leases/{first['lease']['id']}"
     call(daemon.socket, "DELETE", lease)
-    eventually(lambda: not Path(first["path"]).exists(), 20)
+    eventually(lambda: not Path(first["path"]).exists())
     assert Path(second["path"], "m.bin").read_bytes() == new
 
 

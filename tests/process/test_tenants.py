@@ -61,7 +61,7 @@ def test_bad_credentials_beside_good_ones(daemon: Daemon, s3_server: S3Server):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(40)
+        thread.join(60)
     assert [r.status for r in replies["good"]] == [200] * 5
     assert [r.status for r in replies["bad"]] == [401] * 5
     assert {r.json()["code"] for r in replies["bad"]} == {"credentials_invalid"}

@@ -40,7 +40,7 @@ def fake_python(path: Path, version_is_fine: bool) -> Path:
 
 def make_venv(python: Path | str, target: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [SCRIPTS / "make-venv", python, target], capture_output=True, text=True, timeout=20
+        [SCRIPTS / "make-venv", python, target], capture_output=True, text=True, timeout=60
     )
 
 
@@ -77,7 +77,7 @@ def test_missing_programs_are_named_with_what_they_prove(tmp_path: Path) -> None
         env={**os.environ, "PATH": str(tmp_path)},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert done.returncode == 0, done.stderr
     named = [line for line in done.stdout.splitlines() if line.startswith("no ")]

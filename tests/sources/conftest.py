@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import pytest_asyncio
 
+from tests.servers.gcs import FakeGcs
 from tests.sources.asking import OPEN
 
 
@@ -25,3 +27,26 @@ async def _closed_sources():
     yield
     while OPEN:
         await OPEN.pop().aclose()
+
+
+@pytest.fixture(scope="module")
+def own_gcs() -> Iterator[FakeGcs]:
+    served = FakeGcs()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def gcs(own_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
+    """The server as it is at first, named by the environment."""
+    for name in ("GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "CLOUDSDK_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", own_gcs.endpoint)
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    own_gcs.buckets.clear()
+    own_gcs.versions.clear()
+    for each in (own_gcs.private, own_gcs.strangers, own_gcs.seen, own_gcs.exchanges):
+        each.clear()
+    own_gcs.refusals.clear()
+    own_gcs.page, own_gcs.token_life = 1000, 3600
+    return own_gcs

@@ -68,7 +68,7 @@ def ask(resolver: Resolver, uri: str, **options: Any) -> SourceRequest:
     return SourceRequest(location=location, identity="caller", credentials=KEYS)
 
 
-async def until(condition: Callable[[], object], seconds: float = 10) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "in vain"
@@ -110,7 +110,7 @@ async def test_s3_through_the_process(seaweed: S3Server) -> None:
 async def test_what_is_refused_before_any_process() -> None:
     async with running() as resolver:
         with pytest.raises(SchemeUnknown):
-            resolver.locate("gs://b/m", SourceOptions())
+            resolver.locate("ftp://b/m", SourceOptions())
         request = replace(ask(resolver, "s3://bucket/m"), allow=("",))
         with pytest.raises(PatternInvalid):
             await resolver.resolve(request)
@@ -230,7 +230,7 @@ async def test_stopped_while_asked(tmp_path: Path) -> None:
     pid = resolver.pid
     started = time.monotonic()
     await resolver.stop()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     with pytest.raises(WorkerDied):
         await call
     assert pid is not None

@@ -182,5 +182,5 @@ def test_from_a_pipe(unpacking: Unpacking) -> None:
         )  # fmt: skip
     finally:
         os.close(read_end)
-        thread.join(10)
+        thread.join(60)
     assert unpacking.contents() == FILES

@@ -47,7 +47,7 @@ def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
     )
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(zone.ask, node)
-        eventually(lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART, 30)
+        eventually(lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART)
         assert neighbour.process is not None
         neighbour.process.send_signal(signal.SIGSTOP)
         try:

@@ -41,8 +41,8 @@ class Http(Adapter):
     }
     passes: ClassVar[Mapping[str, Pass]] = {
         "good": bearer(GOOD),
-        "wrong": bearer(WRONG, codes=("credentials_invalid",), says="headers"),
-        "denied": bearer(DENIED, codes=("access_denied",), says="headers"),
+        "wrong": bearer(WRONG, codes=("credentials_invalid",), says="the request's headers"),
+        "denied": bearer(DENIED, codes=("access_denied",), says="the request's headers"),
         "none": NOBODY,
     }
 

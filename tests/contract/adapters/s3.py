@@ -109,7 +109,9 @@ class S3(Adapter):
 
 def _keys(key: str, secret: str, *codes: str) -> Pass:
     credentials = {"access_key_id": key, "secret_access_key": secret}
-    return Pass(credentials=credentials, secrets=(secret,), codes=codes, says="credentials")
+    return Pass(
+        credentials=credentials, secrets=(secret,), codes=codes, says="the request's credentials"
+    )
 
 
 def make(request: pytest.FixtureRequest, folder: Path) -> Adapter:

@@ -1,0 +1,68 @@
+"""What goes along for model hubs: a token, another endpoint, headers for its host. Pure, but for
+the reading of files.
+
+The variables are those of the hubs' own clients (huggingface_hub, modelscope_hub), which KServe's
+storage initializer calls.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from cachd.cli.forward_values import Forwarded, Overrides
+from cachd.cli.forward_web import gather_web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_TOKENS: Final = {
+    "hf": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
+    "modelscope": ("MODELSCOPE_API_TOKEN",),
+}
+_ENDPOINTS: Final = {
+    "hf": ("HF_ENDPOINT",),
+    "modelscope": ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"),
+}
+_OWN: Final = {"hf": "https://huggingface.co", "modelscope": "https://www.modelscope.cn"}
+
+
+def gather_hub(
+    environ: Mapping[str, str],
+    hub: str,
+    overrides: Overrides,
+    read: Callable[[str], str],
+) -> Forwarded:
+    """For the hub of that scheme."""
+    token = gather_token(environ, hub, read)
+    endpoint = next((environ[name] for name in _ENDPOINTS[hub] if environ.get(name)), None)
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
+    url = url_of_hub(hub, overrides.endpoint or endpoint)
+    web = gather_web(environ, url, overrides, read)
+    return Forwarded(
+        credentials={**web.credentials, **token.credentials},
+        options={**web.options, **options},
+        warnings=(*token.warnings, *web.warnings),
+    )
+
+
+def gather_token(environ: Mapping[str, str], hub: str, read: Callable[[str], str]) -> Forwarded:
+    """The token alone. A file is read only if a variable names it: what `hf auth login` left in
+    somebody's home isn't sent unasked."""
+    for name in _TOKENS[hub]:
+        if environ.get(name, "").strip():
+            return Forwarded(credentials={"token": environ[name].strip()})
+    path = environ.get("HF_TOKEN_PATH") if hub == "hf" else None
+    if not path:
+        return Forwarded()
+    try:
+        token = read(path).strip()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        return Forwarded(warnings=(f"HF_TOKEN_PATH: can't read {path}: {reason}",))
+    return Forwarded(credentials={"token": token} if token else {})
+
+
+def url_of_hub(hub: str, endpoint: str | None) -> str:
+    """The endpoint as a URL: that of the request, else the hub's own."""
+    given = endpoint or _OWN[hub]
+    return given if "://" in given else f"https://{given}"

@@ -1,0 +1,7 @@
+"""``modelscope://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestModelScope(EveryRow):
+    pass
