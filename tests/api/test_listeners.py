@@ -56,6 +56,7 @@ def test_the_split_is_the_one_that_is_promised() -> None:
         "remove",
         "pin",
         "unpin",
+        "promote",
         "gc",
         "verify",
         "verify_all",
