@@ -1,0 +1,7 @@
+"""Git over http under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestGit(EveryRow):
+    pass

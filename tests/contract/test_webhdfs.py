@@ -1,0 +1,7 @@
+"""``hdfs://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestWebHdfs(EveryRow):
+    pass
