@@ -13,6 +13,7 @@ import pytest
 from tests.conformance.world import tree_of
 from tests.harness import Daemon, running
 from tests.servers.hub import Hub
+from tests.servers.modelscope import ModelScope
 from tests.servers.peers import peer_python
 
 if TYPE_CHECKING:
@@ -98,6 +99,23 @@ def test_a_private_model_whose_token_stays_at_the_hub(
     for path in daemon.root.rglob("*"):
         if path.is_file() and path.stat().st_size < 1 << 20:
             assert TOKEN.encode() not in path.read_bytes(), path
+
+
+def test_modelscope_and_its_token(daemon: Daemon, tmp_path: Path) -> None:
+    with ModelScope() as hub:
+        hub.store.is_once = True
+        hub.add("org/m", FILES, private=True, readers={"ms-reader-27182"})
+        environ = {"MODELSCOPE_ENDPOINT": hub.url, "MODELSCOPE_API_TOKEN": "ms-reader-27182"}
+        done = pull(daemon, "modelscope://org/m", str(tmp_path / "m"), **environ)
+        assert done.returncode == 0, done.stderr
+        assert tree_of(tmp_path / "m") == FILES
+        none = pull(daemon, "modelscope://org/m", str(tmp_path / "n"), MODELSCOPE_ENDPOINT=hub.url)
+    assert (none.returncode, none.stdout) == (5, "")
+    assert "send one that may read it (MODELSCOPE_API_TOKEN)" in none.stderr
+    assert hub.seen[0].headers["authorization"] == "Bearer ms-reader-27182"
+    for seen in hub.store.seen:
+        assert not {"authorization", "cookie"} & seen.headers.keys()
+    assert "ms-reader" not in daemon.log()
 
 
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
