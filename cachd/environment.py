@@ -27,6 +27,7 @@ PULL_VARIABLES = frozenset(
         "CACHD_HEADER",
         "CACHD_NO_FORWARD",
         "CACHD_DIGEST",
+        "CACHD_METADATA",
         "CACHD_MODEL_DIGEST",
         "CACHD_PRIORITY",
         "CACHD_TIMEOUT",
