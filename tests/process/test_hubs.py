@@ -134,6 +134,13 @@ def test_the_same_weights_of_two_repositories_are_fetched_once(hub: Hub, daemon:
     hub.add("org/two", weights)
     assert daemon.ask("hf://org/one").json()["fetched_bytes"] == 3 << 20
     assert daemon.ask("hf://org/two").json()["fetched_bytes"] == 0
+    # A repository whose rights keep others out takes the bytes from nobody.
+    hub.add("org/gated", weights, gated=True, readers={TOKEN})
+    hub.add("org/three", weights)
+    gated = daemon.ask("hf://org/gated", credentials={"token": TOKEN}).json()
+    assert gated["fetched_bytes"] == 0
+    assert daemon.ask("hf://org/three").json()["fetched_bytes"] == 0
+    assert daemon.ask("hf://org/gated").json()["code"] == "credentials_missing"
 
 
 def test_a_branch_that_moves_is_another_revision(hub: Hub, daemon: Daemon) -> None:
