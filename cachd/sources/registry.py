@@ -41,6 +41,10 @@ _BUILT_IN = {
     "oci": "cachd.sources.oci:OciSource",
     "oci+native": "cachd.sources.oci:OciSource",
     "oci+fetch": "cachd.sources.oci:OciSource",
+    "model-registry": "cachd.registries.source:RegistrySource",
+    "mlflow": "cachd.registries.source:RegistrySource",
+    "models": "cachd.registries.source:RegistrySource",
+    "mlflow-artifacts": "cachd.registries.mlflow_artifacts:MlflowArtifacts",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
