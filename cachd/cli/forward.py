@@ -13,6 +13,7 @@ from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
+from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
+_OCI = ("oci", "oci+native", "oci+fetch")
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -57,7 +59,7 @@ def gather(
     if source == "gs":
         host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
         found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
-    if source in ("http", "https") or is_open:
+    if source in ("http", "https", *_OCI) or is_open:
         found.append(gather_web(environ, uri, overrides, read))
     if source in HUBS:
         found.append(gather_hub(environ, source, overrides, read))
@@ -66,15 +68,22 @@ def gather(
     if source in _HDFS:
         # Not for registries: the namenode would be taken for the endpoint of what else they name.
         found.append(gather_hdfs(environ, uri, overrides, read))
+    if source in _OCI:
+        found.append(gather_oci(environ, uri, read))
+    elif is_open:
+        found.append(gather_oci_everywhere(environ, read))
     return _with_overrides(merge(found), uri, overrides, read)
 
 
 def merge(found: Sequence[Forwarded]) -> Forwarded:
-    """All of them; where two say the same thing, the first."""
+    """All of them; where two say the same thing, the first. Headers are said host by host."""
     credentials: dict[str, Any] = {}
     options: dict[str, Any] = {}
     for each in reversed(found):
+        headers = {**credentials.get("headers", {}), **each.credentials.get("headers", {})}
         credentials.update(each.credentials)
+        if headers:
+            credentials["headers"] = headers
         options.update(each.options)
     warnings = dict.fromkeys(line for each in found for line in each.warnings)
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))

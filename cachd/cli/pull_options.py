@@ -101,8 +101,8 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
         "--no-forward",
         action="store_true",
         help="send nothing of this environment (AWS_*, S3_*, STORAGE_CONFIG, HF_TOKEN, "
-        "HOST-headers, the pod's identity in its cloud); by default what the URI's scheme can use "
-        "goes with the request",
+        "HOST-headers, docker configs, the pod's identity in its cloud); by default what the URI's "
+        "scheme can use goes with the request",
     )
 
 

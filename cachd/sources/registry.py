@@ -35,6 +35,9 @@ _BUILT_IN = {
     "hdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "webhdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "swebhdfs": "cachd.sources.webhdfs:WebHdfsSource",
+    "oci": "cachd.sources.oci:OciSource",
+    "oci+native": "cachd.sources.oci:OciSource",
+    "oci+fetch": "cachd.sources.oci:OciSource",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")

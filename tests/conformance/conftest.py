@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import table_gcs
+from tests.conformance import table_gcs, table_oci
 from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tests.servers.certificates import Certificates
     from tests.servers.gcs import FakeGcs
     from tests.servers.nginx import Nginx
+    from tests.servers.registry import Registry
     from tests.servers.s3 import S3Server
 
 
@@ -27,6 +28,8 @@ def world(
     seaweed: S3Server,
     juicefs: S3Server,
     gcs: FakeGcs,
+    registry: Registry,
+    private_registry: Registry,
 ) -> Iterator[World]:
     """One daemon, and every server that a row may ask for."""
     folder = tmp_path_factory.mktemp("conformance")
@@ -45,4 +48,5 @@ def world(
         made.hub.add("org/private", REPOSITORIES["org/m"], private=True, readers={TOKEN})
         made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
         made.hub.repositories["org/m"].commit(SECOND, "v2")
+        made.more |= table_oci.push(folder, registry, private_registry)
         yield made

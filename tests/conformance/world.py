@@ -98,6 +98,7 @@ class World:
     hub: Hub
     shared: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    more: dict[str, str] = field(default_factory=dict)
 
     def put(self, make: str, objects: Mapping[str, bytes], *, own_bucket: bool) -> str:
         """Objects on a real server, where no other row has any; what to write for ``bucket``.
@@ -130,6 +131,7 @@ class World:
             "custom_pem": str(self.authorities.custom.ca),
             "public_pem": str(self.authorities.public_pem),
             "stranger_pem": str(self.authorities.stranger_pem),
+            **self.more,
         }
         if make:
             server = self.makes[make]

@@ -13,7 +13,7 @@ from tests.origins.fault import pattern
 
 HERE = Path(__file__).parent
 NAMES = sorted(path.stem for path in HERE.glob("adapters/[a-z]*.py"))
-SHARING = ["http", "s3", "hf", "modelscope"]
+SHARING = ["http", "s3", "hf", "modelscope", "oci"]
 """Those whose sources tell a sha256 and whose servers are light."""
 BODY = pattern(300_000)
 PATH = "m/model.bin"

@@ -13,6 +13,7 @@ from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.gcs import FakeGcs
 from tests.servers.nginx import Nginx
 from tests.servers.process import find_program
+from tests.servers.registry import Registry, start_registry
 from tests.servers.require import missing
 from tests.servers.s3 import S3Server, start_juicefs, start_seaweed
 
@@ -67,6 +68,25 @@ def s3_server(request: pytest.FixtureRequest) -> S3Server:
     """Each of the two S3 servers in turn."""
     server: S3Server = request.getfixturevalue(request.param)
     return server
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
+    """A container registry for everybody, without TLS."""
+    server = start_registry(tmp_path_factory.mktemp("registry"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def private_registry(
+    tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
+) -> Iterator[Registry]:
+    """One with TLS, that wants a name and a password."""
+    folder = tmp_path_factory.mktemp("private-registry")
+    server = start_registry(folder, certificates, auth="htpasswd")
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session")
