@@ -37,13 +37,13 @@ PULL_VARIABLES = frozenset(
         "CACHD_VIEW",
         "CACHD_VIEW_MOUNT",
         "CACHD_READONLY",
+        "CACHD_LAYOUT",
         "CACHD_HARD_LINK",
         "CACHD_VERIFY",
         "CACHD_QUIET",
         "CACHD_HEARTBEAT",
         "CACHD_WAIT_DAEMON",
         "CACHD_FALLBACK",
-        "CACHD_LAYOUT",
     }
 )
 """One for each option of ``cachd pull`` (``cachd.cli.variables``)."""

@@ -35,9 +35,16 @@ _BUILT_IN = {
     "hdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "webhdfs": "cachd.sources.webhdfs:WebHdfsSource",
     "swebhdfs": "cachd.sources.webhdfs:WebHdfsSource",
+    "git": "cachd.sources.git:GitSource",
+    "git+https": "cachd.sources.git:GitSource",
+    "git+http": "cachd.sources.git:GitSource",
     "oci": "cachd.sources.oci:OciSource",
     "oci+native": "cachd.sources.oci:OciSource",
     "oci+fetch": "cachd.sources.oci:OciSource",
+    "model-registry": "cachd.registries.source:RegistrySource",
+    "mlflow": "cachd.registries.source:RegistrySource",
+    "models": "cachd.registries.source:RegistrySource",
+    "mlflow-artifacts": "cachd.registries.mlflow_artifacts:MlflowArtifacts",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
