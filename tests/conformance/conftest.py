@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import table_gcs, table_oci
+from tests.conformance import table_gcs, table_oci, table_registry
 from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
+from tests.servers.modelregistry import ModelRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,4 +50,7 @@ def world(
         made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
         made.hub.repositories["org/m"].commit(SECOND, "v2")
         made.more |= table_oci.push(folder, registry, private_registry)
+        models = ModelRegistry()
+        made.more |= table_registry.register(models, seaweed)
         yield made
+        models.close()
