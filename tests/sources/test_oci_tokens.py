@@ -69,11 +69,17 @@ async def test_tokens_for_an_identity_token() -> None:
 
 
 async def test_a_token_of_the_callers_own() -> None:
+    """It comes as a header for the registry's host; a hub's token is never shown to a registry."""
     with token_registry(login=LOGIN) as registry:
         registry.left["my-own-token"] = 10
-        plan = await ask(registry, Credentials(token="my-own-token"))
+        header = (("Authorization", "Bearer my-own-token"),)
+        plan = await ask(registry, Credentials(headers=((registry.host, header),)))
         assert plan.is_credentialed
+        assert plan.auth.headers == header
         assert registry.tokens() == []
+        with pytest.raises(CredentialsMissing):
+            await ask(registry, Credentials(token="a-hubs-sesame"))
+        assert "a-hubs-sesame" not in repr(registry.asked)
 
 
 async def test_a_new_token_for_a_fetch_that_runs() -> None:
