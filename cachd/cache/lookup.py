@@ -29,11 +29,13 @@ _REMEMBERED = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A snapshot that may be given, and what to call that. ``was_asked``: the source has just said
-    that this is the present state."""
+    that this is the present state. ``ahead``: the plan of the newer one that it has, which is to be
+    fetched while this one goes on being given."""
 
     snapshot: StoredSnapshot
     result: Result
     was_asked: bool = False
+    ahead: Plan | None = None
 
 
 def corrupt_error(snapshot: StoredSnapshot, more: str = "") -> ModelCorrupt:
@@ -101,9 +103,12 @@ class Lookup:
             self._at_default[ref] = known
         return known
 
-    async def find(self, asked: Asked, *, is_forced: bool = False) -> Found | Plan:
+    async def find(
+        self, asked: Asked, *, is_forced: bool = False, is_newest: bool = False
+    ) -> Found | Plan:
         """What may be given at once, or the plan of what must be fetched. ``is_forced``: ask the
-        source, however fresh the snapshot is."""
+        source, however fresh the snapshot is. ``is_newest``: what that has now, though it is held.
+        """
         parts, ref, principal = self._parts, asked.ref, asked.principal
         snapshot = parts.store.current(ref)
         if parts.settings.offline:
@@ -111,7 +116,7 @@ class Lookup:
         if (
             snapshot is not None
             and not is_forced
-            and parts.freshness.is_fresh(ref, snapshot.info, snapshot.revision)
+            and self._is_fresh(snapshot)
             and (
                 is_open(
                     snapshot.info,
@@ -140,16 +145,46 @@ class Lookup:
             return Found(snapshot=snapshot, result="stale")
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
+            await parts.updates.note(snapshot, plan.revision)
             return Found(snapshot=snapshot, result="hit", was_asked=True)
+        is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
+        if snapshot is not None and not is_hearsay:
+            beside = await self._beside(asked, snapshot, plan, is_newest=is_newest)
+            if beside is not None:
+                return beside
         if not self._may_fetch(asked) and (stale := self.stale(asked)) is not None:
             return stale
         self.check_fetch(asked)
-        is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
         if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
             # Other validators at a mirror are no sign of a change at the origin; what was begun
             # there the origin had shown itself.
             return self.stale(asked) or plan
         return plan
+
+    def _is_fresh(self, snapshot: StoredSnapshot) -> bool:
+        ref, parts = snapshot.ref, self._parts
+        return parts.freshness.is_fresh(
+            ref, snapshot.info, snapshot.revision
+        ) or parts.updates.is_known(snapshot, parts.freshness.seen(ref))
+
+    async def _beside(
+        self, asked: Asked, current: StoredSnapshot, plan: Plan, *, is_newest: bool
+    ) -> Found | None:
+        """What is given though the source has ``plan``, or what it has, where that is here already;
+        None: it is to be fetched."""
+        parts, ref = self._parts, asked.ref
+        if not parts.updates.holds(current, plan):
+            taken = await parts.updates.take(current, plan.revision)
+            return Found(snapshot=taken, result="hit", was_asked=True) if taken else None
+        await parts.updates.note(current, plan.revision)
+        parts.proofs.record(asked.principal, ref, plan.revision, current.revision)
+        if not is_newest:
+            is_wanted = parts.updates.wants(ref, plan.revision) and self._may_fetch(asked)
+            return Found(snapshot=current, result="hit", ahead=plan if is_wanted else None)
+        newest = parts.store.get(ref.key, plan.revision)
+        if newest is None or newest.ref != ref or newest.damage:
+            return None
+        return Found(snapshot=newest, result="hit", was_asked=True)
 
     def stale(self, asked: Asked) -> Found | None:
         """What is cached, if it may be given while the source can't be had."""

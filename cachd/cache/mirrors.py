@@ -7,9 +7,9 @@ pass goes there unless its rule says so, and no caller's idea of whom to trust.
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from cachd import globs
 from cachd.cache.access import ANONYMOUS, DAEMON
 from cachd.fetch.job import is_upstream
 from cachd.sources.endpoints import endpoint_of
@@ -44,7 +44,7 @@ def place(asked: Asked, endpoint: str, settings: SourcesSettings) -> Asked:
 def matches(pattern: str, ref: Ref) -> bool:
     """Whether ``pattern`` means the ref: by its URI, or by its origin's endpoint."""
     endpoint = endpoint_of(ref.origin)
-    return fnmatchcase(ref.uri, pattern) or fnmatchcase(endpoint, pattern)
+    return globs.matches(pattern, ref.uri) or globs.matches(pattern, endpoint)
 
 
 def server_of(ref: Ref, mirror: str) -> str:

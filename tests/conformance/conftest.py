@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance import table_gcs, table_oci
+from tests.conformance.table_git import start_git
 from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
@@ -49,4 +50,9 @@ def world(
         made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
         made.hub.repositories["org/m"].commit(SECOND, "v2")
         made.more |= table_oci.push(folder, registry, private_registry)
-        yield made
+        git = start_git(folder / "git")
+        made.more |= {"git": git.url, "git_host": git.host}
+        try:
+            yield made
+        finally:
+            git.stop()
