@@ -16,7 +16,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, unquote, urlencode
 
 from cachd.errors import ConfigInvalid, InvalidError
 from cachd.model import Auth
@@ -168,7 +168,8 @@ def _sign(key: str, where: str, means: Means) -> Pass:
 
 
 def service_sas(address: AzureAddress, key: str, where: str, expires: int, *, is_tls: bool) -> str:
-    """The query that reads and lists the container, or the share."""
+    """The query that reads and lists the container, or the share; where one state of a blob is
+    named, that reads just this."""
     try:
         raw = base64.b64decode(key.strip(), validate=True)
     except ValueError:
@@ -176,14 +177,18 @@ def service_sas(address: AzureAddress, key: str, where: str, expires: int, *, is
     if not raw:
         raise InvalidError(f"the account's key ({where}) is no base64", field=where)
     end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
-    what = "c" if address.service == "blob" else "s"
-    fields = {"sp": "rl", "se": end, "sv": VERSION, "sr": what}
+    resource = f"/{address.service}/{address.account}/{address.container}"
+    what, rights, moment = "c" if address.service == "blob" else "s", "rl", ""
+    if address.pinned:
+        name, _, value = address.pinned.partition("=")
+        what, rights, moment = "bs" if name == "snapshot" else "bv", "r", unquote(value)
+        resource += f"/{address.prefix}"
+    fields = {"sp": rights, "se": end, "sv": VERSION, "sr": what}
     if is_tls:
         fields["spr"] = "https"
-    resource = f"/{address.service}/{address.account}/{address.container}"
-    lines = ["rl", "", end, resource, "", "", fields.get("spr", ""), VERSION]
+    lines = [rights, "", end, resource, "", "", fields.get("spr", ""), VERSION]
     if address.service == "blob":
-        lines += [what, "", ""]
+        lines += [what, moment, ""]
     # No headers of the answer are overridden.
     lines += [""] * 5
     digest = hmac.new(raw, "\n".join(lines).encode(), hashlib.sha256).digest()

@@ -75,7 +75,17 @@ class Azurite:
     def delete(self, container: str, name: str) -> None:
         self._call("DELETE", f"{container}/{quote(name, safe='/')}", 202)
 
-    def _call(self, method: str, path: str, *good: int, body: bytes = b"", **headers: str) -> None:
+    def snapshot(self, container: str, name: str) -> str:
+        path = f"{container}/{quote(name, safe='/')}?comp=snapshot"
+        return self._call("PUT", path, 201)["x-ms-snapshot"]
+
+    @staticmethod
+    def sign(permissions: str) -> str:
+        return account_sas(permissions)
+
+    def _call(
+        self, method: str, path: str, *good: int, body: bytes = b"", **headers: str
+    ) -> dict[str, str]:
         target = f"/{ACCOUNT}/{path}{'&' if '?' in path else '?'}{self._sas}"
         given = {"x-ms-version": VERSION, "Content-Length": str(len(body)), **headers}
         connection = http.client.HTTPConnection(LOOPBACK, self.port, timeout=20)
@@ -84,6 +94,7 @@ class Azurite:
             answer = connection.getresponse()
             said = answer.read()
         assert answer.status in good, (method, path, answer.status, said)
+        return {name.lower(): value for name, value in answer.getheaders()}
 
 
 def start_azurite(folder: Path) -> Azurite:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
-from cachd.sources.azure_identity import service_sas
+import pytest
+
+from cachd.sources.azure_identity import VERSION, service_sas
 from cachd.sources.azure_location import parse_azure
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
 from tests.servers.peers import peer_python
@@ -113,3 +117,37 @@ def test_our_signature_reads_and_lists_and_no_more(azurite: Azurite) -> None:
         "body": W.decode(),
         "written": "HttpResponseError",
     }
+
+
+SIGN = """
+import json, sys
+from urllib.parse import parse_qs
+from azure.storage.blob import BlobSasPermissions
+from azure.storage.blob._shared_access_signature import BlobSharedAccessSignature
+
+account, key, container, blob, name, value, until, version = sys.argv[1:9]
+helper = BlobSharedAccessSignature(account, key)
+helper.x_ms_version = version
+sas = helper.generate_blob(
+    container, blob, snapshot=value if name == "snapshot" else None,
+    version_id=value if name == "version_id" else None,
+    permission=BlobSasPermissions(read=True), expiry=until, protocol="https",
+)
+print(json.dumps({name: values[0] for name, values in parse_qs(sas).items()}))
+"""
+
+
+@pytest.mark.parametrize("name", ["snapshot", "versionid"])
+def test_a_signature_for_one_state_of_a_blob_is_microsofts(name: str) -> None:
+    moment, until = "2024-01-02T03:04:05.0000000Z", 4_000_000_000
+    address = parse_azure(f"https://acct.blob.core.windows.net/con/a%20b/x?{name}={moment}")
+    sas = service_sas(address, KEY, "test", until, is_tls=True)
+    end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(until))
+    theirs = "version_id" if name == "versionid" else name
+    arguments = ["acct", KEY, "con", "a b/x", theirs, moment, end, VERSION]
+    ended = subprocess.run(
+        [peer_python(), "-c", SIGN, *arguments], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert found == {key: values[0] for key, values in parse_qs(sas).items()}
