@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # Whatever Python the tests run under: these run as processes.
 PEERS ?= .venv-peers
+AZURITE ?= .venv-azurite
 UV_VERSION := 0.13.9
 # Most of a test is waiting: two at a time, whatever the machine.
 JOBS ?= 2
@@ -26,10 +27,12 @@ demo: $(VENV)/.stamp ## A real S3 server, a real model, every step shown; under 
 
 test: $(VENV)/.stamp $(PEERS)/.stamp ## All tests but the slow ones.
 	@scripts/install-test-packages --missing
+	@scripts/install-azurite $(AZURITE)
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS) --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.stamp $(PEERS)/.stamp $(VENV)-api/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
+	@scripts/install-azurite $(AZURITE)
 	SCHEMATHESIS=$(abspath $(VENV)-api/bin/schemathesis) $(BIN)/python -m pytest -m slow $(ARGS)
 
 crash-matrix: $(VENV)/.stamp ## kill -9 at every step, counted; writes docs/crash-matrix.md.

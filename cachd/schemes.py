@@ -9,6 +9,9 @@ OWN_PREFIX: Final = "cachd+"
 REGISTRIES: Final = frozenset({"model-registry", "mlflow", "models"})
 """Schemes whose URIs a registry turns into others."""
 
+_HADOOP: Final = frozenset({"abfs", "abfss", "wasb", "wasbs"})
+"""What Hadoop calls blobs at Azure."""
+
 _MLFLOW: Final = "models:/"
 """MLflow writes its URIs with one slash."""
 
@@ -38,6 +41,8 @@ def scheme_of(uri: str) -> str:
 def source_of(uri: str) -> str:
     """The name of the source that takes ``uri``: its scheme, or who else claims it."""
     scheme = scheme_of(uri)
+    if scheme in _HADOOP:
+        return "azure"
     plain = f"{scheme}://{uri.partition('://')[2]}"
     for pattern, name in _CLAIMS:
         if pattern.match(plain):

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
 from cachd.cli import ambient_aws, ambient_azure, ambient_google
+from cachd.cli.forward_azure import host_of as azure_host
+from cachd.cli.forward_azure import is_signed
 from cachd.cli.forward_google import HOST, host_of
 from cachd.cli.forward_values import parts_of
-from cachd.schemes import REGISTRIES, scheme_of
+from cachd.schemes import REGISTRIES, scheme_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,14 +50,14 @@ def choose(
     parts = parts_of(uri)
     if scheme == "gs":
         return _google(environ, credentials, endpoint)
+    if source_of(uri) == "azure":
+        return _azure(environ, uri, credentials, endpoint)
     host = (parts.hostname or "").lower()
     if host in (credentials.get("headers") or {}):
         return None
     if scheme == "https" and host == HOST:
         signed = {"X-Goog-Signature", "Signature"} & parse_qs(parts.query).keys()
         return None if signed else ambient_google.choose(environ)
-    if scheme == "https" and ambient_azure.is_storage(host):
-        return None if "sig" in parse_qs(parts.query) else ambient_azure.choose(environ, host)
     return None
 
 
@@ -66,6 +68,17 @@ def _google(
     if not host or credentials.get("google_key") or host in (credentials.get("headers") or {}):
         return None
     return ambient_google.choose(environ, host=host)
+
+
+def _azure(
+    environ: Mapping[str, str], uri: str, credentials: Mapping[str, Any], endpoint: str | None
+) -> Identity | None:
+    host = azure_host(uri, endpoint)
+    if not host or is_signed(uri) or host in (credentials.get("headers") or {}):
+        return None
+    if credentials.get("azure_account_key") or credentials.get("azure_sas"):
+        return None
+    return ambient_azure.choose(environ, host)
 
 
 class Passes:

@@ -27,17 +27,6 @@ _ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _VERSION = "2023-11-03"
 """``x-ms-version``: Azure Storage takes tokens only with one."""
 
-_SUFFIXES = (
-    ".blob.core.windows.net",
-    ".blob.core.usgovcloudapi.net",
-    ".blob.core.chinacloudapi.cn",
-    ".blob.storage.azure.net",
-)
-
-
-def is_storage(host: str) -> bool:
-    return host.endswith(_SUFFIXES)
-
 
 def choose(environ: Mapping[str, str], host: str) -> Identity | None:
     if environ.get("AZURE_ACCESS_TOKEN"):
@@ -74,7 +63,7 @@ class Given:
 
     def obtain(self) -> Obtained:
         found = {"access_token": self.token}
-        return bearer(self.host, found, "AZURE_ACCESS_TOKEN", **{"x-ms-version": _VERSION})
+        return bearer(self.host, found, "AZURE_ACCESS_TOKEN", **_headers(self.host))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,4 +84,10 @@ class Application:
             form["client_assertion_type"] = _ASSERTION
             form["client_assertion"] = read_token(self.token_file, "AZURE_FEDERATED_TOKEN_FILE")
         found = parse_object(call(self.url, _SERVICE, form=form), _SERVICE)
-        return bearer(self.host, found, _SERVICE, **{"x-ms-version": _VERSION})
+        return bearer(self.host, found, _SERVICE, **_headers(self.host))
+
+
+def _headers(host: str) -> dict[str, str]:
+    """Azure Files gives rights to roles alone, and wants to be told that they are meant."""
+    intent = {"x-ms-file-request-intent": "backup"} if ".file." in host else {}
+    return {"x-ms-version": _VERSION, **intent}

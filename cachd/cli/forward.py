@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_azure import gather_azure
+from cachd.cli.forward_azure import host_of as azure_host
 from cachd.cli.forward_git import gather_git
 from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
@@ -58,6 +60,11 @@ def gather(
     found = []
     if source == "s3" or is_open:
         found.append(gather_s3(environ, overrides, read, strict=source == "s3"))
+    if source == "azure" or is_open:
+        found.append(gather_azure(environ, uri, overrides, strict=source == "azure"))
+    if source == "azure":
+        host = azure_host(uri, overrides.endpoint or found[-1].options.get("endpoint"))
+        found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
     if source == "gs" or is_open:
         found.append(gather_google(environ, overrides, read, strict=source == "gs"))
     if source == "gs":

@@ -58,6 +58,7 @@ _SIGNATURES: tuple[tuple[frozenset[str], frozenset[str]], ...] = (
         frozenset({"sig", "sv"}),
         frozenset(
             {"sig", "sv", "se", "st", "sp", "sr", "spr", "sip", "si", "ss", "srt", "skoid", "sktid"}
+            | {"rscc", "rscd", "rsce", "rscl", "rsct", "sduoid", "skdutid"}
             | {"skt", "ske", "sks", "skv", "saoid", "suoid", "scid", "ses", "sdd"}
         ),
     ),

@@ -70,6 +70,8 @@ def token(tmp_path: Path) -> str:
         (BLOB, {}, {}),
         (BLOB + "?sv=2020&sig=ab", AZURE, {}),
         (BLOB, {**AZURE, "AZURE_TENANT_ID": ""}, {}),
+        (BLOB, AZURE, {"azure_account_key": "K"}),
+        (BLOB, AZURE, {"azure_sas": "sig=x"}),
         (BLOB, AZURE, {"headers": {"account.blob.core.windows.net": {"Authorization": "x"}}}),
         (BLOB.replace("https", "http"), AZURE, {}),
         (GCS.replace("https", "http"), {"GCE_METADATA_HOST": "m"}, {}),
@@ -142,6 +144,28 @@ def test_google_is_told_by_the_machine(tmp_path: Path) -> None:
     assert found.url.startswith("http://metadata.google.internal/computeMetadata/v1/")
     product.write_text("Standard PC\n")
     assert ambient_google.choose({}, product) is None
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint", "host"),
+    [
+        (BLOB, None, "account.blob.core.windows.net"),
+        ("abfss://c@account.dfs.core.windows.net/m", None, "account.blob.core.windows.net"),
+        ("https://a.z20.blob.storage.azure.net/c/m", None, "a.z20.blob.storage.azure.net"),
+        ("https://a.file.core.windows.net/s/m", None, "a.file.core.windows.net"),
+        (BLOB, "https://account.blob.stack.local:444", "account.blob.stack.local:444"),
+    ],
+)
+def test_azures_token_is_for_the_host_that_is_called(
+    uri: str, endpoint: str | None, host: str
+) -> None:
+    found = choose({"AZURE_ACCESS_TOKEN": "T"}, uri, {}, endpoint=endpoint)
+    assert found is not None
+    (sent,) = found.obtain().credentials["headers"].items()
+    assert sent[0] == host
+    assert sent[1]["Authorization"] == "Bearer T"
+    assert ("x-ms-file-request-intent" in sent[1]) == (".file." in host)
+    assert choose({"AZURE_ACCESS_TOKEN": "T"}, uri, {}, endpoint="http://azurite:10000") is None
 
 
 def test_azure_has_its_order() -> None:

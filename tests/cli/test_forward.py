@@ -16,6 +16,13 @@ PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEYS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
 SENT_KEYS = {"access_key_id": "AK", "secret_access_key": "SK"}
 GS = "gs://bucket/model"
+BLOB = "https://account.blob.core.windows.net/container/m"
+ABFS = "abfss://container@account.dfs.core.windows.net/m"
+APPLICATION = {
+    "AZURE_TENANT_ID": "T",
+    "AZURE_CLIENT_ID": "C",
+    "AZURE_CLIENT_SECRET": "S",
+}
 KEY = {"GOOGLE_APPLICATION_CREDENTIALS": "/var/secrets/key.json"}
 FILES = {
     "/var/secrets/key.json": "{}",
@@ -158,6 +165,37 @@ def storage(**config: Any) -> dict[str, str]:
             {"storage.googleapis.com-headers": '{"Authorization": "x"}', "bucket-headers": "{}"},
             {"headers": {"storage.googleapis.com": {"Authorization": "x"}}},
             {},
+        ),
+        (BLOB, {"AZURE_STORAGE_ACCESS_KEY": "K", **KEYS}, {"azure_account_key": "K"}, {}),
+        (BLOB, {"AZURE_STORAGE_SAS_TOKEN": "sig=x"}, {"azure_sas": "sig=x"}, {}),
+        (ABFS, {"AZURE_STORAGE_ACCESS_KEY": "K"}, {"azure_account_key": "K"}, {}),
+        (
+            BLOB,
+            {"AZURE_STORAGE_ACCESS_KEY": "K", "AZURE_ACCOUNT_NAME": "account"},
+            {"azure_account_key": "K"},
+            {},
+        ),
+        (BLOB, {"AZURE_STORAGE_ACCESS_KEY": "K", "AZURE_ACCOUNT_NAME": "other"}, {}, {}),
+        (f"{BLOB}?sv=1&sig=x", {"AZURE_STORAGE_ACCESS_KEY": "K"}, {}, {}),
+        (BLOB, {**APPLICATION, **MAP}, {}, {"ca_pem": PEM + "map"}),
+        (
+            BLOB,
+            {"AZURE_SERVICE_URL": "http://azurite:10000"},
+            {},
+            {"endpoint": "http://azurite:10000"},
+        ),
+        (BLOB, {"AZURE_SERVICE_URL": "https://other.blob.core.windows.net"}, {}, {}),
+        (
+            ABFS,
+            {"account.blob.core.windows.net-headers": '{"Authorization": "x"}'},
+            {"headers": {"account.blob.core.windows.net": {"Authorization": "x"}}},
+            {},
+        ),
+        (
+            "mlflow://r/m",
+            {**APPLICATION, "AZURE_AUTHORITY_HOST": "https://a", "AZURE_SERVICE_URL": "http://b"},
+            {"azure_tenant_id": "T", "azure_client_id": "C", "azure_client_secret": "S"},
+            {"authority": "https://a"},
         ),
         ("mlflow://r/m", {**KEY, "STORAGE_EMULATOR_HOST": "f"}, {}, {}),
         ("mlflow://r/m", KEY, {"google_key": "{}"}, {}),

@@ -10,11 +10,14 @@ from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
+from tests.servers.azurite import account_sas
 from tests.servers.modelregistry import ModelRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.servers.azurefiles import FakeFiles
+    from tests.servers.azurite import Azurite
     from tests.servers.certificates import Certificates
     from tests.servers.gcs import FakeGcs
     from tests.servers.nginx import Nginx
@@ -30,6 +33,8 @@ def world(
     seaweed: S3Server,
     juicefs: S3Server,
     gcs: FakeGcs,
+    azurite: Azurite,
+    azurefiles: FakeFiles,
     registry: Registry,
     private_registry: Registry,
 ) -> Iterator[World]:
@@ -40,7 +45,7 @@ def world(
         (nginx.root / place / "m.bin").write_bytes(WEIGHTS)
     gcs.private.add(table_gcs.PRIVATE)
     (folder / "google-key.json").write_text(gcs.service_account())
-    makes = {server.name: server for server in (seaweed, juicefs, gcs)}
+    makes = {server.name: server for server in (seaweed, juicefs, gcs, azurite, azurefiles)}
     with make_world(folder, certificates, nginx, makes) as made:
         made.objects.buckets["refused"] = None
         for place in ("C38", "C38m", "C38n", "C18r"):
@@ -50,6 +55,7 @@ def world(
         made.hub.add("org/private", REPOSITORIES["org/m"], private=True, readers={TOKEN})
         made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
         made.hub.repositories["org/m"].commit(SECOND, "v2")
+        made.more |= {"sas": account_sas("rl")}
         made.more |= table_oci.push(folder, registry, private_registry)
         git = start_git(folder / "git")
         models = ModelRegistry()

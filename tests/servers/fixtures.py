@@ -9,6 +9,8 @@ import pytest
 from tests.kube.apiserver import ApiServer
 from tests.kube.tokenserver import TokenServer
 from tests.process.origin import CountingOrigin
+from tests.servers.azurefiles import FakeFiles
+from tests.servers.azurite import Azurite, start_azurite
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.gcs import FakeGcs
 from tests.servers.nginx import Nginx
@@ -59,6 +61,22 @@ def juicefs(
 def gcs() -> Iterator[FakeGcs]:
     """Cloud Storage, as far as it goes."""
     server = FakeGcs()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Azurite]:
+    """Azure's blobs."""
+    server = start_azurite(tmp_path_factory.mktemp("azurite"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def azurefiles() -> Iterator[FakeFiles]:
+    """Azure's files, as far as they go."""
+    server = FakeFiles()
     yield server
     server.stop()
 

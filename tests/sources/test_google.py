@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from awscrt.checksums import crc32c
 
-from cachd.credentials import Credentials
+from cachd.cache.resolve import ask_for, locate
+from cachd.cache.types import Ask
+from cachd.credentials import Credentials, SourceOptions
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -25,6 +27,7 @@ from cachd.errors import (
     UriInvalid,
 )
 from cachd.sources.google_location import GOOGLE_ENDPOINT, media_url, parse_gs
+from cachd.sources.resolver import Resolver
 from tests.servers.gcs import FakeGcs, Stored
 from tests.sources.asking import NOBODY, context, paths, request, settings
 
@@ -65,6 +68,22 @@ def test_where_it_leads(monkeypatch: pytest.MonkeyPatch) -> None:
     _, asked = request("gs://bucket/a")
     assert asked.location.origin == "gs+http://localhost:9023"
     assert asked.location.is_default_origin
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint"),
+    [
+        ("gs://bucket/m", "http://emulator:4443"),
+        ("https://account.blob.core.windows.net/con/m", "http://azurite:10000"),
+        ("abfss://con@account.dfs.core.windows.net/m", None),
+    ],
+)
+def test_a_ref_says_how_to_ask_for_it_again(uri: str, endpoint: str | None) -> None:
+    resolver = Resolver(settings(), environ={})
+    ref, _ = locate(Ask(uri=uri, options=SourceOptions(endpoint=endpoint)), resolver)
+    ask = ask_for(ref, resolver)
+    assert ask is not None
+    assert locate(ask, resolver)[0] == ref
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,73 @@
+"""Files at Azure: a server of ours that Microsoft's own client vouches for."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from tests.contract.adapter import NOBODY, Adapter, Pass, Place
+from tests.origins.exchange import Seen
+from tests.origins.gate import Gate
+from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
+
+OTHER_KEY = base64.b64encode(b"a key of somebody else's files, 64 bytes".ljust(64, b".")).decode()
+DIRECTORIES = "a share has directories: no file can be one, too"
+
+
+class AzureFiles(Adapter):
+    name = "azurefiles"
+    lacks: ClassVar[Mapping[str, str]] = {
+        "digests": "Azure Files tells an MD5 only where the uploader gave one",
+        "sha256": "Azure Files tells an MD5 at most",
+        "public": "there are no public shares",
+        "keeps": DIRECTORIES,
+        "markers": DIRECTORIES,
+        "hostile": "it lists one component at a time",
+        "huge": "one share of 100,000 files says no more than one container",
+    }
+    passes: ClassVar[Mapping[str, Pass]] = {
+        "good": Pass(credentials={"azure_account_key": KEY}, secrets=(KEY,)),
+        "wrong": Pass(
+            credentials={"azure_account_key": OTHER_KEY},
+            secrets=(OTHER_KEY,),
+            codes=("credentials_invalid",),
+            says="credentials.azure_account_key",
+        ),
+        "none": NOBODY,
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server = FakeFiles()
+        where = urlsplit(self._server.endpoint)
+        assert where.hostname
+        assert where.port
+        self.gate = Gate((where.hostname, where.port), None)
+        self._closing += [self._server.stop, self.gate.close]
+        self.options = {"endpoint": self.gate.url}
+
+    def put(self, files: Mapping[str, bytes]) -> Place:
+        return Place(self, self._server.make_bucket(files), dict(files))
+
+    def uri(self, place: Place, path: str) -> str:
+        base = f"https://{ACCOUNT}.file.core.windows.net/{place.name}"
+        return f"{base}/{quote(path)}" if path else base
+
+    def change(self, place: Place, path: str, body: bytes | None) -> None:
+        share = self._server.shares[place.name]
+        if body is None:
+            del share[path]
+        else:
+            share[path] = body
+
+    def is_data(self, seen: Seen) -> bool:
+        return seen.method == "GET" and "comp=list" not in seen.target
+
+
+def make(request: pytest.FixtureRequest, folder: Path) -> Adapter:
+    return AzureFiles()
