@@ -40,7 +40,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeDaemon]:
     fake.start()
     names = [f"shard-{n % 50:03}/{'x' * 40}-{n:06}.bin" for n in range(6_000)]
     model = fake.add(URI, dict.fromkeys(names, b"x"))
-    fake.grow(model, "big.bin", 256 * 2**20)
+    fake.grow(model, "big.bin", 128 * 2**20)
     yield fake
     fake.stop()
 
@@ -79,12 +79,12 @@ def test_a_stream(tmp_path: Path) -> None:
     fake.start()
     try:
         model = fake.add(URI, {f"{n:04}": b"x" for n in range(500)})
-        fake.grow(model, "big.bin", 256 * 2**20)
+        fake.grow(model, "big.bin", 128 * 2**20)
         fake.script.hide_path = True
         assert peak(URI, tmp_path / "d", CACHD_SOCKET=str(fake.socket)) < LIMIT
     finally:
         fake.stop()
-    assert (tmp_path / "d/big.bin").stat().st_size == 256 * 2**20
+    assert (tmp_path / "d/big.bin").stat().st_size == 128 * 2**20
 
 
 def test_a_local_path(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_local_path(tmp_path: Path) -> None:
     for n in range(5000):
         (tmp_path / f"src/{n:05}").write_bytes(b"x")
     with (tmp_path / "src/big.bin").open("wb") as file:
-        file.truncate(256 * 2**20)
+        file.truncate(128 * 2**20)
     assert peak(tmp_path / "src", tmp_path / "d") < LIMIT
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from cachd.sources.registry import Registry
 from tests.contract.adapter import Adapter
 from tests.contract.answers import given
 from tests.contract.conftest import QUICK
@@ -16,12 +17,30 @@ NAMES = sorted(path.stem for path in HERE.glob("adapters/[a-z]*.py"))
 SHARING = ["http", "s3", "hf", "modelscope", "oci"]
 """Those whose sources tell a sha256 and whose servers are light."""
 BODY = pattern(300_000)
+ADAPTERS = {
+    "git+http": "git",
+    "git+https": "git",
+    "gs": "google",
+    "hdfs": "webhdfs",
+    "https": "http",
+    "mlflow": "kubeflow",
+    "mlflow-artifacts": "kubeflow",
+    "model-registry": "kubeflow",
+    "models": "kubeflow",
+    "oci+fetch": "oci",
+    "oci+native": "oci",
+    "swebhdfs": "webhdfs",
+}
+"""By scheme, where it isn't called the same: another form of the same source, or a registry, all of
+which give a model's place to the source that has it."""
 PATH = "m/model.bin"
 
 
-def test_every_adapter_has_its_rows() -> None:
+def test_every_source_is_held_to_the_contract() -> None:
     modules = {path.stem.removeprefix("test_") for path in HERE.glob("test_*.py")}
     assert modules == {*NAMES, "together"}
+    known = set(Registry(entry_points=()).schemes)
+    assert {ADAPTERS.get(scheme, scheme) for scheme in known} == set(NAMES)
 
 
 def test_equal_bytes_of_several_sources_are_stored_once(

@@ -8,7 +8,7 @@ fetched again.
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,8 @@ from tests.origins.fault import Fault, s3_error
 from tests.servers.certificates import Certificates, make_certificates
 
 KINDS = ["s3-http", "s3-https", "http", "https", "archive-http", "archive-https"]
+QUICK = ("s3-http", "https", "archive-http")
+"""Each source and both transports; the other pairs are tried by make test-slow."""
 EXPIRED = s3_error("AccessDenied", "Request has expired")
 
 
@@ -42,7 +44,6 @@ class Row:
 
 RIGHT = ("",)
 S3 = ("s3-http", "s3-https")
-SLOW = ("s3-https", "http", "archive-http")
 EXPIRED_TOKEN = Fault("status", status=400, body=s3_error("ExpiredToken"))
 BUSY = {"Retry-After": "1"}
 UNDER_WAY = PART
@@ -53,10 +54,10 @@ STRAY = 64 * 1024
 TABLE = [
     Row("reset-passes", Fault("reset", after=3 * MIB), 1, RIGHT),
     Row("reset-lasts", Fault("reset", after=50_000), None, ("origin_unreachable",)),
-    Row("stall-passes", Fault("stall", after=MIB), 1, RIGHT, kinds=SLOW),
-    Row("stall-lasts", Fault("stall", after=0), None, ("origin_stalled",), kinds=SLOW),
-    Row("drip-passes", Fault("drip", chunk=500), 1, RIGHT, kinds=SLOW),
-    Row("drip-lasts", Fault("drip", chunk=500), None, ("origin_stalled",), kinds=SLOW),
+    Row("stall-passes", Fault("stall", after=MIB), 1, RIGHT, kinds=QUICK),
+    Row("stall-lasts", Fault("stall", after=0), None, ("origin_stalled",), kinds=QUICK),
+    Row("drip-passes", Fault("drip", chunk=500), 1, RIGHT, kinds=QUICK),
+    Row("drip-lasts", Fault("drip", chunk=500), None, ("origin_stalled",), kinds=QUICK),
     Row("short-passes", Fault("close", after=MIB), 1, RIGHT),
     Row("short-lasts", Fault("close", after=1000), None, ("origin_unreachable",)),
     Row("extra-lasts", Fault("extra"), None, RIGHT),
@@ -80,7 +81,22 @@ TABLE = [
     Row("garbage-lasts", Fault("garbage"), None, ("origin_failed",)),
 ]
 
-CASES = [pytest.param(kind, row, id=f"{kind}-{row.name}") for row in TABLE for kind in row.kinds]
+
+def marks_of(kind: str, quick: Sequence[str] = QUICK) -> tuple[pytest.MarkDecorator, ...]:
+    return () if kind in quick else (pytest.mark.slow,)
+
+
+CASES = [
+    pytest.param(kind, row, id=f"{kind}-{row.name}", marks=marks_of(kind))
+    for row in TABLE
+    for kind in row.kinds
+]
+EACH = [pytest.param(kind, marks=marks_of(kind)) for kind in KINDS]
+SECURE = [
+    pytest.param(kind, marks=marks_of(kind, ("s3-https", "https")))
+    for kind in KINDS
+    if kind.endswith("https")
+]
 
 
 @pytest.fixture
@@ -134,7 +150,7 @@ def test_a_fault_ends_in_the_right_bytes_or_in_a_clear_error(
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_a_model_that_moves_in_mid_fetch_is_never_mixed(
     daemon: Daemon, origins: Callable[[str], Bucket], kind: str
 ) -> None:
@@ -146,7 +162,7 @@ def test_a_model_that_moves_in_mid_fetch_is_never_mixed(
     assert check_right(daemon, model)["revision"] == answer["revision"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", EACH)
 def test_a_flipped_byte_is_never_published(
     daemon: Daemon, origins: Callable[[str], Bucket], kind: str
 ) -> None:
@@ -166,7 +182,7 @@ def test_a_flipped_byte_is_never_published(
     check_right(daemon, model)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith("https")])
+@pytest.mark.parametrize("kind", SECURE)
 def test_a_certificate_that_nobody_vouches_for(
     daemon: Daemon,
     origins: Callable[[str], Bucket],
@@ -183,7 +199,7 @@ def test_a_certificate_that_nobody_vouches_for(
     check_right(daemon, model)
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.endswith("https")])
+@pytest.mark.parametrize("kind", SECURE)
 def test_a_certificate_that_changes_in_mid_fetch(
     daemon: Daemon,
     origins: Callable[[str], Bucket],

@@ -186,7 +186,7 @@ class Driver:
             assert problem is None, (asked[:1500], problem.message, answer[:500])
 
 
-@pytest.mark.parametrize("seconds", [4, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4, pytest.param(30, marks=pytest.mark.slow)])
 def test_the_daemon_is_as_its_document_says(
     tmp_path: Path, origin: CountingOrigin, seconds: int
 ) -> None:

@@ -20,7 +20,7 @@ POD = "0f8b3c2a-1111-4222-8333-944444444444"
 WEIGHTS = os.urandom(9 * 1024 * 1024)
 
 
-@pytest.mark.parametrize("uid", [0, 1337, 1_000_650_000])
+@pytest.mark.parametrize("uid", [0, 1_000_650_000])
 def test_any_uid_on_a_read_only_root_without_a_home(
     uid: int, tmp_path: Path, origin: CountingOrigin
 ) -> None:

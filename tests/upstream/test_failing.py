@@ -8,6 +8,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.harness import eventually
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, MIB, PART, Pair, Zone, check, endpoint
@@ -75,6 +77,7 @@ def test_a_flipped_byte_on_the_neighbours_disk(pair: Pair) -> None:
     assert "sends 1 wrong blocks of weights.bin" in node.log()
 
 
+@pytest.mark.slow
 def test_a_neighbours_disk_that_is_wrong_all_over(pair: Pair) -> None:
     """A manifest that contradicts the origin: the bytes are refused as any origin's would be."""
     zone, neighbour, node = pair.zone, pair.neighbour, pair.node
@@ -122,6 +125,7 @@ def test_a_wrong_token_and_a_stranger_are_passed_over(zone: Zone) -> None:
     assert "refuses this daemon's token" in node.log()
 
 
+@pytest.mark.slow
 def test_a_certificate_of_nobody_and_a_new_token(zone: Zone) -> None:
     [port] = free_ports(1)
     zone.ask(zone.daemon("neighbour", port=port))

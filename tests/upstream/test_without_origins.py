@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from tests.harness import Reply
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, KEYS, Zone, check, endpoint
@@ -38,6 +40,7 @@ def test_an_origin_that_is_away(zone: Zone) -> None:
     assert answer["origin"] == f"s3+{zone.origin.base}"
 
 
+@pytest.mark.slow
 def test_a_wrong_block_without_an_origin_is_not_published(zone: Zone) -> None:
     [port] = free_ports(1)
     neighbour = zone.daemon("neighbour", port=port)
@@ -79,6 +82,7 @@ def test_a_mirror_that_fetches_for_nodes_without_a_way(zone: Zone) -> None:
     assert zone.origin.bytes_sent(zone.main) == 2 * len(DATA)
 
 
+@pytest.mark.slow
 def test_two_that_ask_one_another(zone: Zone) -> None:
     """Neither waits for itself: one of them goes to the origin."""
     one, two = free_ports(2)
@@ -94,6 +98,7 @@ def test_two_that_ask_one_another(zone: Zone) -> None:
             check(asked.result(60).json(), DATA[::-1])
 
 
+@pytest.mark.slow
 def test_a_chain_of_three(zone: Zone) -> None:
     """Node, zone, region: the region alone calls the origin."""
     region, between = free_ports(2)

@@ -1,0 +1,7 @@
+"""``model-registry://`` under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestKubeflow(EveryRow):
+    pass
