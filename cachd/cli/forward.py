@@ -29,7 +29,7 @@ from cachd.cli.forward_values import (
 from cachd.cli.forward_web import gather_web
 from cachd.errors import InvalidError
 from cachd.schemes import REGISTRIES, source_of
-from cachd.sources.hub_uri import HUBS
+from cachd.sources.hubs import HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -1,29 +1,16 @@
 """What goes along for model hubs: a token, another endpoint, headers for its host. Pure, but for
-the reading of files.
-
-The variables are those of the hubs' own clients (huggingface_hub, modelscope_hub), which KServe's
-storage initializer calls.
-"""
+the reading of files."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from cachd.cli.forward_values import Forwarded, Overrides
 from cachd.cli.forward_web import gather_web
+from cachd.sources.hubs import HUBS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-_TOKENS: Final = {
-    "hf": ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
-    "modelscope": ("MODELSCOPE_API_TOKEN",),
-}
-_ENDPOINTS: Final = {
-    "hf": ("HF_ENDPOINT",),
-    "modelscope": ("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"),
-}
-_OWN: Final = {"hf": "https://huggingface.co", "modelscope": "https://www.modelscope.cn"}
 
 
 def gather_hub(
@@ -34,7 +21,8 @@ def gather_hub(
 ) -> Forwarded:
     """For the hub of that scheme."""
     token = gather_token(environ, hub, read)
-    endpoint = next((environ[name] for name in _ENDPOINTS[hub] if environ.get(name)), None)
+    variables = HUBS[hub].endpoint_variables
+    endpoint = next((environ[name] for name in variables if environ.get(name)), None)
     options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     url = url_of_hub(hub, overrides.endpoint or endpoint)
     web = gather_web(environ, url, overrides, read)
@@ -48,7 +36,7 @@ def gather_hub(
 def gather_token(environ: Mapping[str, str], hub: str, read: Callable[[str], str]) -> Forwarded:
     """The token alone. A file is read only if a variable names it: what `hf auth login` left in
     somebody's home isn't sent unasked."""
-    for name in _TOKENS[hub]:
+    for name in HUBS[hub].token_variables:
         if environ.get(name, "").strip():
             return Forwarded(credentials={"token": environ[name].strip()})
     path = environ.get("HF_TOKEN_PATH") if hub == "hf" else None
@@ -64,5 +52,5 @@ def gather_token(environ: Mapping[str, str], hub: str, read: Callable[[str], str
 
 def url_of_hub(hub: str, endpoint: str | None) -> str:
     """The endpoint as a URL: that of the request, else the hub's own."""
-    given = endpoint or _OWN[hub]
+    given = endpoint or HUBS[hub].endpoint
     return given if "://" in given else f"https://{given}"

@@ -16,9 +16,9 @@ from urllib.parse import quote, urlsplit
 from cachd.errors import AccessError, ContentError, NotFound
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan
-from cachd.sources.hub_location import HubNames
 from cachd.sources.hub_source import HubSource, choose, quoted
 from cachd.sources.hub_uri import is_commit
+from cachd.sources.hubs import HUGGING_FACE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -32,12 +32,7 @@ _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 
 
 class HuggingFaceSource(HubSource):
-    names = HubNames(
-        scheme="hf",
-        endpoint="https://huggingface.co",
-        endpoint_variables=("HF_ENDPOINT",),
-        token_variables=("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"),
-    )
+    names = HUGGING_FACE
 
     async def plan(self, hub: Hub, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
         info, commit = await _commit(hub)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cachd.settings.modelscope import ModelScopeSettings
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.http_client import HttpAnswer
-    from cachd.sources.hub_location import HubNames
+    from cachd.sources.hubs import HubNames
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _SHOWN = 200

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cachd.sources.base import Location
 from cachd.sources.endpoints import normalise_endpoint
-from cachd.sources.hub_uri import HUBS, parse_hub
+from cachd.sources.hub_uri import parse_hub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,21 +15,7 @@ if TYPE_CHECKING:
     from cachd.credentials import SourceOptions
     from cachd.settings.hub import HubSettings
     from cachd.settings.modelscope import ModelScopeSettings
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HubNames:
-    """What one hub calls things: its own endpoint, and the environment's variables, first one
-    first, that say another endpoint, and whose token."""
-
-    scheme: str
-    endpoint: str
-    endpoint_variables: tuple[str, ...]
-    token_variables: tuple[str, ...]
-
-    @property
-    def hub(self) -> str:
-        return HUBS[self.scheme]
+    from cachd.sources.hubs import HubNames
 
 
 def locate_hub(
@@ -67,5 +53,5 @@ def _default(
 
 def _normalise(endpoint: str, field: str, names: HubNames) -> str:
     return normalise_endpoint(
-        endpoint, field, what=f"{names.hub}'s endpoint", example="https://hub.example:8080/path"
+        endpoint, field, what=f"{names.title}'s endpoint", example="https://hub.example:8080/path"
     )

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from cachd.settings import SourcesSettings
     from cachd.sources.base import Location, SourceContext, SourceRequest
     from cachd.sources.hub_client import Hub
-    from cachd.sources.hub_location import HubNames
     from cachd.sources.hub_uri import HubAddress
+    from cachd.sources.hubs import HubNames
 
 Listed = tuple[str, int, "Digest | None", str]
 """Path in the repository, size, digest, and the commit at which it is read."""

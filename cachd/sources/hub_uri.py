@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from cachd.errors import UriInvalid
-
-HUBS: Final = {"hf": "Hugging Face", "modelscope": "ModelScope"}
-"""The schemes, and what the hubs are called."""
-
-DEFAULT_REVISIONS: Final = {"hf": "main", "modelscope": "master"}
+from cachd.sources.hubs import HUBS, HubNames
 
 _DATASETS: Final = "datasets/"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
@@ -45,7 +41,7 @@ class HubAddress:
     @property
     def wanted(self) -> str:
         """The revision to ask for."""
-        return self.revision or DEFAULT_REVISIONS[self.scheme]
+        return self.revision or HUBS[self.scheme].branch
 
     @property
     def is_commit(self) -> bool:
@@ -75,9 +71,16 @@ def parse_hub(uri: str) -> HubAddress:
     is_dataset = scheme == "hf" and rest.startswith(_DATASETS) and rest.count("/") > 1
     rest = rest.removeprefix(_DATASETS) if is_dataset else rest
     owner, slash, rest = rest.partition("/")
+    if "@" in owner:
+        raise UriInvalid(
+            f"a {scheme}:// URI can't carry user information",
+            field="uri",
+            hint="send a token as a credential of the request",
+        )
     if not slash or (not owner and not rest):
         raise UriInvalid(
-            f"Invalid {hub} URI format. Expected '{scheme}://owner/model[:revision]', got {uri!r}",
+            f"Invalid {hub.title} URI format. Expected '{scheme}://owner/model[:revision]', "
+            f"got {uri[:200]!r}",
             field="uri",
             hint=f"write the owner as well, such as {scheme}://qwen/qwen2-7b",
         )
@@ -105,7 +108,7 @@ def parse_hub(uri: str) -> HubAddress:
     )
 
 
-def _split_revision(rest: str, hub: str) -> tuple[str, str]:
+def _split_revision(rest: str, hub: HubNames) -> tuple[str, str]:
     special = _SPECIAL.match(rest)
     revision, _, path = rest.partition("/")
     if special:
@@ -119,10 +122,10 @@ def _split_revision(rest: str, hub: str) -> tuple[str, str]:
     return revision, path
 
 
-def _fault(hub: str, what: str) -> UriInvalid:
-    scheme = next(name for name, known in HUBS.items() if known == hub)
+def _fault(hub: HubNames, what: str) -> UriInvalid:
+    scheme = hub.scheme
     return UriInvalid(
-        f"Invalid {hub} URI: {what}",
+        f"Invalid {hub.title} URI: {what}",
         field="uri",
         hint=f"it looks like {scheme}://owner/model, {scheme}://owner/model:revision or "
         f"{scheme}://owner/model:revision/path",

@@ -27,9 +27,9 @@ from cachd.errors import (
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan
 from cachd.sources.http_rules import shown
-from cachd.sources.hub_location import HubNames
 from cachd.sources.hub_source import HubSource, choose
 from cachd.sources.hub_uri import is_commit
+from cachd.sources.hubs import MODELSCOPE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -44,12 +44,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class ModelScopeSource(HubSource):
-    names = HubNames(
-        scheme="modelscope",
-        endpoint="https://www.modelscope.cn",
-        endpoint_variables=("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"),
-        token_variables=("MODELSCOPE_API_TOKEN",),
-    )
+    names = MODELSCOPE
 
     async def plan(self, hub: Hub, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
         files = await choose(

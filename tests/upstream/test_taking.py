@@ -11,6 +11,7 @@ from tests.faults.conftest import pack
 from tests.origins.fault import Fault, s3_error
 from tests.origins.proxy import Proxy
 from tests.process.test_airgap import tree
+from tests.servers.hub import Hub
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, KEYS, PART, Pair, Zone, check, endpoint
 
@@ -57,6 +58,22 @@ def test_callers_credentials_stay_here_and_the_token_stays_there(pair: Pair) -> 
     for daemon in (neighbour, node):
         assert "not-a-secret" not in daemon.log()
         assert "a-token-of-this-zone" not in daemon.log()
+
+
+def test_a_hubs_commit_is_had_from_a_neighbour(pair: Pair) -> None:
+    """Its files have no validators: the commit is what is asked for, and digests decide."""
+    files = {"config.json": b"{}", "w.safetensors": DATA}
+    with Hub() as hub:
+        hub.add("org/m", files, gated=True, readers={"hf_reader_1618"})
+        asked = {"options": {"endpoint": hub.url}, "credentials": {"token": "hf_reader_1618"}}
+        assert pair.neighbour.ask("hf://org/m", **asked).status == 200
+        hub.store.seen.clear()
+        answer = pair.node.ask("hf://org/m", **asked).json()
+        assert answer["upstream_bytes"] == answer["fetched_bytes"] == len(DATA) + 2
+        assert tree(Path(answer["path"])) == files
+        assert not hub.store.seen
+        refused = pair.node.ask("hf://org/m", options=asked["options"])
+        assert refused.json()["code"] == "credentials_missing"
 
 
 def test_a_caller_that_the_origin_refuses_gets_nothing(pair: Pair) -> None:
