@@ -18,7 +18,8 @@ from cachd.names import check_pod, check_view_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.cache.types import Priority, ViewMode
+    from cachd.cache.types import Priority
+    from cachd.store.types import ViewMode
 
 MAX_URI = 8192
 MAX_CA_PEM = 512 * 1024

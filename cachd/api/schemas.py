@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from cachd.api.schemas_access import ACCESS_SCHEMAS
+from cachd.api.schemas_updates import UPDATE_SCHEMAS
 from cachd.api.schemas_views import VIEW_SCHEMAS
 from cachd.api.shapes import (
     BYTES,
@@ -106,6 +107,7 @@ _MODEL = {
     "leases": COUNT,
     "corrupt": said(FLAG, "known to be damaged on this disk: given to nobody"),
     "namespace": said(maybe(TEXT), "who pays for it; null: nobody, or it isn't told"),
+    "update": said(maybe(ref("Update")), "what its source has and nobody is given yet"),
     "progress": maybe(ref("Progress")),
 }
 _VICTIM = object_of(
@@ -123,6 +125,7 @@ _VICTIM = object_of(
 
 SCHEMAS: Final[dict[str, Schema]] = {
     **ACCESS_SCHEMAS,
+    **UPDATE_SCHEMAS,
     **VIEW_SCHEMAS,
     "Ask": object_of(
         {
@@ -187,6 +190,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "timings": said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
+            "update": said(maybe(ref("Update")), "what its source has and nobody is given yet"),
             "lease": maybe(ref("Lease")),
             "view": maybe(ref("View")),
             "request_id": TEXT,
@@ -242,6 +246,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "refresh_in": said(
                 maybe(SECONDS), "seconds until it is by schedule; null: only when it is asked for"
             ),
+            "promoted": said(maybe(ref("Promoted")), "for administrators"),
             "block_size": said(BYTES, "bytes of each block but a file's last; with blocks=true"),
             "lease_list": said(list_of(ref("Lease")), "for administrators; ids are shortened"),
         },

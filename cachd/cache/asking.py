@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cache import listing, mirrors
 from cachd.cache.anywhere import has_places
+from cachd.cache.digest_pins import DigestPins
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
 from cachd.cache.naming import follow
@@ -205,7 +206,8 @@ class Asking:
         """What may be given and is what the caller pins; or the plan of what must be fetched. A pod
         that has a view keeps it, whatever its source has by now.
 
-        A pin may be newer than what is cached: the source is asked before it counts as wrong.
+        A pin may be newer than what is given: the source is asked before it counts as wrong, and
+        who pins what that has now is given it, though the others aren't yet.
         """
         pins, pinning = asked.ask.pins, self._parts.pinning
         kept = self._views.kept(asked)
@@ -218,11 +220,22 @@ class Asking:
             except DigestMismatch:
                 if found.was_asked or found.result == "stale":
                     raise
-                found = await self._lookup.find(asked, is_forced=True)
+                found = await self._lookup.find(asked, is_forced=True, is_newest=True)
                 if isinstance(found, Found):
                     await pinning.check(pins, found.snapshot)
+        if isinstance(found, Found) and found.ahead is not None:
+            await self._fetch_ahead(asked, found.ahead)
         # Whoever may have the model's present state may have what the pod has of it.
         return kept or found
+
+    async def _fetch_ahead(self, asked: Asked, plan: Plan) -> None:
+        """Have it fetched with the pass that showed it, as if nobody had asked: for who did has
+        what is current."""
+        ask = replace(asked.ask, priority="prefetch", pins=DigestPins(), lease=None, view=None)
+        try:
+            await self.prefetch(replace(asked, ask=ask, caller=None), plan)
+        except CachdError as error:
+            log.warning("%s can't be fetched ahead: %s", asked.ref.key, error.message)
 
     async def _answer_found(
         self, asked: Asked, found: Found | StoredView, started: float
@@ -314,11 +327,9 @@ class Asking:
         is_shared: bool = False,
         flight: Flight | None = None,
     ) -> Answer:
-        store = self._parts.store
-        if asked.caller is not None:
-            # The rules may have changed since it asked.
-            self._lookup.check(asked, "read", snapshot.info.named)
-        store.touch(snapshot.key, snapshot.revision)
+        # The rules may have changed since it asked.
+        self._lookup.check(asked, "read", snapshot.info.named)
+        self._parts.store.touch(snapshot.key, snapshot.revision)
         self.refresher.note_use(asked.ref)
         lease = view = None
         if asked.ask.view is not None:
@@ -350,6 +361,7 @@ class Asking:
             timings={name: round(seconds, 6) for name, seconds in spent.items()},
             lease=lease,
             view=listing.to_view(view) if view is not None else None,
+            update=self._parts.updates.told(snapshot),
         )
 
     async def lease(self, key: str, revision: str, request: LeaseRequest) -> Lease:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from cachd.cache.access import is_open, is_owner, may_use_daemon_identity, principal_of
 from cachd.cache.anywhere import check_way, resolve_anywhere
-from cachd.cache.naming import Naming, lead, lending_of, name, whole_principal
-from cachd.cache.resolve import Asked, locate
+from cachd.cache.naming import Naming, lead, lead_back, lending_of, name, whole_principal
+from cachd.cache.resolve import Asked, locate, prove
 from cachd.cache.rules import Decision, both
 from cachd.cache.singleflight import SingleFlight
 from cachd.cache.types import Ask
@@ -31,11 +31,13 @@ _REMEMBERED = 10_000
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """A snapshot that may be given, and what to call that. ``was_asked``: the source has just said
-    that this is the present state."""
+    that this is the present state. ``ahead``: the plan of the newer one that it has, which is to be
+    fetched while this one goes on being given."""
 
     snapshot: StoredSnapshot
     result: Result
     was_asked: bool = False
+    ahead: Plan | None = None
 
 
 def corrupt_error(snapshot: StoredSnapshot, more: str = "") -> ModelCorrupt:
@@ -120,9 +122,12 @@ class Lookup:
             self._at_default[ref] = known
         return known
 
-    async def find(self, asked: Asked, *, is_forced: bool = False) -> Found | Plan:
+    async def find(
+        self, asked: Asked, *, is_forced: bool = False, is_newest: bool = False
+    ) -> Found | Plan:
         """What may be given at once, or the plan of what must be fetched. ``is_forced``: ask the
-        source, however fresh the snapshot is."""
+        source, however fresh the snapshot is. ``is_newest``: what that has now, though it is held.
+        """
         parts, ref, principal = self._parts, asked.ref, asked.principal
         snapshot = parts.store.current(ref)
         named = snapshot.info.named if snapshot is not None else None
@@ -132,7 +137,7 @@ class Lookup:
         if (
             snapshot is not None
             and not is_forced
-            and parts.freshness.is_fresh(ref, snapshot.info, snapshot.revision)
+            and self._is_fresh(snapshot)
             and (
                 is_open(
                     snapshot.info,
@@ -159,17 +164,70 @@ class Lookup:
             return Found(snapshot=snapshot, result="stale")
         snapshot = parts.store.current(ref)
         if snapshot is not None and snapshot.revision == plan.revision:
+            await parts.updates.note(snapshot, plan.revision)
             return Found(snapshot=snapshot, result="hit", was_asked=True)
+        is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
         may_fetch = self._may(asked, "fetch", plan.named).is_allowed
+        if snapshot is not None and not is_hearsay:
+            beside = await self._beside(
+                asked, snapshot, plan, is_newest=is_newest, may_fetch=may_fetch
+            )
+            if beside is not None:
+                return beside
         if not may_fetch and (stale := self.stale(asked)) is not None:
             return stale
         self.check(asked, "fetch", plan.named)
-        is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
         if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
             # Other validators at a mirror are no sign of a change at the origin; what was begun
             # there the origin had shown itself.
             return self.stale(asked) or plan
         return plan
+
+    def _is_fresh(self, snapshot: StoredSnapshot) -> bool:
+        ref, parts = snapshot.ref, self._parts
+        return parts.freshness.is_fresh(
+            ref, snapshot.info, snapshot.revision
+        ) or parts.updates.is_known(snapshot, parts.freshness.seen(ref))
+
+    async def _beside(
+        self,
+        asked: Asked,
+        current: StoredSnapshot,
+        plan: Plan,
+        *,
+        is_newest: bool,
+        may_fetch: bool,
+    ) -> Found | None:
+        """What is given though the source has ``plan``, or what it has, where that is here already;
+        None: it is to be fetched."""
+        parts, ref = self._parts, asked.ref
+        if not parts.updates.holds(current, plan):
+            taken = await parts.updates.take(current, plan.revision)
+            return Found(snapshot=taken, result="hit", was_asked=True) if taken else None
+        await parts.updates.note(current, plan.revision)
+        if not is_newest:
+            if current.info.named != plan.named:
+                await self._prove_kept(asked, current, plan)
+            parts.proofs.record(asked.prover, ref, plan.revision, current.revision)
+            is_wanted = parts.updates.wants(ref, plan.revision) and may_fetch
+            return Found(snapshot=current, result="hit", ahead=plan if is_wanted else None)
+        newest = parts.store.get(ref.key, plan.revision)
+        if newest is None or newest.ref != ref or newest.damage:
+            return None
+        return Found(snapshot=newest, result="hit", was_asked=True)
+
+    async def _prove_kept(self, asked: Asked, current: StoredSnapshot, plan: Plan) -> None:
+        """What is held back is another artifact than what is given: that it may have the one says
+        nothing of the other. Raises Forbidden, AccessError and what the artifact's source says."""
+        parts, info = self._parts, current.info
+        self.check(asked, "read", info.named)
+        if not info.is_credentialed or self._has_open_hits(asked, info.named):
+            return
+        if parts.settings.access.open_hits or parts.proofs.holds(
+            asked.prover, asked.ref, current.revision
+        ):
+            return
+        await prove(lead_back(asked, plan, info.named, parts), parts)
 
     async def _plan(self, asked: Asked, patience: float, *, is_new: bool) -> Plan:
         """What the ref means now. What a registry names is judged by the rules before anybody else

@@ -7,9 +7,9 @@ pass goes there unless its rule says so, and no caller's idea of whom to trust.
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from cachd import globs
 from cachd.cache.access import ANONYMOUS, DAEMON
 from cachd.fetch.job import is_upstream
 from cachd.sources.endpoints import endpoint_of
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from cachd.settings import MirrorRule, SourcesSettings
     from cachd.sources.base import Location
 
-_WITH_MIRRORS = ("s3", "http", "https")
+_NAMED = ("s3", "hf", "modelscope")
+"""Those whose origins say their source before the endpoint."""
+
+_WITH_MIRRORS = (*_NAMED, "http", "https")
 
 
 def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
@@ -46,7 +49,7 @@ def matches(pattern: str, ref: Ref | Location) -> bool:
     """Whether ``pattern`` means the ref, or what a registry's leads to: by its URI, or by its
     origin's endpoint."""
     endpoint = endpoint_of(ref.origin)
-    return fnmatchcase(ref.uri, pattern) or fnmatchcase(endpoint, pattern)
+    return globs.matches(pattern, ref.uri) or globs.matches(pattern, endpoint)
 
 
 def server_of(ref: Ref | Named, mirror: str) -> str:
@@ -55,7 +58,8 @@ def server_of(ref: Ref | Named, mirror: str) -> str:
     if is_upstream(mirror):
         return mirror
     if mirror:
-        return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
+        source = ref.uri.partition("://")[0]
+        return f"{source}+{mirror}" if source in _NAMED else mirror
     return ref.origin.partition("#")[0]
 
 

@@ -22,10 +22,19 @@ from cachd.cache.access import (
     may_use_daemon_identity,
 )
 from cachd.credentials import Credentials, SourceOptions
-from cachd.errors import AccessError, CachdError, ContentError, NotFound, OriginError, UriInvalid
+from cachd.errors import (
+    AccessError,
+    CachdError,
+    ContentError,
+    Forbidden,
+    NotFound,
+    OriginError,
+    UriInvalid,
+)
 from cachd.model import Named, Plan
 from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
+from cachd.sources.endpoints import endpoint_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -242,6 +251,22 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
         location=location,
         principal=principal,
         led=Led(naming=naming, named=named, whole=asked.principal),
+    )
+
+
+def lead_back(asked: Asked, plan: Plan, named: Named | None, parts: Parts) -> Asked:
+    """The ask at an artifact that the name led to before ``plan``'s. Raises Forbidden where there
+    is no way back to it."""
+    if isinstance(plan, NamedPlan) and named is not None:
+        for options in (SourceOptions(), SourceOptions(endpoint=endpoint_of(named.origin))):
+            target = replace(plan.led.naming.target, uri=named.uri, options=options)
+            led = lead(asked, replace(plan.led.naming, target=target), parts)
+            if (led.location.uri, led.location.origin) == (named.uri, named.origin):
+                return led
+    raise Forbidden(
+        f"the revision of {asked.ref.uri} that is given needed credentials at another place than "
+        "the one that its registry names now, and nobody can check yours there",
+        hint="promote the newer revision (`cachd promote`), or set access.open_hits",
     )
 
 

@@ -186,6 +186,15 @@ async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     return plan
 
 
+async def prove(asked: Asked, parts: Parts) -> None:
+    """See that the ask's principal may read what its source has there, whatever that is by now.
+    Raises AccessError, NotFound, OriginError."""
+    call, patience = parts.mover.gates.call, parts.settings.fetch.origin_patience
+    plan = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+    if not plan.is_read_proven:
+        await call(asked.server, patience, lambda: _probe(asked, plan, parts))
+
+
 def _of_principal(plan: Plan, asked: Asked) -> Plan:
     """The plan with whose pass saw it."""
     revision = revision_for(plan, asked.prover.fingerprint)

@@ -68,10 +68,11 @@ class Rights:
 
     @staticmethod
     def veil(info: ModelInfo, caller: Caller) -> ModelInfo:
-        """Without the name of another namespace."""
-        if caller.role == "admin" or info.namespace in (None, caller.namespace):
+        """Without the names of others: another namespace, who promoted what."""
+        if caller.role == "admin":
             return info
-        return replace(info, namespace=None)
+        namespace = info.namespace if info.namespace == caller.namespace else None
+        return replace(info, namespace=namespace, promoted=None)
 
     def may_hear(self, event: dict[str, Any], caller: Caller) -> bool:
         """Whether ``caller`` is told of what happened to a model."""

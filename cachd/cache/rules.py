@@ -15,7 +15,7 @@ from posixpath import normpath
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from cachd.cache.globs import literal_start, matches_any
+from cachd.globs import literal_start, matches_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence

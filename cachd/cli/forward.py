@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from cachd.cli.forward_git import gather_git
 from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hdfs import gather_hdfs
@@ -31,8 +32,10 @@ from cachd.sources.hub_uri import HUBS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+_GIT = frozenset({"git", "git+https", "git+http"})
 _HDFS = frozenset({"hdfs", "webhdfs", "swebhdfs"})
 _OCI = ("oci", "oci+native", "oci+fetch")
+_WEB = frozenset({"http", "https", *_OCI, *_GIT})
 _LEGACY_ENDPOINT = "https://s3.amazonaws.com"
 
 
@@ -60,12 +63,14 @@ def gather(
     if source == "gs":
         host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
         found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
-    if source in ("http", "https", *_OCI) or is_open:
+    if source in _WEB or is_open:
         found.append(gather_web(environ, uri, overrides, read))
     if source in HUBS:
         found.append(gather_hub(environ, source, overrides, read))
     elif is_open:
         found += [gather_token(environ, hub, read) for hub in HUBS]
+    if source in _GIT:
+        found.append(gather_git(environ))
     if source in _HDFS:
         # Not for registries: the namenode would be taken for the endpoint of what else they name.
         found.append(gather_hdfs(environ, uri, overrides, read))

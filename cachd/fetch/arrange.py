@@ -10,7 +10,7 @@ import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from cachd.errors import InternalError, NotFound
+from cachd.errors import NotFound
 from cachd.fetch.place import disk_error
 from cachd.fetch.unpack_overlay import Overlay
 from cachd.fetch.unpack_stream import Stream
@@ -78,8 +78,10 @@ def arrange(
 def _take_apart(rule: UnpackRule, path: Path, target: Overlay) -> None:
     """The members of one fetched file into the tree."""
     if rule.kind == "git":
-        # Place of: from cachd.fetch.unpack_git import unpack_git; unpack_git(path, target, rule)
-        raise InternalError("no rule for git yet")
+        from cachd.fetch.unpack_git import unpack_git  # noqa: PLC0415  (few models need it)
+
+        unpack_git(path, target, rule)
+        return
     with path.open("rb") as file:
         if rule.kind == "zip":
             unpack_zip(file, target, rule.file)

@@ -113,6 +113,10 @@ class Tree:
         if self._cancelled():
             raise Cancelled(f"unpacking {self._archive_name} was cancelled")
 
+    def take_scratch(self, size: int) -> None:
+        """Reserve room for bytes that are written beside the tree meanwhile."""
+        self._grow(size)
+
     def add_file(
         self, name: str, size: int, *, is_executable: bool, read: Callable[[int], bytes]
     ) -> None:

@@ -52,7 +52,7 @@ BODY_MOST = 64 * 1024 * 1024
 """Bytes of an answer that is read whole, if nothing else is said."""
 
 _REDIRECTS = {301, 302, 303, 307, 308}
-_FORBIDDEN_HEADERS = frozenset(
+FORBIDDEN_HEADERS = frozenset(
     {
         "host",
         "range",
@@ -101,7 +101,7 @@ def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ..
         for host, headers in credentials.headers
         if host.strip().lower().rstrip(".") in names
         for name, value in headers
-        if name.strip().lower() not in _FORBIDDEN_HEADERS
+        if name.strip().lower() not in FORBIDDEN_HEADERS
     )
 
 

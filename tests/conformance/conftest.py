@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance import table_gcs, table_oci, table_registry
+from tests.conformance.table_git import start_git
 from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
@@ -50,7 +51,12 @@ def world(
         made.hub.add("org/gated", REPOSITORIES["org/m"], gated=True, readers={TOKEN})
         made.hub.repositories["org/m"].commit(SECOND, "v2")
         made.more |= table_oci.push(folder, registry, private_registry)
+        git = start_git(folder / "git")
         models = ModelRegistry()
+        made.more |= {"git": git.url, "git_host": git.host}
         made.more |= table_registry.register(models, seaweed)
-        yield made
-        models.close()
+        try:
+            yield made
+        finally:
+            models.close()
+            git.stop()
