@@ -296,7 +296,11 @@ class Lookup:
             parts.settings.access.open_hits
             or self._has_open_hits(asked, named)
             or not snapshot.info.is_credentialed
-            or asked.principal.identity == snapshot.info.identity == "daemon"
+            or (
+                asked.principal.identity == snapshot.info.identity == "daemon"
+                # Where the name led, the identity was perhaps not lent to this caller.
+                and (named is None or asked.lending == "daemon")
+            )
             or parts.proofs.ever_held(asked.prover, asked.ref, snapshot.revision)
         )
 

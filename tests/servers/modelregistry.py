@@ -50,7 +50,7 @@ class ModelRegistry:
             def do_GET(self) -> None:
                 registry._answer(self)
 
-            do_POST = do_PATCH = do_GET
+            do_POST = do_PATCH = do_HEAD = do_GET
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -143,7 +143,8 @@ class ModelRegistry:
         handler.send_header("Content-Type", "application/json")
         handler.send_header("Content-Length", str(len(data)))
         handler.end_headers()
-        handler.wfile.write(data)
+        if handler.command != "HEAD":
+            handler.wfile.write(data)
 
     def _act(
         self, method: str, path: str, query: dict[str, str], body: Json, sent: Mapping[str, str]

@@ -1,0 +1,122 @@
+"""As much of an MLflow server's REST API as cachd asks: a fake for the many cases. Its answers are
+shaped as MLflow 3's own, which tests/registries/test_peers.py asks."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+_API = "/api/2.0/mlflow"
+_FILES = "/api/2.0/mlflow-artifacts/artifacts"
+
+Json = dict[str, Any]
+
+
+class Mlflow:
+    """``versions``: of each model, number → URI; ``aliases``: of each, alias → number. ``logged``:
+    model id → URI. ``files`` are behind the proxy; ``listed`` adds names to its lists."""
+
+    def __init__(self) -> None:
+        self.versions: dict[str, dict[str, str]] = {}
+        self.aliases: dict[str, dict[str, str]] = {}
+        self.logged: dict[str, str] = {}
+        self.files: dict[str, bytes] = {}
+        self.listed: list[Json] = []
+        self.pending: set[str] = set()
+        self.authorization = ""
+        self.asked: list[str] = []
+        fake = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                fake._answer(self)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+        parts = urlsplit(handler.path)
+        query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+        self.asked.append(handler.path)
+        if self.authorization and handler.headers.get("Authorization") != self.authorization:
+            _send(handler, 401, b"You are not authenticated.")
+        elif parts.path.startswith(f"{_FILES}/"):
+            body = self.files.get(unquote(parts.path.removeprefix(f"{_FILES}/")))
+            _send(handler, 404 if body is None else 200, body or b"{}")
+        else:
+            status, answer = self._act(parts.path, query)
+            _send(handler, status, json.dumps(answer).encode())
+
+    def _act(self, path: str, query: dict[str, str]) -> tuple[int, Json]:
+        if path == _FILES:
+            return 200, {"files": [*self._list(query.get("path", "")), *self.listed]}
+        name, version = query.get("name", ""), query.get("version", "")
+        known = self.versions.get(name, {})
+        match path.removeprefix(f"{_API}/").split("/"):
+            case ["registered-models", "get"] if known:
+                latest = [self._version(name, number) for number in known]
+                return 200, {"registered_model": {"name": name, "latest_versions": latest}}
+            case ["registered-models", "alias"]:
+                number = self.aliases.get(name, {}).get(query.get("alias", ""))
+                if number is None:
+                    return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "not found."}
+                return 200, {"model_version": self._version(name, number)}
+            case ["model-versions", "get"] if version in known:
+                return 200, {"model_version": self._version(name, version)}
+            case ["model-versions", "get-download-uri"] if version in known:
+                return 200, {"artifact_uri": known[version]}
+            case ["logged-models", model_id] if model_id in self.logged:
+                info = {"model_id": model_id, "artifact_uri": self.logged[model_id]}
+                return 200, {"model": {"info": info}}
+        return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": f"{path} not found"}
+
+    def _version(self, name: str, number: str) -> Json:
+        status = "PENDING_REGISTRATION" if f"{name}/{number}" in self.pending else "READY"
+        return {
+            "name": name,
+            "version": number,
+            "creation_timestamp": 1_700_000_000_000,
+            "source": self.versions[name][number],
+            "status": status,
+            "description": "of flowers",
+            "tags": [{"key": "stage", "value": "prod"}],
+        }
+
+    def _list(self, path: str) -> list[Json]:
+        rows: dict[str, Json] = {}
+        for file, body in self.files.items():
+            if file.startswith(f"{path}/"):
+                name, slash, _ = file.removeprefix(f"{path}/").partition("/")
+                size = {} if slash else {"file_size": len(body)}
+                rows[name] = {"path": name, "is_dir": bool(slash), **size}
+        return list(rows.values())
+
+
+def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
+    handler.send_response(status)
+    handler.send_header("Content-Length", str(len(body)))
+    handler.end_headers()
+    handler.wfile.write(body)
