@@ -149,13 +149,15 @@ class GitServer:
 
     def put(self, name: str, files: Mapping[str, bytes]) -> None:
         """All that the branch main has now, without a client: fast."""
-        stream = b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\n"
-        stream += b"data 0\nfrom refs/heads/main^0\n" if self._has_main(name) else b"data 0\n"
-        stream += b"deleteall\n"
+        stream = [b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\ndata 0\n"]
+        if (self.root / name / "refs/heads/main").exists():
+            stream.append(b"from refs/heads/main^0\n")
+        stream.append(b"deleteall\n")
         for path, data in files.items():
             quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-            stream += f'M 100644 inline "{quoted}"\ndata {len(data)}\n'.encode() + data + b"\n"
-        self._feed(name, ["fast-import", "--quiet"], stream)
+            stream.append(f'M 100644 inline "{quoted}"\ndata {len(data)}\n'.encode())
+            stream += [data, b"\n"]
+        self._feed(name, ["fast-import", "--quiet"], b"".join(stream))
 
     def put_raw(self, name: str, names: list[str]) -> None:
         """A tree with entries of these names, whatever git thinks of them."""
@@ -166,9 +168,6 @@ class GitServer:
         bare = self.root / name
         commit = self.git(bare, "commit-tree", "-m", "x", made)
         self.git(bare, "update-ref", "refs/heads/main", commit)
-
-    def _has_main(self, name: str) -> bool:
-        return (self.root / name / "refs/heads/main").exists()
 
     def _feed(self, name: str, arguments: list[str], data: bytes) -> bytes:
         return subprocess.run(

@@ -35,6 +35,7 @@ class Git(Adapter):
     name = "git"
     lacks: ClassVar[Mapping[str, str]] = {
         "archives": "a commit's files stay as they are",
+        "huge": "a plan holds one pack, whatever is in it",
         "keeps": "git has no file that is a directory",
         "markers": "git has no empty directories",
         "ranges": "a pack is one stream",
