@@ -19,6 +19,7 @@ from cachd.cache.events import EventBus
 from cachd.cache.freshness import Freshness
 from cachd.cache.parts import Parts
 from cachd.cache.policy import Policy
+from cachd.cache.telling import evictions_teller
 from cachd.environment import default_root, default_socket
 from cachd.fetch.mover import Mover
 from cachd.fetch.proxy import ProxyRules
@@ -63,7 +64,14 @@ async def serve(settings: Settings) -> int:
     policy = Policy(settings.access, metrics)
     await policy.load()
     async with contextlib.AsyncExitStack() as stack:
-        store = Store(root, settings.store, settings.leases, metrics=metrics)
+        events = EventBus()
+        store = Store(
+            root,
+            settings.store,
+            settings.leases,
+            metrics=metrics,
+            on_evicted=evictions_teller(events),
+        )
         resolver = Resolver(settings.sources, metrics=metrics)
         mover = Mover(
             settings.fetch,
@@ -87,7 +95,7 @@ async def serve(settings: Settings) -> int:
                 policy=policy,
                 proofs=Proofs(settings.access.probe_ttl),
                 freshness=Freshness(settings.freshness.interval),
-                events=EventBus(),
+                events=events,
                 provider=provider,
             )
         )

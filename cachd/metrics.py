@@ -69,7 +69,6 @@ class Metrics:
         made = {m.name: self._make(m) for m in CATALOGUE if not m.gauge}
         self._made: dict[str, Any] = made
         self._words: dict[str, set[str]] = {}
-        self._on_evicted: Callable[[str, str, str, int], None] = lambda *_: None
         ProcessCollector(registry=self.registry)
         made["cachd_build_info"].labels(version=__version__).set(1)
         for result in ("hit", "miss", "stale"):
@@ -172,21 +171,24 @@ class Metrics:
         """A model was looked at by schedule."""
         self._made["cachd_refreshes_total"].labels(result=result).inc()
 
+    def updated(self, state: str) -> None:
+        """A newer revision was seen, is ready, or was promoted."""
+        self._made["cachd_updates_total"].labels(state=state).inc()
+
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()
+
+    def registry_asked(self, registry: str, result: str) -> None:
+        """A registry was asked what a name means; ``registry``: as it is configured, or ""."""
+        self._made["cachd_registry_asks_total"].labels(
+            registry=self._word("registry", registry) if registry else OTHER, result=result
+        ).inc()
 
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot went, and ``count`` bytes with it."""
         word = self._word("reason", reason)
         self._made["cachd_evictions_total"].labels(reason=word).inc()
         self._made["cachd_evicted_bytes_total"].labels(reason=word).inc(count)
-
-    def hear_evictions(self, listener: Callable[[str, str, str, int], None]) -> None:
-        """Tell ``listener`` of each: key, URI, reason, bytes."""
-        self._on_evicted = listener
-
-    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
-        self._on_evicted(key, uri, reason, count)
 
     def kubernetes_event(self, result: str) -> None:
         self._made["cachd_kubernetes_events_total"].labels(result=result).inc()

@@ -18,7 +18,8 @@ from cachd.names import check_pod, check_view_name
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cachd.cache.types import Priority, ViewMode
+    from cachd.cache.types import Priority
+    from cachd.store.types import ViewMode
 
 MAX_URI = 8192
 MAX_CA_PEM = 512 * 1024
@@ -256,6 +257,8 @@ def _options(fields: Fields | None) -> SourceOptions:
         user=fields.text("user", limit=256),
         authority=fields.text("authority", limit=2048),
         plain_http=fields.flag("plain_http"),
+        registry_verify=fields.flag("registry_verify"),
+        registry_ca_pem=fields.text("registry_ca_pem", limit=MAX_CA_PEM, lines=True),
     )
     fields.finish()
     if options.ca_pem is not None and "-----BEGIN CERTIFICATE-----" not in options.ca_pem:

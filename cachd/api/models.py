@@ -12,7 +12,7 @@ from aiohttp import web
 
 from cachd.api import context, wire
 from cachd.api.asking import parse_ask
-from cachd.api.body import query, query_flag, read_json
+from cachd.api.body import Fields, query, query_flag, read_json
 from cachd.api.stream import send_lines, wants_ndjson
 from cachd.cache.types import Answer
 from cachd.errors import InternalError, ModelUnknown
@@ -171,3 +171,15 @@ async def unpin(request: web.Request) -> web.StreamResponse:
     key = key_of(request)
     await context.cache(request).unpin(key, context.caller(request))
     return wire.reply({"key": key, "pinned": False})
+
+
+async def promote(request: web.Request) -> web.StreamResponse:
+    """POST /v1/models/{key}/promote"""
+    query(request)
+    fields = Fields(await read_json(request, optional=True))
+    revision = fields.text("revision", limit=128)
+    fields.finish()
+    key = key_of(request)
+    done = await context.cache(request).promote(key, revision, context.caller(request))
+    context.facts(request).log["state"] = done["state"]
+    return wire.reply(dict(done), status=200 if done["state"] == "promoted" else 202)

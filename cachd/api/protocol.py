@@ -78,6 +78,10 @@ class CacheApi(Protocol):
 
     async def unpin(self, key: str, caller: Caller) -> None: ...
 
+    async def promote(self, key: str, revision: str | None, caller: Caller) -> Mapping[str, Any]:
+        """``revision`` None: what waits. Raises ModelUnknown, ModelCorrupt, InvalidError."""
+        ...
+
     async def lease(
         self,
         key: str,

@@ -7,6 +7,7 @@ from typing import Final
 from cachd import errors
 from cachd.api import archive, files, leases, models, ops, probes
 from cachd.api.asking import ERRORS_OF_ASKING
+from cachd.api.routes_keeping import KEEPING_ROUTES
 from cachd.api.routes_verifying import VERIFYING_ROUTES
 from cachd.api.routes_views import VIEW_ROUTES
 from cachd.api.routing import Parameter, Reply, Route
@@ -126,28 +127,7 @@ ROUTES: Final[tuple[Route, ...]] = (
         replies=(_json(200, "It is gone.", "Removed"),),
         errors=(errors.ModelUnknown, errors.InUse),
     ),
-    Route(
-        method="PUT",
-        path="/v1/models/{key}/pin",
-        name="pin",
-        handler=models.pin,
-        summary="Never evict a model",
-        is_admin=True,
-        verb="pin",
-        replies=(_json(200, "It is pinned.", "Pin"),),
-        errors=(errors.ModelUnknown,),
-    ),
-    Route(
-        method="DELETE",
-        path="/v1/models/{key}/pin",
-        name="unpin",
-        handler=models.unpin,
-        summary="Let a model be evicted again",
-        is_admin=True,
-        verb="pin",
-        replies=(_json(200, "It is not pinned.", "Pin"),),
-        errors=(errors.ModelUnknown,),
-    ),
+    *KEEPING_ROUTES,
     Route(
         method="POST",
         path="/v1/models/{key}/leases",

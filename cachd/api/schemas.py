@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Final
 
 from cachd.api.schemas_access import ACCESS_SCHEMAS
+from cachd.api.schemas_updates import UPDATE_SCHEMAS
 from cachd.api.schemas_views import VIEW_SCHEMAS
 from cachd.api.shapes import (
     BYTES,
@@ -70,6 +71,8 @@ _OPTIONS = object_of(
         "read_timeout": maybe(_PATIENCE),
         "max_attempts": maybe({"type": "integer", "minimum": 1, "maximum": 20}),
         "registry": said(maybe(TEXT), "URL of the registry that names the model; part of the key"),
+        "registry_verify": said(maybe(FLAG), "verify the registry's TLS certificate"),
+        "registry_ca_pem": said(maybe(TEXT), "PEM certificates trusted for the registry"),
         "root": said(maybe(TEXT), "a directory of the source that paths begin in"),
         "user": said(maybe(TEXT), "whom the source is to take for the caller, where it allows it"),
         "authority": said(maybe(TEXT), "URL of who gives tokens for the source"),
@@ -104,6 +107,7 @@ _MODEL = {
     "leases": COUNT,
     "corrupt": said(FLAG, "known to be damaged on this disk: given to nobody"),
     "namespace": said(maybe(TEXT), "who pays for it; null: nobody, or it isn't told"),
+    "update": said(maybe(ref("Update")), "what its source has and nobody is given yet"),
     "progress": maybe(ref("Progress")),
 }
 _VICTIM = object_of(
@@ -121,6 +125,7 @@ _VICTIM = object_of(
 
 SCHEMAS: Final[dict[str, Schema]] = {
     **ACCESS_SCHEMAS,
+    **UPDATE_SCHEMAS,
     **VIEW_SCHEMAS,
     "Ask": object_of(
         {
@@ -185,6 +190,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "timings": said(
                 {"type": "object", "additionalProperties": SECONDS}, "seconds by phase"
             ),
+            "update": said(maybe(ref("Update")), "what its source has and nobody is given yet"),
             "lease": maybe(ref("Lease")),
             "view": maybe(ref("View")),
             "request_id": TEXT,
@@ -240,6 +246,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "refresh_in": said(
                 maybe(SECONDS), "seconds until it is by schedule; null: only when it is asked for"
             ),
+            "promoted": said(maybe(ref("Promoted")), "for administrators"),
             "block_size": said(BYTES, "bytes of each block but a file's last; with blocks=true"),
             "lease_list": said(list_of(ref("Lease")), "for administrators; ids are shortened"),
         },

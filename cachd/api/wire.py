@@ -16,7 +16,7 @@ from cachd.cache.digest_pins import MODEL_ALGORITHM, model_digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cachd.cache.types import Answer, Event, Lease, ModelInfo, Snapshot, View
+    from cachd.cache.types import Answer, Event, Lease, ModelInfo, Promoted, Snapshot, Update, View
     from cachd.model import ManifestFile
 
 
@@ -87,6 +87,31 @@ def view(value: View) -> dict[str, Any]:
     }
 
 
+def update(value: Update | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    return {
+        "revision": value.revision,
+        "state": value.state,
+        "seen": timestamp(value.seen),
+        "move": value.move,
+        "window": list(value.window),
+        "approved": value.is_approved,
+    }
+
+
+def promoted(value: Promoted | None) -> dict[str, Any] | None:
+    if value is None:
+        return None
+    refused = list(value.refused)
+    return {
+        "revision": value.revision,
+        "by": value.by,
+        "at": timestamp(value.at),
+        "refused": refused,
+    }
+
+
 def answer(value: Answer, request_id: str) -> dict[str, Any]:
     return {
         "key": value.key,
@@ -104,6 +129,7 @@ def answer(value: Answer, request_id: str) -> dict[str, Any]:
         "upstream": value.upstream or None,
         "upstream_bytes": value.upstream_bytes,
         "timings": value.timings,
+        "update": update(value.update),
         "lease": lease(value.lease) if value.lease else None,
         "view": view(value.view) if value.view else None,
         "request_id": request_id,
@@ -138,6 +164,7 @@ def model(value: ModelInfo) -> dict[str, Any]:
         "leases": value.leases,
         "corrupt": value.is_corrupt,
         "namespace": value.namespace,
+        "update": update(value.update),
         "progress": value.progress,
     }
 
@@ -181,6 +208,7 @@ def model_details(
         "immutable": bool(manifest and manifest.is_immutable),
         "checked_ago": value.checked_ago,
         "refresh_in": value.refresh_in,
+        "promoted": promoted(value.promoted),
         **({"block_size": manifest.block_size} if manifest and blocks else {}),
     }
 

@@ -40,6 +40,12 @@ DAEMON = Principal(identity="daemon", fingerprint="daemon")
 ANONYMOUS = Principal(identity="anonymous", fingerprint="anonymous")
 
 
+def fingerprint_of(credentials: Credentials) -> str:
+    """Tells credentials apart, and nothing more; its key dies with the process."""
+    text = json.dumps(asdict(credentials), sort_keys=True).encode()
+    return hashlib.blake2b(text, key=_FINGERPRINT_KEY, digest_size=16).hexdigest()
+
+
 def principal_of(
     credentials: Credentials,
     caller: Caller,
@@ -59,8 +65,7 @@ def principal_of(
         # What another daemon has fetched here is what needs no pass; it brings nobody's.
         return ANONYMOUS
     if not credentials.is_empty:
-        text = json.dumps(asdict(credentials), sort_keys=True).encode()
-        digest = hashlib.blake2b(text, key=_FINGERPRINT_KEY, digest_size=16).hexdigest()
+        digest = fingerprint_of(credentials)
         return Principal(identity="caller", credentials=credentials, fingerprint=digest)
     if is_owner(caller, daemon_uid):
         return DAEMON
@@ -86,7 +91,7 @@ def may_use_daemon_identity(
 
 
 class Proofs:
-    """What the source showed to whom: (principal, ref) → (revision, when). Memory only, bounded."""
+    """What the source showed to whom: (principal, ref) → (revisions, when). In memory, bounded."""
 
     def __init__(
         self, ttl: float, *, limit: int = 100_000, clock: Callable[[], float] = time.monotonic
@@ -94,11 +99,13 @@ class Proofs:
         self._ttl = ttl
         self._limit = limit
         self._clock = clock
-        self._seen: dict[tuple[str, Ref], tuple[str, float]] = {}
+        self._seen: dict[tuple[str, Ref], tuple[tuple[str, ...], float]] = {}
 
-    def record(self, principal: Principal, ref: Ref, revision: str) -> None:
+    def record(self, principal: Principal, ref: Ref, *revisions: str) -> None:
+        """Several, where an older one goes on being given: who may have the present state may have
+        that."""
         self._seen.pop((principal.fingerprint, ref), None)
-        self._seen[principal.fingerprint, ref] = (revision, self._clock())
+        self._seen[principal.fingerprint, ref] = (revisions, self._clock())
         while len(self._seen) > self._limit:
             del self._seen[next(iter(self._seen))]
 
@@ -109,12 +116,12 @@ class Proofs:
     def holds(self, principal: Principal, ref: Ref, revision: str) -> bool:
         """Whether the source showed this revision to this principal within the time-to-live."""
         seen = self._seen.get((principal.fingerprint, ref))
-        return seen is not None and seen[0] == revision and self._clock() - seen[1] < self._ttl
+        return seen is not None and revision in seen[0] and self._clock() - seen[1] < self._ttl
 
     def ever_held(self, principal: Principal, ref: Ref, revision: str) -> bool:
         """The same without the time limit: enough while the source can't be asked."""
         seen = self._seen.get((principal.fingerprint, ref))
-        return seen is not None and seen[0] == revision
+        return seen is not None and revision in seen[0]
 
     def ever_held_by_daemon(self, ref: Ref, revision: str) -> bool:
         """Whether the source showed this revision to the daemon's own identity."""

@@ -11,6 +11,7 @@ from cachd.errors import CachdError, Cancelled, InUse, LeaseUnknown, ModelUnknow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from cachd.cache.asking import Asking
     from cachd.cache.flight import Flight
     from cachd.cache.parts import Parts
     from cachd.cache.types import Caller
@@ -56,6 +57,20 @@ async def unpin(parts: Parts, key: str) -> None:
     """Raises ModelUnknown."""
     await parts.store.unpin(key)
     parts.events.publish("unpinned", key=key)
+
+
+async def promote(
+    parts: Parts, asking: Asking, key: str, revision: str | None, caller: Caller
+) -> dict[str, str]:
+    """The answer of POST /v1/models/{key}/promote. What isn't here yet is approved, and its fetch
+    is begun where that needs no caller's pass."""
+    target, previous, state = await parts.updates.promote(key, revision, caller.describe())
+    current = parts.store.get(key)
+    if state == "approved" and current is not None and not parts.settings.offline:
+        await asking.refresher.look(current)
+        is_fetched = any(f.ref.key == key and f.revision == target for f in asking.flights.values())
+        state = "fetching" if is_fetched else state
+    return {"key": key, "revision": target, "previous": previous, "state": state}
 
 
 async def remove(

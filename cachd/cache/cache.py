@@ -14,7 +14,7 @@ from cachd.cache.lookup import Found, Lookup, corrupt_error
 from cachd.cache.prefetching import Prefetcher
 from cachd.cache.rights import Rights
 from cachd.cache.scrub import Scrub
-from cachd.cache.telling import tell_evictions, tell_failed, tell_ready
+from cachd.cache.telling import tell_failed, tell_ready
 from cachd.cache.types import Snapshot
 from cachd.errors import CachdError, Draining, Forbidden, ModelUnknown
 
@@ -54,7 +54,6 @@ class Cache:
     def start(self) -> None:
         """Begin what is done without being asked; ``close`` ends it."""
         self.parts.pods.start()
-        tell_evictions(self.parts.metrics, self.parts.events)
         self._scrub.start()
         self._asking.refresher.start()
         self._prefetcher.start()
@@ -160,7 +159,7 @@ class Cache:
         """What is cached and what is being fetched, as far as ``caller`` may see it."""
         may_see, may_follow = self._rights.sight(caller)
         flights = self._asking.flights.values()
-        rows = listing.models(self.parts.store, flights, may_see, may_follow)
+        rows = listing.models(self.parts, flights, may_see, may_follow)
         return [self._rights.veil(row, caller) for row in rows]
 
     async def model(
@@ -193,9 +192,10 @@ class Cache:
         )
         if shown is not None:
             info = replace(
-                listing.ready_row(self.parts.store, shown, seen, flight),
+                listing.ready_row(self.parts, shown, seen, flight),
                 checked_ago=self.parts.freshness.age(shown.ref),
                 refresh_in=self._asking.refresher.next_in(shown),
+                promoted=self.parts.updates.promoted(shown),
             )
             return self._rights.veil(info, caller), await self._to_snapshot(shown)
         if flight is not None and revision is None:
@@ -275,6 +275,12 @@ class Cache:
     async def unpin(self, key: str, caller: Caller) -> None:
         self._rights.check(caller, "pin", key)
         await admin.unpin(self.parts, key)
+
+    async def promote(self, key: str, revision: str | None, caller: Caller) -> dict[str, str]:
+        """Make a revision current: the one named, else what waits. Raises ModelUnknown,
+        ModelCorrupt, InvalidError, DiskError."""
+        self._rights.check(caller, "admin", key)
+        return await admin.promote(self.parts, self._asking, key, revision, caller)
 
     async def plan(self, ask: Ask | None, needed: int | None, caller: Caller) -> dict[str, Any]:
         """Would it fit, and what would go and why. Changes nothing."""

@@ -20,8 +20,7 @@ from cachd.cache.nearby import Nearby, renew
 from cachd.cache.participant import Participant, raise_for_waiter
 from cachd.cache.patience import in_ingest, in_time, journal_of, with_relief
 from cachd.cache.rechecking import recheck
-from cachd.cache.settling import archive_notes, fetch_checked, settle_pins
-from cachd.cache.uninterrupted import uninterrupted
+from cachd.cache.settling import commit, fetch_checked, settle_pins
 from cachd.errors import (
     AccessError,
     CachdError,
@@ -153,7 +152,7 @@ class Flight:
 
     def _let_go(self) -> None:
         """What was published may be evicted once all who waited for it had time for a lease."""
-        if not self.participants:
+        if all(participant.stays for participant in self.participants):
             self._kept.close()
 
     def _user(self) -> Participant | None:
@@ -168,7 +167,7 @@ class Flight:
     def _use(self, participant: Participant) -> Auth:
         """The pass in use from now on. What is published remembers that one was needed."""
         if participant.is_credentialed:
-            self._passes.add(participant.request.identity)
+            self._passes.add(participant.identity)
         if self._job is not None:
             self._job.set_auth(participant.auth)
         return participant.auth
@@ -320,7 +319,7 @@ class Flight:
             near = await self.nearby.fetch(self, ingest, journal, relief)
             job = FetchJob(
                 id=f"{self.ref.key}-{self.revision}",
-                origin=server_of(self.ref, self.plan.mirror),
+                origin=server_of(self.plan.named or self.ref, self.plan.mirror),
                 place=place_of(self.plan.mirror),
                 plan=self.plan,
                 tree=ingest.tree,
@@ -358,10 +357,7 @@ class Flight:
         published = time.monotonic()
         snapshot = await with_relief(
             relief,
-            lambda: uninterrupted(
-                ingest.commit(files, metadata=archive_notes(self.plan, result), keep=self._kept),
-                f"commit {self.ref.key}",
-            ),
+            lambda: commit(parts, self.ref, self.plan, ingest, files, result, self._kept),
             unless=lambda: ingest.is_in_doubt,
         )
         self.timings["publish"] = time.monotonic() - published

@@ -39,13 +39,13 @@ class Freshness:
         checked = self.checked_at(ref)
         return None if checked is None else self._clock() - checked
 
+    def seen(self, ref: Ref) -> str | None:
+        """The revision that the source had a moment ago; None: it is to be asked again."""
+        checked = self._checked.get(ref)
+        if checked is None or self._clock() - checked[1] >= self._interval:
+            return None
+        return checked[0]
+
     def is_fresh(self, ref: Ref, info: SnapshotInfo, revision: str) -> bool:
         """Whether the snapshot may be given without asking the source if it moved."""
-        if info.is_immutable:
-            return True
-        checked = self._checked.get(ref)
-        return (
-            checked is not None
-            and checked[0] == revision
-            and self._clock() - checked[1] < self._interval
-        )
+        return info.is_immutable or self.seen(ref) == revision

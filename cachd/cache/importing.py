@@ -65,10 +65,12 @@ async def import_tar(parts: Parts, uri: str, chunks: AsyncIterator[bytes]) -> An
         if manifest is not None:
             files = _check(manifest, files)
         (ingest.tree / MANIFEST_NAME).unlink(missing_ok=True)
+        before = parts.store.current(ref)
         snapshot = await ingest.commit(files, metadata=plan.metadata)
     except BaseException:
         await asyncio.shield(ingest.abort())
         raise
+    await parts.updates.landed(before, snapshot, "import")
     parts.events.publish("imported", key=ref.key, revision=snapshot.revision)
     total = time.monotonic() - started
     return Answer(

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cachd.cache.flight import Flight
+    from cachd.cache.parts import Parts
     from cachd.store.store import Store
     from cachd.store.types import StoredLease, StoredSnapshot, StoredView
 
@@ -55,6 +56,7 @@ def usage(store: Store) -> dict[str, Any]:
         "models": len({snapshot.key for snapshot in store.snapshots()}),
         "leases": store.lease_count(),
         "pins": len(store.pins()),
+        "updates": len(store.updates.waiting()),
     }
 
 
@@ -65,19 +67,19 @@ def uris(store: Store, flights: Iterable[Flight]) -> tuple[list[str], list[str]]
 
 
 def models(
-    store: Store,
+    parts: Parts,
     flights: Iterable[Flight],
     may_see: Callable[[StoredSnapshot], bool],
     may_follow: Callable[[Flight], bool],
 ) -> list[ModelInfo]:
     """One row per key: what is current, else what is being fetched; newest use first."""
     revisions: dict[str, list[StoredSnapshot]] = {}
-    for snapshot in store.snapshots():
+    for snapshot in parts.store.snapshots():
         if may_see(snapshot):
             revisions.setdefault(snapshot.key, []).append(snapshot)
     fetching = {flight.ref.key: flight for flight in flights if may_follow(flight)}
     rows = [
-        ready_row(store, snapshots[0], snapshots, fetching.pop(key, None))
+        ready_row(parts, snapshots[0], snapshots, fetching.pop(key, None))
         for key, snapshots in revisions.items()
     ]
     rows.sort(key=lambda row: row.last_used or 0.0, reverse=True)
@@ -85,11 +87,11 @@ def models(
 
 
 def ready_row(
-    store: Store, shown: StoredSnapshot, snapshots: list[StoredSnapshot], flight: Flight | None
+    parts: Parts, shown: StoredSnapshot, snapshots: list[StoredSnapshot], flight: Flight | None
 ) -> ModelInfo:
     """The row of a key as of ``shown``. ``snapshots``: those of its revisions that may be told of;
     ``flight``: what is being fetched beside them."""
-    key, info = shown.key, shown.info
+    key, info, store = shown.key, shown.info, parts.store
     return ModelInfo(
         key=key,
         ref=info.ref,
@@ -107,6 +109,7 @@ def ready_row(
         is_corrupt=bool(shown.damage),
         progress=flight.progress() if flight else None,
         namespace=info.namespace,
+        update=parts.updates.of(shown.ref),
     )
 
 

@@ -7,9 +7,9 @@ pass goes there unless its rule says so, and no caller's idea of whom to trust.
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from cachd import globs
 from cachd.cache.access import ANONYMOUS, DAEMON
 from cachd.fetch.job import is_upstream
 from cachd.sources.endpoints import endpoint_of
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from cachd.cache.access import Principal
     from cachd.cache.resolve import Asked
     from cachd.fetch.job import Place
-    from cachd.model import Ref
+    from cachd.model import Named, Ref
     from cachd.settings import MirrorRule, SourcesSettings
+    from cachd.sources.base import Location
 
-_WITH_MIRRORS = ("s3", "http", "https")
+_NAMED = ("s3", "hf", "modelscope")
+"""Those whose origins say their source before the endpoint."""
+
+_WITH_MIRRORS = (*_NAMED, "http", "https")
 
 
 def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
@@ -29,7 +33,7 @@ def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
     found = {"": asked}
     if asked.location.scheme in _WITH_MIRRORS:
         for rule in settings.mirrors:
-            if matches(rule.match, asked.ref):
+            if matches(rule.match, asked.location):
                 for endpoint in rule.endpoints:
                     found.setdefault(endpoint, _at(asked, endpoint, rule))
     return [place for endpoint, place in found.items() if endpoint not in asked.avoid]
@@ -41,19 +45,21 @@ def place(asked: Asked, endpoint: str, settings: SourcesSettings) -> Asked:
     return next((one for one in everywhere if one.location.mirror == endpoint), asked)
 
 
-def matches(pattern: str, ref: Ref) -> bool:
-    """Whether ``pattern`` means the ref: by its URI, or by its origin's endpoint."""
+def matches(pattern: str, ref: Ref | Location) -> bool:
+    """Whether ``pattern`` means the ref, or what a registry's leads to: by its URI, or by its
+    origin's endpoint."""
     endpoint = endpoint_of(ref.origin)
-    return fnmatchcase(ref.uri, pattern) or fnmatchcase(endpoint, pattern)
+    return globs.matches(pattern, ref.uri) or globs.matches(pattern, endpoint)
 
 
-def server_of(ref: Ref, mirror: str) -> str:
+def server_of(ref: Ref | Named, mirror: str) -> str:
     """The server that is called, as connections and breakers know it: what is trusted there makes
     no other server of it."""
     if is_upstream(mirror):
         return mirror
     if mirror:
-        return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
+        source = ref.uri.partition("://")[0]
+        return f"{source}+{mirror}" if source in _NAMED else mirror
     return ref.origin.partition("#")[0]
 
 
@@ -74,6 +80,6 @@ def _at(asked: Asked, endpoint: str, rule: MirrorRule) -> Asked:
 
 
 def _principal(own: Principal, rule: MirrorRule) -> Principal:
-    if rule.identity == "caller" or (rule.identity == "daemon" and own is DAEMON):
+    if rule.identity == "caller" or (rule.identity == "daemon" and own == DAEMON):
         return own
     return ANONYMOUS

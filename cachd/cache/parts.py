@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
+from cachd.cache.naming import NamedBy
 from cachd.cache.pods import Pods
 from cachd.cache.slots import Slots
+from cachd.cache.updating import Updates
 from cachd.fetch.upstream import Upstreams
 from cachd.kube.pods import NoProvider
 
@@ -43,11 +45,15 @@ class Parts:
     pods: Pods = field(init=False)
     slots: Slots = field(init=False)
     pinning: Pinning = field(init=False)
+    updates: Updates = field(init=False)
     upstreams: Upstreams = field(init=False)
+    named_by: NamedBy = field(default_factory=NamedBy)
 
     def __post_init__(self) -> None:
         self.pinning = Pinning(self.store, self.mover)
         self.pods = Pods(self.store, self.provider, self.settings.leases)
+        rules = self.settings.freshness.refresh
+        self.updates = Updates(self.store, rules, self.metrics, self.events)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)
         patience = 2 * self.settings.fetch.stall_window
         self.upstreams = Upstreams(self.settings.upstream, self.mover.gates, os.environ, patience)

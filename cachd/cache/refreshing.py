@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
-from cachd.cache.anywhere import resolve_anywhere
-from cachd.cache.mirrors import matches
-from cachd.cache.resolve import Asked, ask_for, locate
+from cachd.cache.anywhere import plan_unseen
+from cachd.cache.resolve import ask_for, locate, unseen
+from cachd.cache.updating import rule_of
 from cachd.errors import CachdError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
+    from cachd.cache.resolve import Asked
     from cachd.model import Plan, Ref
     from cachd.settings import RefreshRule
     from cachd.store.types import StoredSnapshot
@@ -38,7 +39,8 @@ _AT_ONCE = 500
 
 def interval_of(ref: Ref, rules: Sequence[RefreshRule]) -> float | None:
     """Seconds between looks, by the first rule that means the ref; None: never."""
-    return next((rule.every for rule in rules if matches(rule.match, ref)), None)
+    rule = rule_of(ref, rules)
+    return None if rule is None else rule.every
 
 
 def next_look(checked: float | None, first: float, every: float, chance: float) -> float:
@@ -89,11 +91,11 @@ class Refresher:
         self._rules = settings.refresh
         self._unused = settings.refresh_unused
         self._entries: dict[Ref, _Entry] = {}
+        self._looks = bool(self._rules) and not parts.settings.offline
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        if self._rules and not self._parts.settings.offline:
-            self._task = asyncio.create_task(self._run(), name="refresh")
+        self._task = asyncio.create_task(self._run(), name="refresh")
 
     async def stop(self) -> None:
         if self._task is not None:
@@ -108,7 +110,7 @@ class Refresher:
 
     def next_in(self, snapshot: StoredSnapshot) -> float | None:
         """Seconds until the ref is looked at; None: it isn't by itself."""
-        if self._task is None:
+        if self._task is None or not self._looks:
             return None
         due = self._due(snapshot)
         return None if due is None else max(0.0, due - self._clock())
@@ -132,12 +134,14 @@ class Refresher:
         return next_look(last, entry.met, every, entry.chance)
 
     async def _run(self) -> None:
-        shortest = min(rule.every for rule in self._rules)
+        shortest = min((rule.every for rule in self._rules), default=20 * LONGEST_NAP)
         nap = max(SHORTEST_NAP, min(LONGEST_NAP, shortest / 20))
         while True:
             await asyncio.sleep(nap)
             try:
-                await self._sweep()
+                await self._parts.updates.move_due()
+                if self._looks:
+                    await self._sweep()
             except Exception:
                 log.exception("a round of refreshing failed")
 
@@ -149,12 +153,12 @@ class Refresher:
         for count, snapshot in enumerate(snapshots):
             due = self._due(snapshot)
             if due is not None and due <= self._clock():
-                await self._look(snapshot)
+                await self.look(snapshot)
             elif count % _AT_ONCE == 0:
                 await asyncio.sleep(0)
 
-    async def _look(self, snapshot: StoredSnapshot) -> None:
-        """One ref at a time: a node's refreshes never come at once."""
+    async def look(self, snapshot: StoredSnapshot) -> None:
+        """At one ref, now. Rules have one at a time: a node's refreshes never come at once."""
         entry = self._entry(snapshot.ref)
         entry.chance = self._chance()
         try:
@@ -171,13 +175,30 @@ class Refresher:
         if asked is None:
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
-        plan = await resolve_anywhere(asked, self._parts, 0.0)
+        updates = self._parts.updates
+        plan = await plan_unseen(asked, self._parts, 0.0)
+        # It may have moved while the source was asked.
+        snapshot = self._parts.store.current(snapshot.ref) or snapshot
         if plan.revision == snapshot.revision:
+            await updates.note(snapshot, plan.revision)
             return "unchanged"
         if plan.mirror and self._parts.upstreams.has_way_to_origins:
             # Other validators at a mirror are no sign of a change at the origin.
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
+        if updates.holds(snapshot, plan):
+            is_news = await updates.note(snapshot, plan.revision)
+            if updates.wants(snapshot.ref, plan.revision):
+                await self._board(asked, plan)
+            return "changed" if is_news else "held"
+        if await updates.take(snapshot, plan.revision) is not None:
+            return "changed"
+        rule, is_approved = (
+            updates.rule(snapshot.ref),
+            updates.is_approved(snapshot.ref, plan.revision),
+        )
+        if rule is not None and not rule.ahead and rule.move == "on_ready" and not is_approved:
+            return "changed" if await updates.note(snapshot, plan.revision) else "held"
         await self._board(asked, plan)
         return "changed"
 
@@ -191,4 +212,4 @@ class Refresher:
             return None
         _, location = locate(ask, self._parts.resolver)
         ask = replace(ask, priority="prefetch")
-        return Asked(ask=ask, ref=ref, location=location, principal=principal)
+        return unseen(ask, ref, location, principal)

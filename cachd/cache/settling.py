@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cachd.cache.digest_checks import ARCHIVE as ARCHIVE_NOTE
 from cachd.cache.digest_checks import ARCHIVE_SHA256, with_digests
 from cachd.cache.digest_pins import MODEL_ALGORITHM, judge, model_lines, needed
+from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import DigestMismatch
 from cachd.fetch.tree import ARCHIVE
 from cachd.fetch.verification import ARCHIVE_ALGORITHM
@@ -17,6 +18,7 @@ from cachd.store.quarantine import Story
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from contextlib import ExitStack
     from pathlib import Path
 
     from cachd.cache.digest_pins import Sums
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from cachd.fetch.job import FetchJob, FetchResult
     from cachd.model import ManifestFile, Plan, Ref
     from cachd.store.ingest import Ingest
+    from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.flight")
 
@@ -93,6 +96,23 @@ async def settle_pins(
     if not is_wanted:
         raise refused[0][1]
     return with_digests(files, confirmed)
+
+
+async def commit(
+    parts: Parts,
+    ref: Ref,
+    plan: Plan,
+    ingest: Ingest,
+    files: Sequence[ManifestFile],
+    result: FetchResult,
+    keep: ExitStack,
+) -> StoredSnapshot:
+    """Publish what was fetched; whoever goes away meanwhile, it is seen through. Raises as
+    ``Ingest.commit`` does."""
+    work = parts.updates.commit(
+        ingest, ref, plan, files, metadata=archive_notes(plan, result), keep=keep
+    )
+    return await uninterrupted(work, f"commit {ref.key}")
 
 
 def archive_notes(plan: Plan, result: FetchResult) -> dict[str, str]:

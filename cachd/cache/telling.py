@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from cachd.cache.events import EventBus
     from cachd.cache.types import Answer, Caller
     from cachd.errors import CachdError
-    from cachd.metrics import Metrics
     from cachd.model import Ref
+    from cachd.store.observe import OnEvicted
 
 
 def tell_ready(events: EventBus, caller: Caller, answer: Answer) -> None:
@@ -44,13 +44,13 @@ def tell_failed(events: EventBus, caller: Caller, ref: Ref, error: CachdError) -
         )
 
 
-def tell_evictions(metrics: Metrics, events: EventBus) -> None:
-    """From now on, of each."""
+def evictions_teller(events: EventBus) -> OnEvicted:
+    """What tells of each."""
 
-    def tell(key: str, uri: str, reason: str, count: int) -> None:
+    def tell(key: str, uri: str, reason: str, count: int, /) -> None:
         events.publish("evicted", key=key, uri=uri, reason=reason, freed=count)
 
-    metrics.hear_evictions(tell)
+    return tell
 
 
 def _pod(caller: Caller) -> dict[str, str]:

@@ -10,11 +10,11 @@ from cachd.credentials import Credentials, SourceOptions
 
 if TYPE_CHECKING:
     from cachd.model import Manifest, Ref
+    from cachd.store.types import ViewMode
 
 Role = Literal["pod", "admin", "peer"]
 Priority = Literal["interactive", "prefetch", "scrub"]
 Result = Literal["hit", "miss", "stale"]
-ViewMode = Literal["link", "copy"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,10 +134,36 @@ class View:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Update:
+    """A newer revision than the one that is given. ``state``: it is here, or only known of.
+    ``seen``: since when, in seconds since the epoch. ``move`` and ``window``: what makes it
+    current; ``is_approved``: its arrival does."""
+
+    revision: str
+    state: Literal["seen", "ready"]
+    seen: float
+    move: Literal["on_ready", "manual", "schedule"]
+    window: tuple[str, ...] = ()
+    is_approved: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """Who made a revision current, and when (seconds since the epoch). ``refused``: revisions that
+    no rule makes current again."""
+
+    revision: str
+    by: str
+    at: float
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A model that is there. Sizes in bytes, timings in seconds by phase. ``mirror``: the endpoint
     that it was fetched from now in its origin's place, "" for none; another cachd's has ``cachd+``
-    in front. ``upstream``: another cachd that gave ``upstream_bytes`` of ``fetched_bytes``."""
+    in front. ``upstream``: another cachd that gave ``upstream_bytes`` of ``fetched_bytes``.
+    ``update``: what its source has beyond that and isn't given yet."""
 
     key: str
     revision: str
@@ -156,6 +182,7 @@ class Answer:
     mirror: str = ""
     upstream: str = ""
     upstream_bytes: int = 0
+    update: Update | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +203,8 @@ class Event:
 class ModelInfo:
     """One key, for lists. ``last_used`` in seconds since the epoch. ``checked_ago`` and
     ``refresh_in``: seconds since its source was last looked at, and until it is by schedule; told
-    of one model alone. ``namespace``: who pays for it; None: nobody, or it isn't told.
+    of one model alone. ``namespace``: who pays for it; None: nobody, or it isn't told. ``promoted``
+    is told to administrators.
     """
 
     key: str
@@ -197,6 +225,8 @@ class ModelInfo:
     checked_ago: float | None = None
     refresh_in: float | None = None
     namespace: str | None = None
+    update: Update | None = None
+    promoted: Promoted | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

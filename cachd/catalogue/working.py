@@ -146,7 +146,29 @@ WORKING: tuple[Metric, ...] = (
         kind="counter",
         help="Looks at models by schedule (freshness.refresh), by what came of them.",
         labels=("result",),
-        values="unchanged, changed (the new revision is prefetched), failed, skipped",
+        values="unchanged, changed, held (the new revision waits to be given), failed, skipped",
+    ),
+    Metric(
+        name="cachd_updates_total",
+        kind="counter",
+        help="New revisions of models that are cached, by how far they came.",
+        labels=("state",),
+        values="seen (at the source), ready (here, and not given yet), promoted (given from now "
+        "on)",
+    ),
+    Metric(
+        name="cachd_updates_waiting",
+        kind="gauge",
+        help="Models whose source has a newer revision than the one that is given.",
+        gauge="updates",
+    ),
+    Metric(
+        name="cachd_registry_asks_total",
+        kind="counter",
+        help="Questions to registries what a name means.",
+        labels=("registry", "result"),
+        values="registry: a name of sources.registries, or other; result: named, unknown (it has "
+        "no such model or version), refused, failed",
     ),
     Metric(
         name="cachd_probes_total",

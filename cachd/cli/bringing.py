@@ -10,6 +10,7 @@ from cachd.cli import views
 from cachd.cli.asking import LeaseKeeper, ask
 from cachd.cli.manifest import fetch_wanted
 from cachd.cli.materialise import Materialised, Materialiser
+from cachd.cli.metadata_file import content
 from cachd.cli.staging import check_place
 from cachd.errors import (
     CachdError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cachd.cli.ambient import Passes
     from cachd.cli.client import Client
     from cachd.cli.layouts import HubCache
+    from cachd.cli.metadata_file import MetadataFile
     from cachd.cli.progress import Display
     from cachd.cli.views import ViewWish
 
@@ -44,6 +46,7 @@ class Wishes:
 
     destination: Path | None
     view: ViewWish | None = None
+    metadata: MetadataFile | None = None
     wait_daemon: float = WAIT_DAEMON
     timeout: float | None = None
     hard_link: bool = False
@@ -83,6 +86,7 @@ def bring(
             timeout=wishes.timeout,
             verify=wishes.verify,
             forward=wishes.forward,
+            metadata=wishes.metadata,
             place=wishes.place,
         )
 
@@ -110,6 +114,8 @@ def _from_daemon(
     while True:
         answer = _ask(client, passes, wishes, display)
         if destination is None:
+            if wishes.metadata is not None:
+                _describe(client, answer, wishes.metadata)
             return answer, None
         try:
             return answer, _copy(client, answer, wishes, destination, display)
@@ -147,7 +153,14 @@ def _by_view(
     done = views.shown(client, view, answer, destination)
     for note in done.notes if done else ():
         display.say(note)
+    if done and wishes.metadata is not None:
+        _describe(client, answer, wishes.metadata)
     return (answer, done) if done else None
+
+
+def _describe(client: Client, answer: dict[str, Any], metadata: MetadataFile) -> None:
+    """Where the model's own files aren't ours to write."""
+    metadata.write(content(fetch_wanted(client, answer, blocks=False, entries=True)))
 
 
 def _ask(client: Client, passes: Passes, wishes: Wishes, display: Display) -> dict[str, Any]:
@@ -184,5 +197,13 @@ def _copy(
             hard_link=wishes.hard_link,
             verify=wishes.verify,
             wait_daemon=wishes.wait_daemon,
+            metadata=wishes.metadata,
         )
-        return run.already_there() or run.run(fetch_wanted(client, answer, blocks=wishes.verify))
+        done = run.already_there()
+        if done is None:
+            entries = wishes.metadata is not None
+            wanted = fetch_wanted(client, answer, blocks=wishes.verify, entries=entries)
+            done = run.run(wanted)
+        elif wishes.metadata is not None:
+            _describe(client, answer, wishes.metadata)
+        return done

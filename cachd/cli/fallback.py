@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cachd.cli.ambient import Passes
+    from cachd.cli.metadata_file import MetadataFile
     from cachd.cli.progress import Display
 
 START_TIMEOUT = 60.0
@@ -143,6 +144,7 @@ def fetch_here(
     verify: bool,
     forward: bool,
     place: Callable[[Path, dict[str, Any]], AbstractContextManager[Path]],
+    metadata: MetadataFile | None = None,
 ) -> tuple[dict[str, Any], Materialised]:
     """The answer of a daemon of our own, and how its files came; ``forward`` False: without any
     identity of this environment. ``place`` says where in ``destination`` the files of an answer
@@ -158,6 +160,9 @@ def fetch_here(
         passes.set(lease=lease)
         answer = ask(client, passes, display, wait_daemon=0.0, timeout=timeout)
         with place(destination, answer) as folder:
-            run = Materialiser(client, answer, folder, display, move=True, verify=verify)
-            done = run.run(fetch_wanted(client, answer, blocks=verify))
+            run = Materialiser(
+                client, answer, folder, display, move=True, verify=verify, metadata=metadata
+            )
+            entries = metadata is not None
+            done = run.run(fetch_wanted(client, answer, blocks=verify, entries=entries))
     return {**answer, "path": str(destination), "fallback": True}, done

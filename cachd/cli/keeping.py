@@ -1,4 +1,4 @@
-"""``cachd rm``, ``pin``, ``unpin``, ``plan``, ``gc``."""
+"""``cachd rm``, ``pin``, ``unpin``, ``promote``, ``plan``, ``gc``."""
 
 from __future__ import annotations
 
@@ -54,6 +54,43 @@ def _pin(arguments: argparse.Namespace, method: str, done: str) -> int:
     if arguments.json:
         print_json({"models": answers})
     return 0
+
+
+def promote(arguments: argparse.Namespace) -> int:
+    client = admin_client(arguments, needed=True)
+    key = find_key(client, arguments.model, strict=True)
+    revision = arguments.revision
+    if revision is not None:
+        revision = _whole(client.call("GET", path_of("models", key)), revision.lower())
+    body = {"revision": revision}
+    answer = client.call("POST", path_of("models", key, "promote"), body, timeout=600.0)
+    if arguments.json:
+        print_json(answer)
+        return 0
+    named = f"{key} revision {answer['revision']}"
+    if answer["state"] != "promoted":
+        when = "it is being fetched" if answer["state"] == "fetching" else "it isn't here yet"
+        print(f"approved {named}: {when}, and is given as soon as it is here")
+    elif answer["previous"] == answer["revision"]:
+        print(f"{named} is given, as before")
+    else:
+        print(f"promoted {named}; before: {answer['previous'] or 'none'}")
+    return 0
+
+
+def _whole(model: dict[str, Any], start: str) -> str:
+    """The revision that begins so; ``start`` itself if that isn't one and no more. Raises
+    InvalidError where it is none that could be meant."""
+    known = [*(model.get("revisions") or []), (model.get("update") or {}).get("revision")]
+    found = {name for name in known if name and name.startswith(start)}
+    if len(found) > 1 and start not in found:
+        raise InvalidError(
+            f"{len(found)} revisions begin with {render.printable(start)}: "
+            f"{', '.join(sorted(found))}",
+            field="REVISION",
+            hint="write more of its digits",
+        )
+    return found.pop() if len(found) == 1 else start
 
 
 def gc(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from urllib.parse import unquote
 from cachd.cli import copying, places
 from cachd.cli.manifest import WantedFile
 from cachd.cli.materialise import STREAMS, Materialised
+from cachd.cli.metadata_file import content_of_local
 from cachd.cli.progress import Meter
 from cachd.cli.staging import Staging, check_relative, translated
 from cachd.cli.workers import run_all
@@ -29,6 +30,7 @@ from cachd.sources.patterns import is_wanted
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cachd.cli.metadata_file import MetadataFile
     from cachd.cli.progress import Display
 
 
@@ -105,6 +107,7 @@ def pull_local(
     *,
     allow: Sequence[str] = (),
     ignore: Sequence[str] = (),
+    metadata: MetadataFile | None = None,
 ) -> Materialised:
     """Copy ``source`` into ``destination``; a single archive is unpacked there instead."""
     started = time.monotonic()
@@ -120,9 +123,13 @@ def pull_local(
     with Staging(destination) as staging:
         if kind:
             meter = Meter(display, "unpacking", 0, 0)
-            total, count = _unpack(files[0][0], kind, staging, meter, stop)
+            came = _unpack(files[0][0], kind, staging, meter, stop)
+            total = sum(size for _, size in came)
             ways.add("unpack")
         else:
+            came = [(file.path, file.size) for _, file in files]
+            if metadata is not None:
+                metadata.check(path for path, _ in came)
             meter = Meter(display, "copying", total, len(files))
             places.check_space(destination, total, 0)
             if note := places.check_memory(destination, total):
@@ -132,13 +139,16 @@ def pull_local(
                 STREAMS,
                 stop,
             )
-            count = len(files)
-        staging.commit()
+        if metadata is not None:
+            metadata.check(path for path, _ in came)
+            metadata.commit(staging, content_of_local(uri, came))
+        else:
+            staging.commit()
     return Materialised(
         way="+".join(sorted(ways)),
         seconds=time.monotonic() - started,
         bytes=total,
-        files=count,
+        files=len(came),
     )
 
 
@@ -173,8 +183,8 @@ def _unpack(
     staging: Staging,
     meter: Meter,
     stop: threading.Event,
-) -> tuple[int, int]:
-    """Bytes and number of the files unpacked into the staging directory."""
+) -> list[tuple[str, int]]:
+    """Paths and sizes of the files unpacked into the staging directory."""
     from cachd.fetch.unpack import UnpackLimits, unpack_archive  # noqa: PLC0415  (loads awscrt)
 
     # The defaults of the daemon's settings, sources.archive.
@@ -190,7 +200,7 @@ def _unpack(
         cancelled=stop.is_set,
     )
     staging.adopt(file.path for file in files)
-    return sum(file.size for file in files), len(files)
+    return [(file.path, file.size) for file in files]
 
 
 def _is_inside(destination: Path, source: Path) -> bool:

@@ -13,6 +13,7 @@ from cachd.cli.choosing import admin_client, find_key
 from cachd.cli.client import path_of
 from cachd.cli.output import print_json
 from cachd.errors import CachdError, DaemonUnreachable, Forbidden
+from cachd.metadata import METADATA
 
 if TYPE_CHECKING:
     import argparse
@@ -53,20 +54,29 @@ def show(arguments: argparse.Namespace) -> int:
         print_json(model)
         return 0
     print(model_facts(model))
+    told = metadata_facts(model.get("metadata") or {})
+    if told:
+        print(f"\nMETADATA\n{told}")
     files = model.get("manifest_files") or []
+    width = terminal_width()
     if files:
         rows = [
             (
                 f["path"],
                 render.size(f["size"]),
                 f.get("blocks", "-"),
-                ", ".join(f"{name}:{value[:12]}" for name, value in f["digests"].items()) or "-",
+                # Whoever reads a pipe wants whole values.
+                ", ".join(
+                    f"{name}:{value[:12] if width else value}"
+                    for name, value in f["digests"].items()
+                )
+                or "-",
             )
             for f in files
         ]
         header = ("FILE", "SIZE", "BLOCKS", "DIGEST")
         print()
-        print(render.table(header, rows, right=_RIGHT, width=terminal_width(), flexible="FILE"))
+        print(render.table(header, rows, right=_RIGHT, width=width, flexible="FILE"))
     leases = model.get("lease_list") or []
     if leases:
         # Without their ids: an id is a pass to read.
@@ -132,6 +142,8 @@ def marks(model: dict[str, Any]) -> str:
         words.append("unvalidated")
     if model.get("allow") or model.get("ignore"):
         words.append("patterns")
+    if model.get("update"):
+        words.append(f"update {model['update']['state']}")
     return ",".join(words)
 
 
@@ -169,8 +181,9 @@ def floor_note(space: dict[str, Any]) -> str:
 
 def model_facts(model: dict[str, Any]) -> str:
     """One model as ``name: value`` lines."""
-    older = [r for r in model.get("revisions") or [] if r != model.get("revision")]
-    metadata = model.get("metadata") or {}
+    update = model.get("update") or {}
+    shown = (model.get("revision"), update.get("revision"))
+    others = [r for r in model.get("revisions") or [] if r not in shown]
     return render.facts(
         [
             ("uri", model.get("uri")),
@@ -180,7 +193,9 @@ def model_facts(model: dict[str, Any]) -> str:
             ("ignore", ", ".join(model.get("ignore") or [])),
             ("state", _state(model)),
             ("revision", model.get("revision")),
-            ("older", ", ".join(older)),
+            ("promoted", promoted_line(model)),
+            ("update", update_line(model)),
+            ("others", ", ".join(others)),
             ("files", model.get("files")),
             ("size", render.size(model.get("bytes"))),
             ("on disk", render.size(model.get("allocated"))),
@@ -192,9 +207,42 @@ def model_facts(model: dict[str, Any]) -> str:
             ("leases", model.get("leases")),
             ("namespace", model.get("namespace")),
             ("marks", marks(model)),
-            *((f"metadata.{name}", value) for name, value in metadata.items()),
         ]
     )
+
+
+def metadata_facts(metadata: dict[str, str]) -> str:
+    """What is known of the model besides its bytes: the names that cachd gives, then the others."""
+    known = [name for name in METADATA if name in metadata]
+    others = sorted(name for name in metadata if name not in METADATA)
+    # A description's line breaks would tear the lines apart.
+    return render.facts([(name, " ".join(metadata[name].split())) for name in (*known, *others)])
+
+
+def update_line(model: dict[str, Any]) -> str:
+    """``REVISION, ready; seen 3m ago; is given when promoted (cachd promote KEY)``."""
+    update = model.get("update")
+    if not update:
+        return ""
+    when = {
+        "manual": f"when promoted: cachd promote {model.get('key')}",
+        "schedule": f"in {', '.join(update['window'])}",
+        "on_ready": "as soon as it is here",
+    }[update["move"]]
+    if update["approved"]:
+        when = "as soon as it is here (approved)"
+    state = "ready" if update["state"] == "ready" else "not fetched"
+    return f"{update['revision']}, {state}; seen {render.ago(update['seen'])}; given {when}"
+
+
+def promoted_line(model: dict[str, Any]) -> str:
+    """``2h ago by admin, uid 0; refused since: REVISION``."""
+    promoted = model.get("promoted")
+    if not promoted:
+        return ""
+    text = f"{render.ago(promoted['at'])} by {promoted['by']}"
+    refused = ", ".join(promoted["refused"])
+    return text + (f"; no rule takes up again: {refused}" if refused else "")
 
 
 def verified_line(model: dict[str, Any]) -> str:

@@ -33,6 +33,7 @@ _COMMANDS = {
     "rm": "cachd.cli.keeping:rm",
     "pin": "cachd.cli.keeping:pin",
     "unpin": "cachd.cli.keeping:unpin",
+    "promote": "cachd.cli.keeping:promote",
     "gc": "cachd.cli.keeping:gc",
     "verify": "cachd.cli.verifying:verify",
     "import": "cachd.cli.importing:import_model",

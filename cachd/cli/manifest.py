@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli.client import path_of
@@ -29,34 +29,40 @@ MAX_MANIFEST = 256 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WantedFile:
-    """One file to bring. ``size`` in bytes; ``blocks`` are checksums, None where not asked for."""
+    """One file to bring. ``size`` in bytes; ``blocks`` are checksums, None where not asked for.
+    ``entry``: what a metadata file says of it, "" where there will be none."""
 
     path: str
     size: int
     blocks: tuple[str, ...] | None = None
+    entry: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """All files of one revision."""
+    """All files of one revision. ``facts``: what else the daemon says of the model."""
 
     files: tuple[WantedFile, ...]
     block_size: int
+    facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         return sum(file.size for file in self.files)
 
 
-def fetch_wanted(client: Client, answer: dict[str, Any], *, blocks: bool) -> Wanted:
-    """The files of the very revision that ``answer`` names; ``blocks``: with their checksums.
-    Raises what the daemon says, ContentError."""
+def fetch_wanted(
+    client: Client, answer: dict[str, Any], *, blocks: bool, entries: bool = False
+) -> Wanted:
+    """The files of the very revision that ``answer`` names; ``blocks``: with their checksums;
+    ``entries``: with what a metadata file says. Raises what the daemon says, ContentError."""
     files: list[WantedFile] = []
 
     def take(file: dict[str, Any]) -> None:
         checksums = tuple(map(str, file["checksums"])) if blocks else None
         path = check_relative(str(file["path"]))
-        files.append(WantedFile(path=path, size=int(file["size"]), blocks=checksums))
+        entry = _entry(file) if entries else ""
+        files.append(WantedFile(path=path, size=int(file["size"]), blocks=checksums, entry=entry))
 
     with client.open(
         "GET",
@@ -70,7 +76,13 @@ def fetch_wanted(client: Client, answer: dict[str, Any], *, blocks: bool) -> Wan
             f"the daemon shows another revision of {answer['key']} than was asked for",
             hint="client and daemon must agree (cachd version)",
         )
-    return Wanted(files=tuple(files), block_size=int(rest["block_size"]) if blocks else 0)
+    size = int(rest["block_size"]) if blocks else 0
+    return Wanted(files=tuple(files), block_size=size, facts=rest)
+
+
+def _entry(file: dict[str, Any]) -> str:
+    """One file of the daemon's page, as a metadata file has it: path, size, digests."""
+    return json.dumps({name: file[name] for name in ("path", "size", "digests")})
 
 
 def read_page(read: Callable[[int], bytes], take: Callable[[dict[str, Any]], None]) -> Any:

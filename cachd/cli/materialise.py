@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from cachd.cli import checking, copying, places
 from cachd.cli.descriptors import Descriptors
+from cachd.cli.metadata_file import content
 from cachd.cli.progress import Meter
 from cachd.cli.staging import Staging, translated
 from cachd.cli.streaming import Streamer
@@ -23,6 +24,7 @@ from cachd.errors import SizeMismatch
 if TYPE_CHECKING:
     from cachd.cli.client import Client
     from cachd.cli.manifest import Wanted, WantedFile
+    from cachd.cli.metadata_file import MetadataFile
     from cachd.cli.progress import Display
 
 STREAMS = 4
@@ -63,8 +65,11 @@ class Materialiser:
         move: bool = False,
         verify: bool = False,
         wait_daemon: float = 30.0,
+        metadata: MetadataFile | None = None,
     ) -> None:
-        """``move``: the cache is nobody else's, and goes when this is done."""
+        """``move``: the cache is nobody else's, and goes when this is done. ``metadata``: what is
+        to be written besides."""
+        self._metadata = metadata
         self._answer = answer
         self._tree = Path(answer["path"])
         # What has the same path as on the node of another daemon is something else.
@@ -90,6 +95,8 @@ class Materialiser:
         if not self._is_near:
             return None
         if places.is_tree_itself(self._destination, self._tree):
+            if self._metadata is not None:
+                self._metadata.refuse_inside("it is the cache's own tree")
             return Materialised(
                 way="already-there",
                 seconds=0.0,
@@ -103,8 +110,13 @@ class Materialiser:
     def run(self, wanted: Wanted) -> Materialised:
         """Bring the files. On any failure what this run wrote is removed."""
         started = time.monotonic()
+        if self._metadata is not None:
+            self._metadata.check(file.path for file in wanted.files)
         if wanted.files and all(self._is_same_file(file) for file in wanted.files):
-            note = "every file of the destination is the cache's own; nothing was written"
+            note = "every file of the destination is the cache's own; none was written"
+            if self._metadata is not None:
+                with Staging(self._destination) as staging:
+                    self._metadata.commit(staging, content(wanted))
             return self._result(wanted, started, way="already-there", notes=(note,))
         if self._verify and self._checksum is None:
             self._note("not verified: awscrt, which has the checksum, isn't installed here")
@@ -117,7 +129,10 @@ class Materialiser:
                 run_all(calls, STREAMS, self._stop)
             finally:
                 self._descriptors.close()
-            staging.commit()
+            if self._metadata is not None:
+                self._metadata.commit(staging, content(wanted))
+            else:
+                staging.commit()
         return self._result(wanted, started)
 
     def _result(

@@ -156,6 +156,14 @@ def _keeping(commands: _Commands) -> None:
     for name, text in (("pin", "keep a model"), ("unpin", "let a model be evicted again")):
         command = commands.add(name, text)
         command.add_argument("model", metavar="KEY|URI", nargs="+")
+    promote = commands.add("promote", "say which revision of a model is given from now on")
+    promote.add_argument("model", metavar="KEY|URI")
+    promote.add_argument(
+        "revision",
+        nargs="?",
+        metavar="REVISION",
+        help="or its first digits; an older one to go back (default: the update that waits)",
+    )
     verify = commands.add("verify", "read models again, against their checksums")
     verify.add_argument("model", metavar="KEY|URI", nargs="*")
     verify.add_argument("--all", action="store_true", help="everything that is cached")

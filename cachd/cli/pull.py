@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli import patterns, render, termination, variables, views
+from cachd.cli import metadata_file, patterns, render, termination, variables, views
 from cachd.cli.asking import COPY_LEASE_TTL, own_holder
 from cachd.cli.bringing import WAIT_DAEMON, Wishes, bring
 from cachd.cli.client import Client
@@ -53,6 +53,7 @@ def _pull(arguments: argparse.Namespace) -> None:
         )
     refuse_decryption(os.environ)
     layout = layout_of(arguments)
+    metadata = metadata_file.wish_of(arguments, destination, has_layout=layout is not None)
     source = local_path(arguments.uri)
     pins = pins_of(arguments)
     if source is not None:
@@ -62,10 +63,12 @@ def _pull(arguments: argparse.Namespace) -> None:
                 field="--digest",
                 hint="check the files with sha256sum -c",
             )
-        _pull_local(arguments, source, destination)
+        _pull_local(arguments, source, destination, metadata)
         return
     warn_of_variables(os.environ)
     view = None if layout else views.wish_of(arguments, destination, os.environ)
+    if view is not None and metadata is not None:
+        metadata.refuse_inside("a view is read-only")
     client = _client(arguments)
     body, warnings = request_body(arguments, os.environ)
     body.update(pins)
@@ -83,6 +86,7 @@ def _pull(arguments: argparse.Namespace) -> None:
     wishes = Wishes(
         destination=destination,
         view=view,
+        metadata=metadata,
         wait_daemon=wait_daemon,
         timeout=arguments.timeout,
         hard_link=arguments.hard_link,
@@ -121,7 +125,12 @@ def _display(arguments: argparse.Namespace) -> Display:
     return Display(quiet=arguments.quiet, heartbeat=heartbeat)
 
 
-def _pull_local(arguments: argparse.Namespace, source: Path, destination: Path | None) -> None:
+def _pull_local(
+    arguments: argparse.Namespace,
+    source: Path,
+    destination: Path | None,
+    metadata: metadata_file.MetadataFile | None,
+) -> None:
     if destination is None:
         raise InvalidError(
             f"{arguments.uri} is a local path; there is nothing to fetch",
@@ -137,6 +146,7 @@ def _pull_local(arguments: argparse.Namespace, source: Path, destination: Path |
             display,
             allow=patterns.gather(arguments.allow, patterns.ALLOW_VARIABLE, os.environ),
             ignore=patterns.gather(arguments.ignore, patterns.IGNORE_VARIABLE, os.environ),
+            metadata=metadata,
         )
     _tell(arguments, to_answer(arguments.uri, source, done), done, keep=False)
 

@@ -186,6 +186,13 @@ def _how(pull: argparse.ArgumentParser) -> None:
     how.add_argument(
         "--verify", action="store_true", help="check the copied blocks against the manifest"
     )
+    how.add_argument(
+        "--metadata",
+        metavar="PATH",
+        help="write what is known of the model there, as JSON: its URI, revision, files with sizes "
+        "and digests, metadata. Relative: below DEST; true: cachd-metadata.json "
+        "(default: nothing is written)",
+    )
     how.add_argument("--quiet", action="store_true", help="no progress")
     how.add_argument(
         "--heartbeat",

@@ -30,6 +30,7 @@ from cachd.errors import (
 )
 from cachd.fetch.job import UPSTREAM
 from cachd.fetch.proxy import ProxyRules
+from cachd.lines import split_lines
 from cachd.model import Auth, Connect, Digest, ManifestFile
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ class Upstreams:
     ) -> str:
         state: tuple[object, ...] = ()
         moved = time.monotonic()
-        async for line in _lines(response):
+        async for line in _objects(response):
             if line.get("event") == "ready":
                 return str(line.get("revision"))
             if line.get("event") == "error":
@@ -338,19 +339,15 @@ def _file(row: dict[str, Any]) -> ManifestFile:
     )
 
 
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LINE_MOST:
+async def _objects(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Until a line is none."""
+    async for line in split_lines(response.content.iter_any(), _LINE_MOST):
+        try:
+            found = json.loads(line)
+        except ValueError:
             return
-        for line in lines:
-            try:
-                found = json.loads(line)
-            except ValueError:
-                return
-            if isinstance(found, dict):
-                yield found
+        if isinstance(found, dict):
+            yield found
 
 
 def _number(value: object) -> int:

@@ -17,6 +17,7 @@ import aiohttp
 
 from cachd import __version__
 from cachd.errors import ConfigInvalid, KubernetesFailed
+from cachd.lines import split_lines
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -91,7 +92,7 @@ class KubernetesClient:
         try:
             async with await self._send("GET", path, query, None, "", silence) as response:
                 await _check(response, path)
-                async for line in _lines(response):
+                async for line in split_lines(response.content.iter_any()):
                     event = json.loads(line)
                     if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
                         raise ValueError(event)
@@ -213,13 +214,3 @@ async def _check(response: aiohttp.ClientResponse, path: str) -> None:
 def _unreachable(server: str, path: str, error: BaseException) -> KubernetesFailed:
     reason = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
     return KubernetesFailed(f"the API server {server} can't be asked for {path}: {reason}")
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """Lines of any length: an object may be larger than the stream's own limit."""
-    rest = b""
-    async for chunk in response.content.iter_any():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield line

@@ -109,6 +109,19 @@ def notice_of(item: Mapping[str, Any]) -> Notice | None:
             about=f"{item.get('key')} {item.get('code')}",
             is_warning=True,
         )
+    if kind == "update_ready":
+        return Notice(
+            reason="ModelUpdateReady",
+            message=f"{uri}: revision {item.get('revision')} is here, and not given yet",
+            about=f"{item.get('key')} {item.get('revision')}",
+        )
+    if kind == "promoted":
+        return Notice(
+            reason="ModelPromoted",
+            message=f"{uri}: revision {item.get('revision')} is given from now on "
+            f"({item.get('by')}), and {item.get('previous')} no more",
+            about=f"{item.get('key')} {item.get('revision')}",
+        )
     if kind == "evicted" and item.get("reason") in PRESSURE:
         return Notice(
             reason="ModelEvicted",

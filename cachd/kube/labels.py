@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
-from fnmatch import translate
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cachd import globs
 from cachd.errors import KubernetesFailed
 from cachd.kube.client import segment
 
@@ -56,10 +55,9 @@ def wanted(
     found: dict[str, str] = {}
     here, coming = sorted(set(ready)), sorted(set(fetching))
     for rule in rules:
-        match = re.compile(translate(rule.match)).match
-        if any(match(uri) for uri in here):
+        if any(globs.matches(rule.match, uri) for uri in here):
             found[rule.label] = "ready"
-        elif any(match(uri) for uri in coming):
+        elif any(globs.matches(rule.match, uri) for uri in coming):
             found.setdefault(rule.label, "fetching")
     return found
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import field_validator, model_validator
 
-from cachd.settings.values import Seconds, Section
+from cachd.settings.values import Seconds, Section, is_server_url
 
 _LABEL_MOST = 63
 _ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -62,7 +62,8 @@ class KubernetesSettings(Section):
 
     events: bool = False
     """Tell of models in events: on the pod that asked, where its token says which; else on the
-    node. `ModelReady`, `ModelFailed` (code and hint), `ModelEvicted` (for want of space)."""
+    node. `ModelReady`, `ModelFailed` (code and hint), `ModelEvicted` (for want of space),
+    `ModelUpdateReady` and `ModelPromoted` (a newer revision waits; is given from now on)."""
 
     node_labels: tuple[NodeLabelRule, ...] = ()
     """Labels of this node for chosen models: a list of `match` and `label`
@@ -73,7 +74,7 @@ class KubernetesSettings(Section):
     @field_validator("server")
     @classmethod
     def _server_is_a_url(cls, server: str | None) -> str | None:
-        if server and not re.fullmatch(r"https?://[^/?#@\s]+/?", server):
+        if server and not is_server_url(server):
             raise ValueError("the API server looks like https://10.0.0.1:443")
         return server
 

@@ -10,6 +10,7 @@ from pydantic import (
     ByteSize,
     Field,
     field_validator,
+    model_validator,
 )
 
 from cachd.settings.azure import AzureSettings
@@ -19,11 +20,13 @@ from cachd.settings.hdfs import HdfsSettings
 from cachd.settings.hub import HubSettings
 from cachd.settings.modelscope import ModelScopeSettings
 from cachd.settings.oci import OciSettings
+from cachd.settings.registries import RegistryRule
 from cachd.settings.values import (
     Duration,
     Seconds,
     Section,
 )
+from cachd.settings.windows import Windows
 
 
 class S3Settings(Section):
@@ -136,6 +139,10 @@ class SourcesSettings(Section):
     reached, is left alone, or still fails after its retries. You vouch for them: what they show is
     the model, under the origin's key. In the environment: JSON."""
 
+    registries: tuple[RegistryRule, ...] = ()
+    """Registries by name, in the order in which they are asked for names whose URI names none: a
+    list of `name`, `kind`, `url` and more; see docs/sources.md. In the environment: JSON."""
+
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()
     file: FileSettings = FileSettings()
@@ -148,6 +155,13 @@ class SourcesSettings(Section):
     git: GitSettings = GitSettings()
     archive: ArchiveSettings = ArchiveSettings()
     egress: EgressSettings = EgressSettings()
+
+    @field_validator("registries")
+    @classmethod
+    def _names_are_unique(cls, registries: tuple[RegistryRule, ...]) -> tuple[RegistryRule, ...]:
+        if len({rule.name for rule in registries}) != len(registries):
+            raise ValueError("two registries have the same name")
+        return registries
 
     resolver_idle: Seconds = 60.0
     """Seconds after which the idle resolver process (the one that speaks to source APIs) ends."""
@@ -165,6 +179,23 @@ class RefreshRule(Section):
     every: Duration
     """Seconds between looks, or a number with a unit: 90s, 15m, 6h, 1d."""
 
+    ahead: bool = True
+    """Fetch a new revision as soon as it is seen. False: when it is asked for, or may move."""
+
+    move: Literal["on_ready", "manual", "schedule"] = "on_ready"
+    """When the new revision becomes what is given: as soon as it is here; when an administrator
+    promotes it (`cachd promote`); or in the times that `window` says."""
+
+    window: Windows = ()
+    """For `move: schedule`, by the daemon's local time: "02:00-04:00", or a list of such, with days
+    in front where it isn't for all: "Mon-Fri 02:00-04:00", "Sat,Sun 00:00-24:00"."""
+
+    @model_validator(mode="after")
+    def _window_goes_with_schedule(self) -> RefreshRule:
+        if bool(self.window) != (self.move == "schedule"):
+            raise ValueError("window is for move: schedule, which needs it")
+        return self
+
 
 class FreshnessSettings(Section):
     """When a moving ref is looked at again."""
@@ -177,8 +208,10 @@ class FreshnessSettings(Section):
 
     refresh: tuple[RefreshRule, ...] = ()
     """Models that are looked at by schedule, so that a new revision is there before anyone asks: a
-    list of `match` and `every` ("15m", "6h"); the first that matches counts. Only what needs no
-    caller's credentials; with jitter, one at a time, as a prefetch. In the environment: JSON."""
+    list of `match`, `every` ("15m", "6h"), `ahead` (fetch it at once; true), `move` (`on_ready`,
+    `manual` or `schedule`: when it becomes what is given) and `window` ("Mon-Fri 02:00-04:00", for
+    `schedule`); the first that matches counts. Looks are only made for what needs no caller's
+    credentials; with jitter, one at a time, as a prefetch. In the environment: JSON."""
 
     refresh_unused: Seconds = 7 * 86400.0
     """Seconds after which a model that nobody asks for is no longer refreshed (counted anew when

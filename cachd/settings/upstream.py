@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from cachd.settings.values import Duration, Section
+from cachd.settings.values import Duration, Section, is_server_url
 
 
 class UpstreamSettings(Section):
@@ -45,7 +44,7 @@ class UpstreamSettings(Section):
     @classmethod
     def _endpoints_are_urls(cls, endpoints: tuple[str, ...]) -> tuple[str, ...]:
         for endpoint in endpoints:
-            if not re.fullmatch(r"https?://[^/?#@\s]+/?", endpoint):
+            if not is_server_url(endpoint):
                 raise ValueError("an endpoint looks like https://cachd.zone-a.example:8443")
         return tuple(dict.fromkeys(endpoint.rstrip("/") for endpoint in endpoints))
 

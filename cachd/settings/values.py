@@ -70,6 +70,14 @@ Percent = Annotated[float, Field(gt=0, le=100)]
 Seconds = Annotated[float, Field(ge=0)]
 
 
+_SERVER = re.compile(r"https?://[^/?#@\s]+/?")
+
+
+def is_server_url(text: str) -> bool:
+    """Whether it names a server and nothing on it."""
+    return _SERVER.fullmatch(text) is not None
+
+
 class Section(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, arbitrary_types_allowed=True

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cachd.credentials import Credentials
 from cachd.errors import OriginError
+from cachd.metadata import tidy
 from cachd.model import Auth, Plan, PlannedFile, Validator
 from cachd.names import check_name
 from cachd.sources.base import Location
@@ -110,6 +113,7 @@ class HttpSource:
             is_read_proven=True,
             is_credentialed=answer.was_credentialed
             or (request.identity == "caller" and bool(request.credentials.query)),
+            metadata=tidy({"created": _moment(validator.last_modified)}),
         )
 
     async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
@@ -195,6 +199,14 @@ def _number(text: str | None) -> int | None:
 
 def _total(content_range: str | None) -> int | None:
     return _number((content_range or "").rpartition("/")[2])
+
+
+def _moment(last_modified: str | None) -> str:
+    """A Last-Modified header as RFC 3339, "" where it is none."""
+    try:
+        return parsedate_to_datetime(last_modified or "").astimezone(UTC).isoformat()
+    except (ValueError, OverflowError):
+        return ""
 
 
 def _revision(uri: str, validator: Validator, size: int | None) -> str:

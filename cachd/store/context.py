@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from cachd.store.index import Index
     from cachd.store.layout import Layout
     from cachd.store.manifests import Manifests
-    from cachd.store.observe import Clock, OnStep, StoreMetrics
+    from cachd.store.observe import Clock, OnEvicted, OnStep, StoreMetrics
     from cachd.store.threads import Threads
 
 
@@ -42,6 +42,7 @@ class Context:
     background: Background
     metrics: StoreMetrics
     on_step: OnStep
+    on_evicted: OnEvicted
     boot_id: str
     volume: Volume
     names: asyncio.Lock = field(default_factory=asyncio.Lock)

@@ -167,7 +167,7 @@ def superseded(index: Index, idle_since: float) -> list[Row]:
     return [
         row
         for row in index.snapshots.values()
-        if not row.is_current and row.used_at <= idle_since and not index.is_protected(row)
+        if not index.is_wanted(row) and row.used_at <= idle_since and not index.is_protected(row)
     ]
 
 
@@ -198,12 +198,8 @@ def candidates(index: Index) -> list[Row]:
         for row in place.values()
         if not index.is_protected(row)
     ]
-    rows.sort(key=_order)
+    rows.sort(key=lambda row: (row.state == "ingest" or index.is_wanted(row), row.last_used))
     return rows
-
-
-def _order(row: Row) -> tuple[bool, int]:
-    return row.is_current or row.state == "ingest", row.last_used
 
 
 def _choose(index: Index, rows: list[Row], short: Shortage, reason: str) -> Decision:
@@ -222,7 +218,7 @@ def _choose(index: Index, rows: list[Row], short: Shortage, reason: str) -> Deci
     fits = is_met()
     shortfall = max(0, short.bytes - (tally.bytes - base_bytes))
     if fits:
-        for row in sorted(chosen, key=_order, reverse=True):
+        for row in reversed(list(chosen)):
             tally.remove(row)
             if is_met():
                 chosen.remove(row)
@@ -238,7 +234,7 @@ def price(index: Index, rows: Iterable[Row], reason: str) -> tuple[tuple[Row, st
     for row in rows:
         before = tally.bytes
         tally.add(row)
-        is_old = row.state == "snapshot" and not row.is_current
+        is_old = row.state == "snapshot" and not index.is_wanted(row)
         priced.append((row, "superseded" if is_old else reason, tally.bytes - before))
     return tuple(priced)
 

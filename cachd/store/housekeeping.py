@@ -74,7 +74,7 @@ def _holds(index: Index, row: Row, reason: str) -> bool:
     return {
         "view": bool(row.views),
         "lease": bool(row.leases),
-        "pin": row.is_current and row.key in index.pins,
+        "pin": row.key in index.pins and index.is_wanted(row),
         "reader": bool(row.readers),
         "ingest": row.is_active,
     }[reason]
@@ -86,6 +86,7 @@ async def tidy(opened: Opened) -> None:
     context, index = opened.context, opened.context.index
     now = context.clock.monotonic()
     opened.trash.retry()
+    await opened.updates.tidy(key for key, _ in index.snapshots)
     await opened.quarantine.trim()
     await opened.views.sweep()
     old = eviction.superseded(index, now - context.settings.min_idle)

@@ -31,6 +31,8 @@ class Index:
         """One row per pod: all that is in its directory."""
         self.trash: set[Row] = set()
         self.pins: set[str] = set()
+        self.waiting: dict[str, str] = {}
+        """By key: the revision that its source has and that isn't current yet."""
         self.table: dict[int, Shared] = {}
         self.written = 0
         """Bytes that our ingests have taken since the start; only grows."""
@@ -163,13 +165,15 @@ class Index:
         self.share(row, inode, size, others)
 
     def find_holders(self, inodes: Iterable[int]) -> dict[int, Row]:
-        """One snapshot for each of ``inodes`` that some snapshot holds; a pass over all rows."""
+        """One snapshot for each of ``inodes`` that some snapshot holds, one that needed no
+        credentials if there is such; a pass over all rows."""
         wanted = set(inodes)
         found: dict[int, Row] = {}
         if wanted:
             for row in self.snapshots.values():
                 for inode in wanted.intersection(row.linkable):
-                    found[inode] = row
+                    if inode not in found or found[inode].info.is_credentialed:
+                        found[inode] = row
         return found
 
     def find_shared(self, linked: Iterable[tuple[Row, Mapping[int, int]]]) -> None:
@@ -319,10 +323,14 @@ class Index:
         """Keys (other patterns, other revisions) of one URI at one origin."""
         return frozenset(self._uris.get((origin, uri), ()))
 
+    def is_wanted(self, row: Row) -> bool:
+        """Whether ``row`` is what is given, or what will be: no older revision."""
+        return row.is_current or self.waiting.get(row.key) == row.revision
+
     def is_protected(self, row: Row) -> str:
         """Why ``row`` may not be evicted: view, lease, reader, pin, ingest; empty if it may.
 
-        A pin keeps the current revision; older ones are let go.
+        A pin keeps the current revision, and the one that waits; older ones are let go.
         """
         if row.views:
             return "view"
@@ -332,6 +340,6 @@ class Index:
             return "reader"
         if row.is_active:
             return "ingest"
-        if row.is_current and row.key in self.pins:
+        if row.key in self.pins and self.is_wanted(row):
             return "pin"
         return ""

@@ -157,19 +157,25 @@ class Ingest:
         *,
         metadata: Mapping[str, str] | None = None,
         keep: ExitStack | None = None,
+        is_held: Callable[[], bool] | None = None,
     ) -> StoredSnapshot:
         """Publish. ``files`` are complete and verified; what else lies in the tree is removed.
-        What is published can't be evicted before ``keep`` is closed, if that is given.
+        What is published can't be evicted before ``keep`` is closed, if that is given. It becomes
+        current, unless ``is_held`` says then that what is current and good is to stay so.
 
         A caller that is cancelled leaves the commit running to its end. If another ingest of the
         same revision was quicker, its snapshot stays. Raises SizeMismatch if a file isn't there as
         ``files`` says (the ingest goes on), DiskFull, DiskError, PathUnsafe.
         """
-        work = self._commit(tuple(files), dict(metadata or {}), keep)
+        work = self._commit(tuple(files), dict(metadata or {}), keep, is_held)
         return await asyncio.shield(self._context.background.own(work, f"commit-{self._ref.key}"))
 
     async def _commit(
-        self, files: tuple[ManifestFile, ...], metadata: dict[str, str], keep: ExitStack | None
+        self,
+        files: tuple[ManifestFile, ...],
+        metadata: dict[str, str],
+        keep: ExitStack | None,
+        is_held: Callable[[], bool] | None,
     ) -> StoredSnapshot:
         async with self._ending:
             self._check_open()
@@ -182,6 +188,7 @@ class Ingest:
                 path=self.path,
                 directory_fd=self._directory_fd,
                 keep=keep,
+                is_held=is_held,
             )
             try:
                 row = await publish(self._context, self._trash, self._row, publication)

@@ -9,7 +9,7 @@
            current/<key>          the current revision of the key
            blobs/<algorithm>/<digest>
            views/<pod>/<name>/    what one pod mounts
-           state/{leases,pins,views}/   small files
+           state/{leases,pins,updates,views}/   small files
            quarantine/            wrong bytes, with their stories
            trash/                 renamed here first, unlinked in the background
 """
@@ -46,7 +46,8 @@ _LAYOUT_FILE = "layout.json"
 _HEX = re.compile(r"[0-9a-f]{1,128}")
 _LOCK_FILE = os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _HARMLESS = frozenset({"lost+found", ".volume-id", "daemon.lock", f"{_LAYOUT_FILE}.tmp"})
-_PRIVATE = ("ingest", "quarantine", "state", "state/leases", "state/pins", "state/views", "trash")
+_STATE = ("state/leases", "state/pins", "state/updates", "state/views")
+_PRIVATE = ("ingest", "quarantine", "state", *_STATE, "trash")
 _SHOWN = ("snapshots", "current", "blobs", "blobs/sha256", "views")
 _OURS = frozenset({_LAYOUT_FILE, *_PRIVATE, *_SHOWN})
 _TELLING = frozenset({"ingest", "snapshots", "state"})
@@ -97,6 +98,10 @@ class Layout:
     @property
     def view_records(self) -> Path:
         return self.root / "state" / "views"
+
+    @property
+    def updates(self) -> Path:
+        return self.root / "state" / "updates"
 
     @property
     def state(self) -> Path:

@@ -10,9 +10,9 @@ service account's token are one namespace, "".
 from __future__ import annotations
 
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
+from cachd import globs
 from cachd.errors import NoSpace, TooLarge
 from cachd.store import eviction
 from cachd.store.types import Holder
@@ -48,7 +48,7 @@ def quota_of(namespace: str | None, quotas: Mapping[str, Share], volume: int) ->
     if namespace is None:
         return None
     for pattern, share in quotas.items():
-        if fnmatchcase(namespace, pattern):
+        if globs.matches(pattern, namespace):
             return share.resolve(volume)
     return None
 

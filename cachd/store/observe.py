@@ -12,9 +12,6 @@ class StoreMetrics(Protocol):
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot or an unfinished ingest went for ``reason``, and ``count`` bytes with it."""
 
-    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
-        """The same of which model."""
-
     def scrub(self, what: str, count: int) -> None:
         """Snapshots against their checksums. ``what``: scrub_bytes, that were read; bad_blocks,
         that were found; repaired_blocks, that were replaced by good ones."""
@@ -30,9 +27,6 @@ class NoMetrics:
     """Counts nothing."""
 
     def evicted(self, reason: str, count: int) -> None:
-        return
-
-    def let_go(self, key: str, uri: str, reason: str, count: int) -> None:
         return
 
     def scrub(self, what: str, count: int) -> None:
@@ -70,6 +64,16 @@ class OnStep(Protocol):
     thread does it. Tests of crashes end the process there; docs/crash-matrix.md has the names."""
 
     def __call__(self, name: str, /) -> None: ...
+
+
+class OnEvicted(Protocol):
+    """Called after each eviction with what went, why, and the bytes that came free."""
+
+    def __call__(self, key: str, uri: str, reason: str, count: int, /) -> None: ...
+
+
+def ignore_eviction(_key: str, _uri: str, _reason: str, _count: int, /) -> None:
+    return
 
 
 def ignore_step(_name: str, /) -> None:

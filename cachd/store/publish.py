@@ -31,7 +31,7 @@ from cachd.store.reread import inode_of
 from cachd.store.sharing import link_blobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from cachd.model import ManifestFile, Plan, Ref
@@ -50,6 +50,7 @@ log = logging.getLogger("cachd.store")
 class Publication:
     """``directory_fd`` was opened at ``path`` before the first write. ``is_syncing``: the sync has
     begun and hasn't succeeded. ``keep``: what is published can't be evicted before it is closed.
+    ``is_held``: asked in the end whether what is current and good is to stay so.
     """
 
     ref: Ref
@@ -60,6 +61,7 @@ class Publication:
     path: Path
     directory_fd: int
     keep: ExitStack | None = None
+    is_held: Callable[[], bool] | None = None
     is_syncing: bool = False
 
     def manifest(self, boot_id: str) -> Manifest:
@@ -76,11 +78,13 @@ class Publication:
             boot_id=boot_id,
             metadata={**self.plan.metadata, **self.metadata},
             namespace=self.plan.namespace,
+            named=self.plan.named,
         )
 
 
 async def publish(context: Context, trash: Trash, row: Row, publication: Publication) -> Row:
-    """Make the ingest of ``row`` the current snapshot of its key; the row that is current then."""
+    """Make the ingest of ``row`` a snapshot, and the current one of its key unless that is held;
+    its row then, or that of who was quicker."""
     key, revision = row.key, row.revision
     check_tree(
         (file.path for file in publication.files),
@@ -114,7 +118,7 @@ async def publish(context: Context, trash: Trash, row: Row, publication: Publica
             context.manifests.put(manifest)
         else:
             await trash.discard([row])
-        await _make_current(context, winner, publication)
+        await _show(context, winner, publication)
         if publication.keep is not None:
             publication.keep.enter_context(winner.read())
     return winner
@@ -172,13 +176,22 @@ async def _refuse_damaged(context: Context, row: Row) -> None:
                     )
 
 
-async def _make_current(context: Context, row: Row, publication: Publication) -> None:
+def _is_held(context: Context, row: Row, publication: Publication) -> bool:
+    current = context.index.current(row.key)
+    if publication.is_held is None or current is None or current is row or current.damage:
+        return False
+    return current.info.ref == row.info.ref and publication.is_held()
+
+
+async def _show(context: Context, row: Row, publication: Publication) -> None:
+    """Make it durable, and current where nothing holds it back."""
     with context.disk_errors(f"publishing {row.key}"):
         async with context.names:
-            await context.threads.run(
-                set_current, context.layout, row.key, row.revision, context.on_step
-            )
-            context.index.set_current(row)
+            is_held = _is_held(context, row, publication)
+            show = make_durable if is_held else set_current
+            await context.threads.run(show, context.layout, row.key, row.revision, context.on_step)
+            if not is_held:
+                context.index.set_current(row)
     context.index.touch(row, context.clock.time_ns(), context.clock.monotonic())
     # The revision is out: what follows saves work later, and its failure harms nobody.
     try:
@@ -264,12 +277,17 @@ def _rename(layout: Layout, publication: Publication) -> None:
     publication.path.rename(target)
 
 
-def set_current(layout: Layout, key: str, revision: str, on_step: OnStep) -> None:
-    """Make the rename durable, then say that ``revision`` is current. Blocking; raises OSError:
-    what isn't durable doesn't become current, and is found when it is asked for again."""
+def make_durable(layout: Layout, key: str, revision: str, on_step: OnStep) -> None:
+    """Have the rename on the disk. Blocking; raises OSError."""
     fsync_directory(layout.snapshot(key, revision).parent)
     fsync_directory(layout.ingests)
     on_step("parents")
+
+
+def set_current(layout: Layout, key: str, revision: str, on_step: OnStep) -> None:
+    """Make the rename durable, then say that ``revision`` is current. Blocking; raises OSError:
+    what isn't durable doesn't become current, and is found when it is asked for again."""
+    make_durable(layout, key, revision, on_step)
     replace_file(layout.currents, key, revision.encode() + b"\n", mode=0o644)
     on_step("current")
 

@@ -24,6 +24,7 @@ from cachd.store.observe import ignore_step
 from cachd.store.publish import tidy_snapshot
 from cachd.store.rows import Row
 from cachd.store.types import NOBODY, SnapshotInfo
+from cachd.store.updates import take_up
 from cachd.store.viewscan import FoundView, scan_views
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from cachd.store.leases import LeaseFile
     from cachd.store.manifests import Manifests
     from cachd.store.observe import OnStep
+    from cachd.store.updates import UpdateRecord
 
 log = logging.getLogger("cachd.store")
 
@@ -56,6 +58,7 @@ class Found:
     rows: list[tuple[Row, Mapping[int, int]]] = field(default_factory=list)
     currents: dict[str, str] = field(default_factory=dict)
     pins: set[str] = field(default_factory=set)
+    updates: dict[str, UpdateRecord] = field(default_factory=dict)
     leases: list[LeaseFile] = field(default_factory=list)
     views: list[FoundView] = field(default_factory=list)
 
@@ -262,6 +265,12 @@ def _read_state(found: Found, layout: Layout) -> None:
             found.leases.append(read_lease(path))
         except (OSError, ValueError) as error:
             log.warning("a lease is dropped: %s", error)
+            _discard(path)
+    for path in _files(layout.updates):
+        try:
+            found.updates[path.name] = take_up(path, found.currents.get(path.name))
+        except (OSError, ValueError) as error:
+            log.warning("what was known of an update is dropped: %s", error)
             _discard(path)
 
 

@@ -282,7 +282,7 @@ class Room:
                 extra={"key": victim.key, "bytes": size, "reason": reason},
             )
             self._context.metrics.evicted(reason, size)
-            self._context.metrics.let_go(victim.key, victim.uri, reason, size)
+            self._context.on_evicted(victim.key, victim.uri, reason, size)
         await self._trash.wait([row for row, _, _ in rows])
         return victims
 

@@ -24,6 +24,7 @@ from cachd.store.recovery import Progress, scan
 from cachd.store.room import Room
 from cachd.store.threads import Threads
 from cachd.store.trash import Trash
+from cachd.store.updates import UpdateRecords
 from cachd.store.views import Views
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from cachd.settings import LeaseSettings, StoreSettings
     from cachd.store.ingest import Ingest
-    from cachd.store.observe import Clock, OnStep, StoreMetrics
+    from cachd.store.observe import Clock, OnEvicted, OnStep, StoreMetrics
     from cachd.store.recovery import Found
 
 log = logging.getLogger("cachd.store")
@@ -68,6 +69,7 @@ class Opened:
     leases: Leases
     views: Views
     recency: Recency
+    updates: UpdateRecords
     quarantine: Quarantine
     checks: Checks
     lock: DaemonLock
@@ -82,6 +84,7 @@ async def start(
     metrics: StoreMetrics,
     clock: Clock,
     on_step: OnStep,
+    on_evicted: OnEvicted,
     phase: Phase,
 ) -> Opened:
     """Make ``root`` ours, take its lock, scan it. Cancellable; whatever fails undoes what was
@@ -114,6 +117,7 @@ async def start(
                 background=Background(),
                 metrics=metrics,
                 on_step=on_step,
+                on_evicted=on_evicted,
                 boot_id=await threads.run(boot_id),
                 volume=await threads.run(statvfs, root),
             )
@@ -125,6 +129,8 @@ async def start(
         with disk_errors("looking at the quarantine", context.capabilities.mount_point):
             await quarantine.trim()
         leases = Leases(context, lease_settings)
+        updates = UpdateRecords(context)
+        updates.restore(found.updates)
         await _take_up(context, leases, found)
         on_step("taken up")
         trash = Trash(context)
@@ -148,6 +154,7 @@ async def start(
         leases=leases,
         views=views,
         recency=Recency(context),
+        updates=updates,
         quarantine=quarantine,
         checks=checks,
         lock=lock,

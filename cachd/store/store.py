@@ -16,7 +16,7 @@ from cachd.store import housekeeping
 from cachd.store.fsio import remove_file, replace_file
 from cachd.store.ingest import Ingest
 from cachd.store.layout import Layout
-from cachd.store.observe import NoMetrics, SystemClock, ignore_step
+from cachd.store.observe import NoMetrics, SystemClock, ignore_eviction, ignore_step
 from cachd.store.opening import open_ingest
 from cachd.store.recency import FLUSH_INTERVAL
 from cachd.store.relief import Relief
@@ -32,9 +32,10 @@ if TYPE_CHECKING:
     from cachd.store.capabilities import Capabilities
     from cachd.store.checks import Checks
     from cachd.store.index import Index
-    from cachd.store.observe import Clock, OnStep, StoreMetrics
+    from cachd.store.observe import Clock, OnEvicted, OnStep, StoreMetrics
     from cachd.store.quarantine import Quarantine
     from cachd.store.rows import Row
+    from cachd.store.updates import UpdateRecords
     from cachd.store.views import Views
 
 __all__ = ["Ingest", "Store", "StoredLease", "StoredSnapshot", "Usage"]
@@ -55,6 +56,7 @@ class Store:
         metrics: StoreMetrics | None = None,
         clock: Clock | None = None,
         on_step: OnStep = ignore_step,
+        on_evicted: OnEvicted = ignore_eviction,
     ) -> None:
         self.root = Path(root).absolute()
         self.layout = Layout(self.root)
@@ -63,6 +65,7 @@ class Store:
         self._metrics = metrics or NoMetrics()
         self._clock = clock or SystemClock()
         self._on_step = on_step
+        self._on_evicted = on_evicted
         self._phase = Phase()
         self._open: Opened | None = None
 
@@ -82,6 +85,7 @@ class Store:
                 metrics=self._metrics,
                 clock=self._clock,
                 on_step=self._on_step,
+                on_evicted=self._on_evicted,
                 phase=self._phase,
             )
         except BaseException:
@@ -142,6 +146,11 @@ class Store:
     def views(self) -> Views:
         """What pods mount. Raises NotReady."""
         return self._opened.views
+
+    @property
+    def updates(self) -> UpdateRecords:
+        """What is known of newer revisions, and which is given. Raises NotReady."""
+        return self._opened.updates
 
     @property
     def _index(self) -> Index:

@@ -87,6 +87,8 @@ class Trash:
         async with context.names:
             for was in moves:
                 row = was.row
+                # Another revision may have become current since it was condemned.
+                is_current = was.is_current and context.index.current(row.key) is None
                 try:
                     with context.disk_errors(f"removing {row.key}"):
                         await context.threads.run(
@@ -95,7 +97,7 @@ class Trash:
                             was.source,
                             row.place,
                             row.key,
-                            was.is_current,
+                            is_current,
                         )
                 except (DiskError, StoreError) as error:
                     log.error("%s can't be removed: %s", was.source, error)

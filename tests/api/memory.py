@@ -243,6 +243,16 @@ class MemoryCache:
         self._known(key)
         self.pins.discard(key)
 
+    async def promote(self, key: str, revision: str | None, caller: Caller) -> dict[str, str]:
+        current = self._known(key).revision
+        state = "promoted" if revision in (None, current) else "approved"
+        return {
+            "key": key,
+            "revision": revision or current,
+            "previous": current,
+            "state": state,
+        }
+
     async def lease(
         self,
         key: str,

@@ -20,6 +20,7 @@ from cachd.metrics import Metrics
 from cachd.settings import Settings
 from tests.api.conftest import Rig, eventually
 from tests.api.memory import MemoryCache
+from tests.servers.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
     from cachd.api.routing import Route
 
 URI = "s3://b/m"
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def target(route: Route, key: str) -> str:
@@ -61,6 +56,7 @@ def test_the_split_is_the_one_that_is_promised() -> None:
         "remove",
         "pin",
         "unpin",
+        "promote",
         "gc",
         "verify",
         "verify_all",
@@ -104,7 +100,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 async def test_the_health_listener_carries_three_routes_alone(
     run: Path, tmp_path: Path, session: aiohttp.ClientSession
 ) -> None:
-    port = free_port()
+    [port] = free_ports(1)
     listeners = await opened(run, tmp_path, {"health_address": f"127.0.0.1:{port}"})
     cache: MemoryCache = listeners._cache  # type: ignore[assignment]
     key = cache.store(URI, {"a.bin": b"x"})
@@ -139,7 +135,7 @@ async def test_the_api_over_tcp_wants_tls_and_the_token(
     issued.cert_chain_pems[0].write_to_path(str(certificate))
     issued.private_key_pem.write_to_path(str(private_key))
     token.write_text("first-token\n")
-    port = free_port()
+    [port] = free_ports(1)
     api = {
         "address": f"127.0.0.1:{port}",
         "certificate": str(certificate),

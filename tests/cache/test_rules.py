@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cachd.cache.globs import matches_any
 from cachd.cache.rules import always_allows, could_allow, decide, spellings
 from cachd.cache.types import Caller
+from cachd.globs import matches_any
 from cachd.settings import AccessRule
 
 VERBS = ("read", "fetch", "pin", "evict", "admin")

@@ -25,8 +25,7 @@ CALLS = 8
 
 
 class Faults:
-    @pytest.mark.parametrize("what", ["anything", "data"])
-    @pytest.mark.parametrize("status", [429, 503])
+    @pytest.mark.parametrize(("status", "what"), [(429, "data"), (503, "anything")])
     def test_a_busy_source_is_left_alone_for_as_long_as_it_says(
         self, adapter: Adapter, daemon: Daemon, status: int, what: str
     ) -> None:

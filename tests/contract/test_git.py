@@ -1,4 +1,4 @@
-"""Git over http under the contract."""
+"""``git`` under the contract."""
 
 from tests.contract.rows import EveryRow
 

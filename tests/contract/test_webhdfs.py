@@ -1,4 +1,4 @@
-"""``hdfs://`` under the contract."""
+"""``webhdfs`` under the contract."""
 
 from tests.contract.rows import EveryRow
 

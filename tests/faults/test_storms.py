@@ -18,7 +18,14 @@ from tests.origins.fault import Fault, pattern, s3_error
 
 MODELS = 20
 CONNECTIONS = 12
-BUSY = Fault("status", status=503, headers={"Retry-After": "2"}, body=s3_error("SlowDown"))
+BUSY = Fault("status", status=503, headers={"Retry-After": "1"}, body=s3_error("SlowDown"))
+
+
+SOON_GONE = {
+    "FETCH_BREAKER_FAILURES": "3",
+    "FETCH_ORIGIN_PATIENCE": "0",
+    "FRESHNESS_INTERVAL": "0",
+}
 
 
 @pytest.fixture
@@ -60,8 +67,9 @@ def test_twenty_models_hold_off_together(tmp_path: Path, origin: Bucket, what: s
         replies = [pool.submit(ask, daemon, origin, name) for name in data]
         refused = lambda: sum(s.method in ("GET", "LIST") for s in origin.seen)  # noqa: E731
         eventually(lambda: refused() >= 1)
+        # Two holds of a second each, and a half.
         began = time.monotonic()
-        eventually(lambda: time.monotonic() - began > 4.5)
+        eventually(lambda: time.monotonic() - began > 2.5)
         probes = 3
         if what == "parts":
             assert origin.requests() <= CONNECTIONS + probes
@@ -77,7 +85,7 @@ def test_twenty_models_hold_off_together(tmp_path: Path, origin: Bucket, what: s
             assert b"".join((tree / f"f{n}").read_bytes() for n in range(4)) == data[name]
         assert daemon.metric("cachd_breaker_changes_total", state="open") >= 2
         assert daemon.metric("cachd_breaker_changes_total", state="closed") == 1
-        assert daemon.metric("cachd_origin_held_seconds_total", cause="busy") > 3
+        assert daemon.metric("cachd_origin_held_seconds_total", cause="busy") > 1.5
         assert daemon.metric("cachd_origins_held") == 0
 
 
@@ -85,39 +93,38 @@ def test_an_origin_that_is_gone_is_not_called_and_asks_fail_fast(
     tmp_path: Path, origin: Bucket
 ) -> None:
     put_models(origin)
-    settings = {
-        "FETCH_BREAKER_FAILURES": "3",
-        "FETCH_BACKOFF_BASE": "3",
-        "FETCH_BACKOFF_MAX": "3",
-        "FETCH_ORIGIN_PATIENCE": "0",
-        "FRESHNESS_INTERVAL": "0",
-    }
-    with running(tmp_path, **settings) as daemon:
+    with running(tmp_path, **SOON_GONE, FETCH_BACKOFF_BASE="60", FETCH_BACKOFF_MAX="60") as daemon:
         assert ask(daemon, origin, "m0").status == 200
         origin.list_fault = Fault("status", status=500)
         for name in ("m1", "m2", "m3"):
             assert ask(daemon, origin, name).json()["code"] == "origin_failed"
         before = calls(origin)
-        began = time.monotonic()
         for name in ("m4", "m5", "m6"):
             reply = ask(daemon, origin, name)
             assert reply.json()["code"] == "origin_unreachable"
-            assert 1 <= int(reply.headers["retry-after"]) <= 4
+            assert 1 <= int(reply.headers["retry-after"]) <= 75
         assert ask(daemon, origin, "m0").json()["result"] == "stale"
         assert calls(origin) == before
-        assert time.monotonic() - began < 1.5
+
+
+def test_an_origin_that_comes_back_is_noticed(tmp_path: Path, origin: Bucket) -> None:
+    put_models(origin)
+    with running(tmp_path, **SOON_GONE, FETCH_BACKOFF_BASE="1", FETCH_BACKOFF_MAX="1") as daemon:
+        origin.list_fault = Fault("status", status=500)
+        for name in ("m1", "m2", "m3"):
+            assert ask(daemon, origin, name).json()["code"] == "origin_failed"
+        assert daemon.metric("cachd_breaker_changes_total", state="open") >= 1
         origin.list_fault = None
-        # It is noticed within backoff_max, plus a quarter of jitter.
-        eventually(lambda: ask(daemon, origin, "m4").status == 200, 5)
-        assert time.monotonic() - began < 5.5
+        eventually(lambda: ask(daemon, origin, "m4").status == 200)
 
 
 def test_an_ask_waits_no_longer_than_it_said(tmp_path: Path, origin: Bucket) -> None:
     put_models(origin)
-    origin.fault("*", Fault("status", status=503, headers={"Retry-After": "60"}))
     with running(tmp_path) as daemon, ThreadPoolExecutor(1) as pool:
+        assert ask(daemon, origin, "m2").status == 200
+        origin.fault("*", Fault("status", status=503, headers={"Retry-After": "60"}))
         began = time.monotonic()
-        first = pool.submit(ask, daemon, origin, "m0", timeout=8)
+        first = pool.submit(ask, daemon, origin, "m0", timeout=5)
         eventually(lambda: daemon.metric("cachd_origins_held") == 1)
         # Sixty seconds are more than a new ask's patience; with jitter a few more.
         reply = ask(daemon, origin, "m1")
@@ -125,7 +132,7 @@ def test_an_ask_waits_no_longer_than_it_said(tmp_path: Path, origin: Bucket) -> 
         assert 45 < int(reply.headers["retry-after"]) <= 70
         assert not first.done()
         assert first.result(60).json()["code"] == "deadline_exceeded"
-        assert 7 < time.monotonic() - began < 15
+        assert 4.5 < time.monotonic() - began < 45
 
 
 def test_other_origins_go_on(tmp_path: Path, origin: Bucket) -> None:
@@ -133,8 +140,9 @@ def test_other_origins_go_on(tmp_path: Path, origin: Bucket) -> None:
     origin.fault("*", Fault("status", status=503, headers={"Retry-After": "30"}))
     with running(tmp_path) as daemon, Bucket() as other:
         put_models(other)
-        waiting = threading.Thread(target=ask, args=(daemon, origin, "m0"), kwargs={"timeout": 3})
+        waiting = threading.Thread(target=ask, args=(daemon, origin, "m0"))
         waiting.start()
         eventually(lambda: origin.requests() >= 1)
         assert ask(daemon, other, "m0").status == 200
+        assert daemon.terminate() == 0
         waiting.join(60)

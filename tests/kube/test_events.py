@@ -142,6 +142,19 @@ def notice(about: str = "a") -> Notice:
     return Notice(reason="ModelFailed", message="m", about=about, is_warning=True)
 
 
+def test_updates_are_told_of_the_node() -> None:
+    facts = {"key": "k", "uri": "s3://b/m", "revision": "2b", "previous": "1a", "by": "schedule"}
+    ready = notice_of({"event": "update_ready", **facts})
+    moved = notice_of({"event": "promoted", **facts})
+    assert ready is not None
+    assert moved is not None
+    assert (ready.reason, ready.pod_name) == ("ModelUpdateReady", "")
+    assert ready.message == "s3://b/m: revision 2b is here, and not given yet"
+    assert moved.reason == "ModelPromoted"
+    assert moved.message == "s3://b/m: revision 2b is given from now on (schedule), and 1a no more"
+    assert notice_of({"event": "update_seen", **facts}) is None
+
+
 def test_the_same_again_counts_up_and_seldom() -> None:
     now = [0.0]
     made, client, counted = reporter(now)

@@ -19,6 +19,7 @@ import pytest
 
 from tests.harness import Daemon, UnixConnection, call, eventually, running
 from tests.process.origin import CountingOrigin
+from tests.servers.ports import free_ports
 
 MIB = 1 << 20
 
@@ -144,7 +145,7 @@ def test_a_second_daemon_is_refused_and_says_why(daemon: Daemon, tmp_path: Path)
 
 
 def test_a_standby_is_live_but_not_ready_and_takes_over(tmp_path: Path):
-    port = _free_port()
+    [port] = free_ports(1)
     first = Daemon(tmp_path / "first")
     second = Daemon(
         tmp_path / "second",
@@ -168,12 +169,6 @@ def test_a_standby_is_live_but_not_ready_and_takes_over(tmp_path: Path):
         first.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def _health(port: int, path: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
@@ -187,7 +182,7 @@ def _health(port: int, path: str) -> tuple[int, bytes]:
 
 
 def test_the_health_listener_carries_nothing_else(daemons):
-    port = _free_port()
+    [port] = free_ports(1)
     daemons(LISTEN_HEALTH_ADDRESS=f"127.0.0.1:{port}").start()
     assert _health(port, "/livez")[0] == 200
     assert _health(port, "/readyz")[0] == 200

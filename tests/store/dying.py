@@ -9,8 +9,12 @@ import signal
 import sys
 from pathlib import Path
 
+from cachd.cache.events import EventBus
+from cachd.cache.updating import Updates
+from cachd.metrics import Metrics
 from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.store import Store
+from cachd.store.updates import UpdateRecord
 from cachd.store.viewmaking import ViewSpec
 from tests.store.models import Model, number, publish, sized
 
@@ -61,6 +65,18 @@ async def run(root: Path, scenario: str, step: str, count: int) -> None:
         if scenario == "update":
             armed = True
             await publish(store, NEW)
+        elif scenario == "held":
+            armed = True
+            await publish(store, NEW, is_held=True)
+        elif scenario in ("promotion", "going back"):
+            is_back = scenario == "going back"
+            await publish(store, NEW, is_held=not is_back)
+            if not is_back:
+                await store.updates.put(OLD.key, UpdateRecord(waiting=NEW.revision, was_here=True))
+            armed = True
+            target = OLD if is_back else NEW
+            updates = Updates(store, (), Metrics(), EventBus())
+            await updates.promote(OLD.key, target.revision, "a test")
         elif scenario in ("view", "view copy", "view removal"):
             spec = ViewSpec(
                 pod=POD,

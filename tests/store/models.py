@@ -156,10 +156,10 @@ async def fill(ingest: Any, model: Model) -> list[PartDone]:
     return left
 
 
-async def publish(store: Store, model: Model) -> Any:
+async def publish(store: Store, model: Model, *, is_held: bool = False) -> Any:
     ingest = await store.begin(model.ref, model.plan, source="s3")
     await fill(ingest, model)
-    return await ingest.commit(model.manifest_files, metadata={})
+    return await ingest.commit(model.manifest_files, metadata={}, is_held=lambda: is_held)
 
 
 def read_back(snapshot: Any) -> dict[str, bytes]:

@@ -132,6 +132,8 @@ def test_the_first_pattern_counts(namespace: str | None, expected: int | None) -
     quotas = {"team-a": Share("10"), "team-*": Share("20"), "*": Share("50%")}
     assert quota_of(namespace, quotas, 10) == expected
     assert quota_of("x", {"team-*": Share("20")}, 10) is None
+    # A bracket is a bracket, as in the patterns of access rules.
+    assert quota_of("team-a", {"team-[a]": Share("20")}, 10) is None
 
 
 _SNAPSHOTS = st.lists(

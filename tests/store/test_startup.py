@@ -175,7 +175,7 @@ async def test_capabilities_are_tried(make_store: Any) -> None:
     assert capabilities.hard_link
     assert capabilities.case_sensitive
     assert capabilities.lacks() == ()
-    assert listing(store.root / "state") == ["leases", "pins", "views"]
+    assert listing(store.root / "state") == ["leases", "pins", "updates", "views"]
     lacking = replace(capabilities, hard_link=False, flock=False)
     assert len(lacking.lacks()) == 2
 

@@ -18,6 +18,10 @@ def matches_any(patterns: Sequence[str], text: str) -> bool:
     return any(_matcher(pattern)(text) for pattern in patterns)
 
 
+def matches(pattern: str, text: str) -> bool:
+    return _matcher(pattern)(text)
+
+
 def literal_start(pattern: str) -> str:
     """What every text that the pattern matches begins with."""
     return re.split(r"[*?]", pattern, maxsplit=1)[0]
