@@ -38,7 +38,7 @@ class Git(Adapter):
     name = "git"
     lacks: ClassVar[Mapping[str, str]] = {
         "archives": "a repository's files stay as they are",
-        "hostile": "git makes no such trees; tests/sources/test_git.py does",
+        "huge": "a plan holds one pack, whatever is in it",
         "keeps": "git has no file that is a directory",
         "markers": "git has no empty directories",
     }
@@ -114,8 +114,14 @@ class Git(Adapter):
     def change(self, place: Place, path: str, body: bytes | None) -> None:
         self._commit(place, {path: body})
 
-    def put_huge(self, number: int) -> Place:
-        return self.put({f"d{n % 100}/f{n}.txt": b"x" for n in range(number)})
+    def put_hostile(self, names: list[str]) -> Place:
+        name = f"{self.fresh_name()}.git"
+        self._server.make(name, is_private=True)
+        self._server.put_raw(name, names)
+        return Place(self, name, dict.fromkeys(names, b"x"))
+
+    def holds(self, path: str) -> bool:
+        return "\0" not in path
 
     def is_data(self, seen: Seen) -> bool:
         return bool(_OBJECT.fullmatch(seen.path)) and seen.method == "GET"

@@ -16,15 +16,11 @@ from tests.servers.webhdfs import Hdfs, HdfsServer
 
 GOOD, WRONG, DENIED = "hdfs-good-5772", "hdfs-wrong-6931", "hdfs-poor-1644"
 ROOT = "/private"
-LISTED = "directories are listed one by one"
 
 
 class WebHdfs(Adapter):
     name = "webhdfs"
     lacks: ClassVar[Mapping[str, str]] = {
-        "hostile:absolute": LISTED,
-        "hostile:empty-component": LISTED,
-        "hostile:file-and-directory": LISTED,
         "keeps": "a file system has no file that is a directory",
         "markers": "a directory is one",
         "public": "a cluster with tokens lets nobody in without",
@@ -65,6 +61,12 @@ class WebHdfs(Adapter):
         place = Place(self, f"{ROOT}/{self.fresh_name()}", dict(files))
         for path, body in files.items():
             self.change(place, path, body)
+        return place
+
+    def put_hostile(self, names: list[str]) -> Place:
+        place = Place(self, f"{ROOT}/{self.fresh_name()}", dict.fromkeys(names, b"x"))
+        self._hdfs.mkdir(place.name)
+        self._hdfs.hostile[place.name] = names
         return place
 
     def uri(self, place: Place, path: str) -> str:
