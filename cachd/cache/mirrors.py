@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from cachd.model import Ref
     from cachd.settings import MirrorRule, SourcesSettings
 
-_WITH_MIRRORS = ("s3", "http", "https")
+_WITH_MIRRORS = ("s3", "http", "https", "oci")
+_CALLED = {"s3://": "s3+", "oci://": "oci+"}
+"""What an origin's name begins with, by the ref's URI."""
 
 
 def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
@@ -53,7 +55,8 @@ def server_of(ref: Ref, mirror: str) -> str:
     if is_upstream(mirror):
         return mirror
     if mirror:
-        return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
+        kinds = (kind for scheme, kind in _CALLED.items() if ref.uri.startswith(scheme))
+        return next(kinds, "") + mirror
     return ref.origin.partition("#")[0]
 
 
