@@ -69,7 +69,8 @@ class SourceOptions:
     ``endpoint``, ``registry`` (the base URL of the registry that names the model), ``root`` (a
     directory that paths begin in) and ``plain_http`` (an OCI registry without TLS) are part of the
     ref's origin, and so is ``user``, in whose name the source acts. ``authority``: the URL of who
-    gives tokens. Timeouts in seconds.
+    gives tokens. ``registry_verify`` and ``registry_ca_pem`` are for the registry what ``verify``
+    and ``ca_pem`` are for the source. Timeouts in seconds.
     """
 
     endpoint: str | None = None
@@ -86,3 +87,5 @@ class SourceOptions:
     user: str | None = None
     authority: str | None = None
     plain_http: bool | None = None
+    registry_verify: bool | None = None
+    registry_ca_pem: str | None = None

@@ -178,6 +178,12 @@ class Metrics:
     def probe(self, result: str) -> None:
         self._made["cachd_probes_total"].labels(result=self._word("probe", result)).inc()
 
+    def registry_asked(self, registry: str, result: str) -> None:
+        """A registry was asked what a name means; ``registry``: as it is configured, or ""."""
+        self._made["cachd_registry_asks_total"].labels(
+            registry=self._word("registry", registry) if registry else OTHER, result=result
+        ).inc()
+
     def evicted(self, reason: str, count: int) -> None:
         """A snapshot went, and ``count`` bytes with it."""
         word = self._word("reason", reason)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from bisect import bisect_left
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
 BLOCK_SIZE = 8 * 1024 * 1024
@@ -246,6 +246,15 @@ class UnpackRule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a registry's name led to: the artifact's canonical URI, its origin, and who said so."""
+
+    uri: str
+    origin: str
+    registry: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """What a ref means now, and how to fetch it. Holds credentials: never serialised to disk.
 
@@ -259,6 +268,7 @@ class Plan:
     ``needs_recheck``: nothing tells one state of a file from another while it is fetched, so that
     the source is asked once more at the end. ``metadata``: what is known of the model, for people
     (``cachd.metadata``). ``namespace``: who pays for it, by the cache's own word; None: nobody.
+    ``named``: what it is of, where the ref is a registry's name.
     """
 
     revision: str
@@ -276,6 +286,7 @@ class Plan:
     mirror: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     namespace: str | None = None
+    named: Named | None = None
 
     @property
     def size(self) -> int:
@@ -335,6 +346,7 @@ class Manifest:
     boot_id: str = ""
     metadata: dict[str, str] = field(default_factory=dict)
     namespace: str | None = None
+    named: Named | None = None
     format: int = 1
 
     @property
@@ -353,6 +365,7 @@ class Manifest:
         data["ref"] = self.ref.to_json()
         if self.namespace is None:
             del data["namespace"]
+        data["named"] = self.named and asdict(self.named)
         # By hand: ``asdict`` takes some twenty times as long, and a model may have 100,000 files.
         data["files"] = [
             {
@@ -372,17 +385,14 @@ class Manifest:
         if data["format"] != 1:
             raise ValueError(f"manifest format {data['format']!r} is not supported")
         return Manifest(
+            **{name: data[name] for name in _PLAIN},
             ref=Ref.from_json(data["ref"]),
-            revision=data["revision"],
             files=tuple(ManifestFile.from_json(file) for file in data["files"]),
-            created=data["created"],
-            source=data["source"],
-            is_credentialed=data["is_credentialed"],
-            is_validated=data["is_validated"],
-            is_immutable=data["is_immutable"],
-            identity=data["identity"],
-            block_size=data["block_size"],
-            boot_id=data["boot_id"],
             metadata=dict(data["metadata"]),
             namespace=data.get("namespace"),
+            named=None if data.get("named") is None else Named(**data["named"]),
         )
+
+
+_PLAIN = ["revision", "created", "source", "is_credentialed", "is_validated", "is_immutable"]
+_PLAIN += ["identity", "block_size", "boot_id"]

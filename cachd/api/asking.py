@@ -257,6 +257,8 @@ def _options(fields: Fields | None) -> SourceOptions:
         user=fields.text("user", limit=256),
         authority=fields.text("authority", limit=2048),
         plain_http=fields.flag("plain_http"),
+        registry_verify=fields.flag("registry_verify"),
+        registry_ca_pem=fields.text("registry_ca_pem", limit=MAX_CA_PEM, lines=True),
     )
     fields.finish()
     if options.ca_pem is not None and "-----BEGIN CERTIFICATE-----" not in options.ca_pem:

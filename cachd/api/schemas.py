@@ -71,6 +71,8 @@ _OPTIONS = object_of(
         "read_timeout": maybe(_PATIENCE),
         "max_attempts": maybe({"type": "integer", "minimum": 1, "maximum": 20}),
         "registry": said(maybe(TEXT), "URL of the registry that names the model; part of the key"),
+        "registry_verify": said(maybe(FLAG), "verify the registry's TLS certificate"),
+        "registry_ca_pem": said(maybe(TEXT), "PEM certificates trusted for the registry"),
         "root": said(maybe(TEXT), "a directory of the source that paths begin in"),
         "user": said(maybe(TEXT), "whom the source is to take for the caller, where it allows it"),
         "authority": said(maybe(TEXT), "URL of who gives tokens for the source"),

@@ -40,6 +40,12 @@ DAEMON = Principal(identity="daemon", fingerprint="daemon")
 ANONYMOUS = Principal(identity="anonymous", fingerprint="anonymous")
 
 
+def fingerprint_of(credentials: Credentials) -> str:
+    """Tells credentials apart, and nothing more; its key dies with the process."""
+    text = json.dumps(asdict(credentials), sort_keys=True).encode()
+    return hashlib.blake2b(text, key=_FINGERPRINT_KEY, digest_size=16).hexdigest()
+
+
 def principal_of(
     credentials: Credentials,
     caller: Caller,
@@ -59,8 +65,7 @@ def principal_of(
         # What another daemon has fetched here is what needs no pass; it brings nobody's.
         return ANONYMOUS
     if not credentials.is_empty:
-        text = json.dumps(asdict(credentials), sort_keys=True).encode()
-        digest = hashlib.blake2b(text, key=_FINGERPRINT_KEY, digest_size=16).hexdigest()
+        digest = fingerprint_of(credentials)
         return Principal(identity="caller", credentials=credentials, fingerprint=digest)
     if is_owner(caller, daemon_uid):
         return DAEMON

@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import places
+from cachd.cache.naming import lead, name
 from cachd.cache.nearby import body_for, planned_at
 from cachd.cache.resolve import resolve
 from cachd.errors import (
@@ -58,7 +59,8 @@ def has_places(asked: Asked, parts: Parts) -> bool:
 async def resolve_anywhere(asked: Asked, parts: Parts, patience: float) -> Plan:
     """What the ref means now, as its origin, a mirror or else an upstream says; see ``resolve``."""
     error: CachdError | None = None
-    others = _upstreams(asked, parts)
+    # Another cachd's current revision may be of what the registry named before.
+    others = [] if asked.led else _upstreams(asked, parts)
     if _origins(asked, parts):
         try:
             return await resolve(asked, parts, 0.0 if others else patience)
@@ -80,6 +82,24 @@ async def resolve_anywhere(asked: Asked, parts: Parts, patience: float) -> Plan:
         f"no upstream holds {asked.ref.uri}, and this node has no way to its origin",
         hint="have it fetched there, or set upstream.fetch",
     )
+
+
+async def plan_unseen(asked: Asked, parts: Parts, patience: float) -> Plan:
+    """``resolve_anywhere`` for an ask of the daemon's own, which no rule concerns."""
+    if asked.location.registries:
+        check_way(asked, parts)
+        asked = lead(asked, await name(asked, parts, patience), parts)
+    return await resolve_anywhere(asked, parts, patience)
+
+
+def check_way(asked: Asked, parts: Parts) -> None:
+    """Raises OriginUnreachable where registries can't be asked: an upstream's word for what they
+    name would be judged by no rule of this node."""
+    if not parts.upstreams.has_way_to_origins:
+        raise OriginUnreachable(
+            f"{asked.ref.uri} is a registry's name, and this node has no way to registries",
+            hint="ask for the artifact's own URI, or let the node call out (upstream.only)",
+        )
 
 
 def _origins(asked: Asked, parts: Parts) -> bool:

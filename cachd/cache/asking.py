@@ -14,6 +14,7 @@ from cachd.cache.anywhere import has_places
 from cachd.cache.digest_pins import DigestPins
 from cachd.cache.flight import Flight
 from cachd.cache.lookup import Found
+from cachd.cache.naming import follow
 from cachd.cache.participant import EndpointFailed, FlightRefused, Participant
 from cachd.cache.refreshing import Refresher
 from cachd.cache.types import Answer, Event
@@ -80,8 +81,9 @@ class Asking:
                 log.info("%s: %s; planning again", asked.ref.key, cause.message)
                 yield Event(name="retry", data={"cause": cause.code, "message": cause.message})
             except EndpointFailed as failed:
-                asked = replace(asked, avoid=asked.avoid | {failed.endpoint})
-                if not has_places(asked, self._parts):
+                avoid = asked.avoid | {failed.endpoint}
+                asked = replace(asked, avoid=avoid)
+                if not has_places(replace(failed.place or asked, avoid=avoid), self._parts):
                     stale = self._lookup.stale(asked)
                     if stale is None:
                         raise failed.error from None
@@ -114,11 +116,11 @@ class Asking:
         place = self.at(asked, plan)
         flight, _ = await self.board(plan, place)
         if not any(
-            p.stays and p.fingerprint == place.principal.fingerprint and p.pins == asked.ask.pins
+            p.stays and p.fingerprint == place.prover.fingerprint and p.pins == asked.ask.pins
             for p in flight.participants
         ):
             flight.join(_participant(place, plan, stays=True))
-            if has_places(replace(asked, avoid=asked.avoid | {plan.mirror}), self._parts):
+            if has_places(replace(place, avoid=asked.avoid | {plan.mirror}), self._parts):
                 task = asyncio.create_task(self._see_through(asked, flight), name="see-through")
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -131,7 +133,7 @@ class Asking:
         if not isinstance(error, OriginError) or verdict_of(error) not in ("busy", "bad"):
             return
         asked = replace(asked, avoid=asked.avoid | {flight.plan.mirror})
-        if not has_places(asked, self._parts):
+        if not has_places(follow(asked, flight.plan), self._parts):
             return
         try:
             found = await self._lookup.find(asked)
@@ -174,9 +176,13 @@ class Asking:
                 if left is not None and left <= 0:
                     raise _too_late(asked)
                 patience = _PROGRESS_INTERVAL if stage == "fetching" else _STAGE_INTERVAL
-                snapshot = await flight.wait(
-                    participant, patience if left is None else min(left, patience)
-                )
+                try:
+                    snapshot = await flight.wait(
+                        participant, patience if left is None else min(left, patience)
+                    )
+                except EndpointFailed as failed:
+                    failed.place = asked
+                    raise
                 if snapshot is not None:
                     break
             # Who came late may pin what was not looked at before the publication.
@@ -255,6 +261,7 @@ class Asking:
             same = any(place == (asked.ref, plan.revision) for place in self.flights)
             same = same or self._parts.store.has_ingest(asked.ref, plan.revision)
             self._parts.metrics.mirror_used("same" if same else "other")
+        asked = follow(asked, plan)
         return mirrors.place(asked, plan.mirror, self._parts.settings.sources)
 
     async def board(self, plan: Plan, asked: Asked) -> tuple[Flight, bool]:
@@ -320,11 +327,9 @@ class Asking:
         is_shared: bool = False,
         flight: Flight | None = None,
     ) -> Answer:
-        store = self._parts.store
-        if asked.caller is not None:
-            # The rules may have changed since it asked.
-            self._parts.policy.check(asked.caller, "read", asked.ref.uri)
-        store.touch(snapshot.key, snapshot.revision)
+        # The rules may have changed since it asked.
+        self._lookup.check(asked, "read", snapshot.info.named)
+        self._parts.store.touch(snapshot.key, snapshot.revision)
         self.refresher.note_use(asked.ref)
         lease = view = None
         if asked.ask.view is not None:
@@ -370,7 +375,8 @@ class Asking:
 def _participant(asked: Asked, plan: Plan, *, stays: bool = False) -> Participant:
     return Participant(
         request=asked.request,
-        fingerprint=asked.principal.fingerprint,
+        fingerprint=asked.prover.fingerprint,
+        named_as=asked.led.identity if asked.led else "anonymous",
         auth=plan.auth,
         is_credentialed=plan.is_credentialed,
         priority="prefetch" if stays else asked.ask.priority,

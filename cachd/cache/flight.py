@@ -167,7 +167,7 @@ class Flight:
     def _use(self, participant: Participant) -> Auth:
         """The pass in use from now on. What is published remembers that one was needed."""
         if participant.is_credentialed:
-            self._passes.add(participant.request.identity)
+            self._passes.add(participant.identity)
         if self._job is not None:
             self._job.set_auth(participant.auth)
         return participant.auth
@@ -319,7 +319,7 @@ class Flight:
             near = await self.nearby.fetch(self, ingest, journal, relief)
             job = FetchJob(
                 id=f"{self.ref.key}-{self.revision}",
-                origin=server_of(self.ref, self.plan.mirror),
+                origin=server_of(self.plan.named or self.ref, self.plan.mirror),
                 place=place_of(self.plan.mirror),
                 plan=self.plan,
                 tree=ingest.tree,

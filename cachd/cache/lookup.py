@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import is_open, is_owner, may_use_daemon_identity, principal_of
-from cachd.cache.anywhere import resolve_anywhere
-from cachd.cache.resolve import Asked, locate
+from cachd.cache.anywhere import check_way, resolve_anywhere
+from cachd.cache.naming import Naming, lead, lead_back, lending_of, name, whole_principal
+from cachd.cache.resolve import Asked, locate, prove
+from cachd.cache.rules import Decision, both
 from cachd.cache.singleflight import SingleFlight
 from cachd.cache.types import Ask
 from cachd.errors import Forbidden, ModelCorrupt, Offline, OriginError
@@ -16,9 +18,9 @@ from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
-    from cachd.cache.rules import Decision
     from cachd.cache.types import Caller, Result
-    from cachd.model import Plan, Ref
+    from cachd.model import Named, Plan, Ref
+    from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
@@ -56,6 +58,7 @@ class Lookup:
         self._parts = parts
         self._daemon_uid = daemon_uid
         self._resolving: SingleFlight[Plan] = SingleFlight()
+        self._naming: SingleFlight[Naming] = SingleFlight()
         self._at_default: dict[Ref, bool] = {}
 
     def understand(self, ask: Ask, caller: Caller) -> Asked:
@@ -66,14 +69,20 @@ class Lookup:
         credentials = ask.credentials
         if location.secret_query:
             credentials = replace(credentials, query=location.secret_query, anonymous=False)
-        principal = principal_of(
-            credentials,
-            caller,
-            self._parts.settings.access,
-            daemon_uid=self._daemon_uid,
-            is_default_origin=location.is_default_origin,
-            is_lent=decision.lends_identity,
-        )
+        access, lending = self._parts.settings.access, ""
+        if location.registries:
+            is_lent = decision.lends_identity
+            lending = lending_of(caller, access, self._daemon_uid, is_lent=is_lent)
+            principal = whole_principal(credentials, lending)
+        else:
+            principal = principal_of(
+                credentials,
+                caller,
+                access,
+                daemon_uid=self._daemon_uid,
+                is_default_origin=location.is_default_origin,
+                is_lent=decision.lends_identity,
+            )
         return Asked(
             ask=ask,
             ref=ref,
@@ -81,23 +90,33 @@ class Lookup:
             principal=principal,
             caller=caller,
             has_open_hits=decision.has_open_hits,
+            lending=lending,
         )
 
-    def check_fetch(self, asked: Asked) -> None:
-        """Raises Forbidden where a rule keeps the caller from what isn't cached."""
-        if asked.caller is not None:
-            self._parts.policy.check(asked.caller, "fetch", asked.ref.uri)
-
-    def _may_fetch(self, asked: Asked) -> bool:
+    def check(self, asked: Asked, verb: Verb, named: Named | None = None) -> None:
+        """Raises Forbidden where a rule keeps the caller from the URI, or from what the registry's
+        name leads to, which isn't told then."""
         if asked.caller is None:
-            return True
-        return self._parts.policy.decide(asked.caller, "fetch", asked.ref.uri).is_allowed
+            return
+        policy = self._parts.policy
+        policy.check(asked.caller, verb, asked.ref.uri)
+        if named is not None:
+            policy.check(asked.caller, verb, named.uri, f"what {asked.ref.uri} leads to")
+
+    def _may(self, asked: Asked, verb: Verb, named: Named | None) -> Decision:
+        if asked.caller is None:
+            return Decision(is_allowed=True, has_open_hits=asked.has_open_hits)
+        decide = self._parts.policy.decide
+        other = None if named is None else decide(asked.caller, verb, named.uri)
+        return both(decide(asked.caller, verb, asked.ref.uri), other)
 
     def _is_at_default_origin(self, ref: Ref) -> bool:
         known = self._at_default.get(ref)
         if known is None:
             plain, location = locate(Ask(uri=ref.uri), self._parts.resolver)
+            # Where a registry's name leads, the daemon's identity may not be lent.
             known = location.is_default_origin and plain.origin == ref.origin
+            known = known and not location.registries
             if len(self._at_default) >= _REMEMBERED:
                 self._at_default.clear()
             self._at_default[ref] = known
@@ -111,7 +130,9 @@ class Lookup:
         """
         parts, ref, principal = self._parts, asked.ref, asked.principal
         snapshot = parts.store.current(ref)
+        named = snapshot.info.named if snapshot is not None else None
         if parts.settings.offline:
+            self.check(asked, "read", named)
             return self._find_offline(asked, snapshot)
         if (
             snapshot is not None
@@ -122,21 +143,19 @@ class Lookup:
                     snapshot.info,
                     principal,
                     parts.settings.access,
-                    has_open_hits=asked.has_open_hits,
+                    has_open_hits=self._has_open_hits(asked, named),
                 )
                 or parts.proofs.holds(principal, ref, snapshot.revision)
             )
         ):
+            self.check(asked, "read", named)
             return Found(snapshot=snapshot, result="hit")
         if snapshot is None:
-            self.check_fetch(asked)
+            self.check(asked, "fetch")
         has_stale = snapshot is not None and self._may_have_stale(asked, snapshot)
         patience = 0.0 if has_stale else parts.settings.fetch.origin_patience
         try:
-            plan = await self._resolving.run(
-                (ref, principal.fingerprint, asked.avoid, asked.has_open_hits),
-                lambda: resolve_anywhere(asked, parts, patience),
-            )
+            plan = await self._plan(asked, patience, is_new=snapshot is None)
         except OriginError as error:
             if snapshot is None or not has_stale or verdict_of(error) not in ("busy", "bad"):
                 self._say_if_corrupt(asked, error.message)
@@ -148,13 +167,16 @@ class Lookup:
             await parts.updates.note(snapshot, plan.revision)
             return Found(snapshot=snapshot, result="hit", was_asked=True)
         is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
+        may_fetch = self._may(asked, "fetch", plan.named).is_allowed
         if snapshot is not None and not is_hearsay:
-            beside = await self._beside(asked, snapshot, plan, is_newest=is_newest)
+            beside = await self._beside(
+                asked, snapshot, plan, is_newest=is_newest, may_fetch=may_fetch
+            )
             if beside is not None:
                 return beside
-        if not self._may_fetch(asked) and (stale := self.stale(asked)) is not None:
+        if not may_fetch and (stale := self.stale(asked)) is not None:
             return stale
-        self.check_fetch(asked)
+        self.check(asked, "fetch", plan.named)
         if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
             # Other validators at a mirror are no sign of a change at the origin; what was begun
             # there the origin had shown itself.
@@ -168,7 +190,13 @@ class Lookup:
         ) or parts.updates.is_known(snapshot, parts.freshness.seen(ref))
 
     async def _beside(
-        self, asked: Asked, current: StoredSnapshot, plan: Plan, *, is_newest: bool
+        self,
+        asked: Asked,
+        current: StoredSnapshot,
+        plan: Plan,
+        *,
+        is_newest: bool,
+        may_fetch: bool,
     ) -> Found | None:
         """What is given though the source has ``plan``, or what it has, where that is here already;
         None: it is to be fetched."""
@@ -177,14 +205,56 @@ class Lookup:
             taken = await parts.updates.take(current, plan.revision)
             return Found(snapshot=taken, result="hit", was_asked=True) if taken else None
         await parts.updates.note(current, plan.revision)
-        parts.proofs.record(asked.principal, ref, plan.revision, current.revision)
         if not is_newest:
-            is_wanted = parts.updates.wants(ref, plan.revision) and self._may_fetch(asked)
+            if current.info.named != plan.named:
+                await self._prove_kept(asked, current, plan)
+            parts.proofs.record(asked.prover, ref, plan.revision, current.revision)
+            is_wanted = parts.updates.wants(ref, plan.revision) and may_fetch
             return Found(snapshot=current, result="hit", ahead=plan if is_wanted else None)
         newest = parts.store.get(ref.key, plan.revision)
         if newest is None or newest.ref != ref or newest.damage:
             return None
         return Found(snapshot=newest, result="hit", was_asked=True)
+
+    async def _prove_kept(self, asked: Asked, current: StoredSnapshot, plan: Plan) -> None:
+        """What is held back is another artifact than what is given: that it may have the one says
+        nothing of the other. Raises Forbidden, AccessError and what the artifact's source says."""
+        parts, info = self._parts, current.info
+        self.check(asked, "read", info.named)
+        if not info.is_credentialed or self._has_open_hits(asked, info.named):
+            return
+        if parts.settings.access.open_hits or parts.proofs.holds(
+            asked.prover, asked.ref, current.revision
+        ):
+            return
+        await prove(lead_back(asked, plan, info.named, parts), parts)
+
+    async def _plan(self, asked: Asked, patience: float, *, is_new: bool) -> Plan:
+        """What the ref means now. What a registry names is judged by the rules before anybody else
+        is asked about it; callers who see the same share the calls, and each is judged."""
+        parts = self._parts
+        if asked.location.registries:
+            check_way(asked, parts)
+            name_key = (asked.ref, asked.principal.fingerprint)
+            naming = await self._naming.run(name_key, lambda: name(asked, parts, patience))
+            led = lead(asked, naming, parts)
+            assert led.led is not None
+            self.check(asked, "read", led.led.named)
+            if is_new:
+                self.check(asked, "fetch", led.led.named)
+        else:
+            led = asked
+        prover = led.prover.fingerprint
+        told = (led.location.origin, led.location.uri, led.principal.fingerprint)
+        return await self._resolving.run(
+            (asked.ref, prover, asked.avoid, asked.has_open_hits, told),
+            lambda: resolve_anywhere(led, parts, patience),
+        )
+
+    def _has_open_hits(self, asked: Asked, named: Named | None) -> bool:
+        if named is None or not asked.has_open_hits:
+            return asked.has_open_hits
+        return self._may(asked, "read", named).has_open_hits
 
     def stale(self, asked: Asked) -> Found | None:
         """What is cached, if it may be given while the source can't be had."""
@@ -219,12 +289,15 @@ class Lookup:
         parts = self._parts
         if not parts.settings.freshness.serve_stale and not parts.settings.offline:
             return False
+        named = snapshot.info.named
+        if named is not None and not self._may(asked, "read", named).is_allowed:
+            return False
         return (
             parts.settings.access.open_hits
-            or asked.has_open_hits
+            or self._has_open_hits(asked, named)
             or not snapshot.info.is_credentialed
             or asked.principal.identity == snapshot.info.identity == "daemon"
-            or parts.proofs.ever_held(asked.principal, asked.ref, snapshot.revision)
+            or parts.proofs.ever_held(asked.prover, asked.ref, snapshot.revision)
         )
 
     def may_see(self, snapshot: StoredSnapshot, caller: Caller, decision: Decision) -> bool:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from cachd.cache.access import Principal
     from cachd.cache.resolve import Asked
     from cachd.fetch.job import Place
-    from cachd.model import Ref
+    from cachd.model import Named, Ref
     from cachd.settings import MirrorRule, SourcesSettings
+    from cachd.sources.base import Location
 
-_WITH_MIRRORS = ("s3", "http", "https", "oci")
-_CALLED = {"s3://": "s3+", "oci://": "oci+"}
-"""What an origin's name begins with, by the ref's URI."""
+_NAMED = ("s3", "hf", "modelscope", "oci")
+"""Those whose origins say their source before the endpoint."""
+
+_WITH_MIRRORS = (*_NAMED, "http", "https")
 
 
 def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
@@ -31,7 +33,7 @@ def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
     found = {"": asked}
     if asked.location.scheme in _WITH_MIRRORS:
         for rule in settings.mirrors:
-            if matches(rule.match, asked.ref):
+            if matches(rule.match, asked.location):
                 for endpoint in rule.endpoints:
                     found.setdefault(endpoint, _at(asked, endpoint, rule))
     return [place for endpoint, place in found.items() if endpoint not in asked.avoid]
@@ -43,20 +45,21 @@ def place(asked: Asked, endpoint: str, settings: SourcesSettings) -> Asked:
     return next((one for one in everywhere if one.location.mirror == endpoint), asked)
 
 
-def matches(pattern: str, ref: Ref) -> bool:
-    """Whether ``pattern`` means the ref: by its URI, or by its origin's endpoint."""
+def matches(pattern: str, ref: Ref | Location) -> bool:
+    """Whether ``pattern`` means the ref, or what a registry's leads to: by its URI, or by its
+    origin's endpoint."""
     endpoint = endpoint_of(ref.origin)
     return globs.matches(pattern, ref.uri) or globs.matches(pattern, endpoint)
 
 
-def server_of(ref: Ref, mirror: str) -> str:
+def server_of(ref: Ref | Named, mirror: str) -> str:
     """The server that is called, as connections and breakers know it: what is trusted there makes
     no other server of it."""
     if is_upstream(mirror):
         return mirror
     if mirror:
-        kinds = (kind for scheme, kind in _CALLED.items() if ref.uri.startswith(scheme))
-        return next(kinds, "") + mirror
+        source = ref.uri.partition("://")[0]
+        return f"{source}+{mirror}" if source in _NAMED else mirror
     return ref.origin.partition("#")[0]
 
 
@@ -77,6 +80,6 @@ def _at(asked: Asked, endpoint: str, rule: MirrorRule) -> Asked:
 
 
 def _principal(own: Principal, rule: MirrorRule) -> Principal:
-    if rule.identity == "caller" or (rule.identity == "daemon" and own is DAEMON):
+    if rule.identity == "caller" or (rule.identity == "daemon" and own == DAEMON):
         return own
     return ANONYMOUS

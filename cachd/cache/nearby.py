@@ -278,7 +278,12 @@ def body_for(ref: Ref, parts: Parts) -> dict[str, Any] | None:
     ask = ask_for(ref, parts.resolver)
     if ask is None:
         return None
-    options = {"endpoint": ask.options.endpoint, "addressing": ask.options.addressing}
+    given = ask.options
+    options = {
+        "endpoint": given.endpoint,
+        "addressing": given.addressing,
+        "registry": given.registry,
+    }
     return {
         "uri": ref.uri,
         "allow": list(ref.allow),

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_pins import DigestPins
+from cachd.cache.naming import strongest
 from cachd.errors import AccessError, OriginError
 from cachd.fetch.breaker import verdict_of
 
 if TYPE_CHECKING:
+    from cachd.cache.resolve import Asked
     from cachd.cache.types import Priority
     from cachd.errors import CachdError
-    from cachd.model import Auth
+    from cachd.model import Auth, Identity
     from cachd.sources.base import SourceRequest
 
 
@@ -27,12 +29,14 @@ class FlightRefused(Exception):
 
 
 class EndpointFailed(Exception):
-    """The endpoint that a flight used is down; another may have the same."""
+    """The endpoint that a flight used is down; another may have the same. ``place``: the ask at
+    that endpoint."""
 
     def __init__(self, error: OriginError, endpoint: str) -> None:
         super().__init__(error.message)
         self.error = error
         self.endpoint = endpoint
+        self.place: Asked | None = None
 
 
 def raise_for_waiter(error: BaseException | None, endpoint: str) -> None:
@@ -50,8 +54,8 @@ class Participant:
     ``failed`` is set when this participant alone can't have it. ``stays`` marks one that doesn't
     wait but wants the fetch to go on to its end. ``pins``: what it takes, and nothing
     else; ``refusal`` says why the bytes are not that. ``mirror``: the endpoint that its request and
-    its pass are for, "" for the origin: at another they are never used. ``via``: the daemons that
-    it came through.
+    its pass are for, "" for the origin: at another they are never used. ``named_as``: whose pass
+    the registry needed that named the model. ``via``: the daemons that it came through.
     """
 
     request: SourceRequest
@@ -62,12 +66,18 @@ class Participant:
     stays: bool = False
     pins: DigestPins = DigestPins()
     mirror: str = ""
+    named_as: Identity = "anonymous"
     via: tuple[str, ...] = ()
     refreshed: bool = False
     refusal: CachdError | None = None
     failed: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    @property
+    def identity(self) -> Identity:
+        """Whose pass was used for it, at the source or at the registry."""
+        return strongest(self.request.identity, self.named_as)
 
     def allow_refresh(self) -> None:
         """Its pass may be had anew once more."""

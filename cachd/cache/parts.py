@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
+from cachd.cache.naming import NamedBy
 from cachd.cache.pods import Pods
 from cachd.cache.slots import Slots
 from cachd.cache.updating import Updates
@@ -46,6 +47,7 @@ class Parts:
     pinning: Pinning = field(init=False)
     updates: Updates = field(init=False)
     upstreams: Upstreams = field(init=False)
+    named_by: NamedBy = field(default_factory=NamedBy)
 
     def __post_init__(self) -> None:
         self.pinning = Pinning(self.store, self.mover)

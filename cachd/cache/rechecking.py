@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import server_of
+from cachd.cache.naming import NamedPlan
 from cachd.cache.resolve import revision_for
 from cachd.errors import OriginChanged
 
@@ -20,11 +21,14 @@ async def recheck(parts: Parts, ref: Ref, plan: Plan, user: Participant | None) 
     if not plan.needs_recheck or user is None:
         return
     seen = await parts.mover.gates.call(
-        server_of(ref, plan.mirror),
+        server_of(plan.named or ref, plan.mirror),
         parts.settings.fetch.origin_patience,
         lambda: parts.resolver.resolve(user.request),
     )
-    if revision_for(seen, user.fingerprint) != plan.revision:
+    revision = revision_for(seen, user.fingerprint)
+    if isinstance(plan, NamedPlan):
+        revision = plan.led.revision_of(revision, is_validated=seen.is_validated)
+    if revision != plan.revision:
         raise OriginChanged(
             f"{ref.uri} changed at its source while it was fetched",
             hint="ask again: the new state will be fetched",

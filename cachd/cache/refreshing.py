@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
-from cachd.cache.anywhere import resolve_anywhere
-from cachd.cache.resolve import Asked, ask_for, locate
+from cachd.cache.anywhere import plan_unseen
+from cachd.cache.resolve import ask_for, locate, unseen
 from cachd.cache.updating import rule_of
 from cachd.errors import CachdError
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from cachd.cache.access import Principal
     from cachd.cache.parts import Parts
+    from cachd.cache.resolve import Asked
     from cachd.model import Plan, Ref
     from cachd.settings import RefreshRule
     from cachd.store.types import StoredSnapshot
@@ -175,7 +176,7 @@ class Refresher:
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"
         updates = self._parts.updates
-        plan = await resolve_anywhere(asked, self._parts, 0.0)
+        plan = await plan_unseen(asked, self._parts, 0.0)
         # It may have moved while the source was asked.
         snapshot = self._parts.store.current(snapshot.ref) or snapshot
         if plan.revision == snapshot.revision:
@@ -211,4 +212,4 @@ class Refresher:
             return None
         _, location = locate(ask, self._parts.resolver)
         ask = replace(ask, priority="prefetch")
-        return Asked(ask=ask, ref=ref, location=location, principal=principal)
+        return unseen(ask, ref, location, principal)

@@ -12,18 +12,21 @@ import logging
 from typing import TYPE_CHECKING
 
 from cachd.cache.access import ANONYMOUS, DAEMON
-from cachd.cache.anywhere import resolve_anywhere
+from cachd.cache.anywhere import plan_unseen
 from cachd.cache.participant import FlightRefused, Participant
-from cachd.cache.resolve import Asked, locate
+from cachd.cache.resolve import locate, unseen
 from cachd.cache.types import Ask
 from cachd.credentials import SourceOptions
 from cachd.errors import CachdError
+from cachd.schemes import REGISTRIES, scheme_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from cachd.cache.asking import Asking
     from cachd.cache.parts import Parts
+    from cachd.cache.resolve import Asked
+    from cachd.model import Ref
     from cachd.store.types import StoredSnapshot
 
 log = logging.getLogger("cachd.cache")
@@ -60,18 +63,19 @@ async def _try(parts: Parts, asking: Asking, snapshot: StoredSnapshot) -> str:
     if asked is None:
         return "it was fetched with options of a caller: it is repaired when one asks again"
     try:
-        plan = await resolve_anywhere(asked, parts, parts.settings.fetch.origin_patience)
+        plan = await plan_unseen(asked, parts, parts.settings.fetch.origin_patience)
         if plan.revision != snapshot.revision:
             return "its source has another revision by now"
         asked = asking.at(asked, plan)
         flight, _ = await asking.board(plan, asked)
         participant = Participant(
             request=asked.request,
-            fingerprint=asked.principal.fingerprint,
+            fingerprint=asked.prover.fingerprint,
             auth=plan.auth,
             is_credentialed=plan.is_credentialed,
             priority="scrub",
             mirror=plan.mirror,
+            named_as=asked.led.identity if asked.led else "anonymous",
         )
         flight.join(participant)
         try:
@@ -91,19 +95,22 @@ def _ask_again(parts: Parts, snapshot: StoredSnapshot) -> Asked | None:
     """The ask that names the snapshot's ref; None where the ref alone doesn't tell enough."""
     ref = snapshot.ref
     principal = DAEMON if snapshot.info.is_credentialed else ANONYMOUS
-    for options in _options(ref.origin):
+    for options in _options(ref):
         ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
         try:
             again, location = locate(ask, parts.resolver)
         except CachdError:
             continue
         if again == ref and again.key == ref.key:
-            return Asked(ask=ask, ref=ref, location=location, principal=principal)
+            return unseen(ask, ref, location, principal)
     return None
 
 
-def _options(origin: str) -> Iterator[SourceOptions]:
+def _options(ref: Ref) -> Iterator[SourceOptions]:
     yield SourceOptions()
-    endpoint = origin.rpartition("+")[2].partition("#")[0]
+    if scheme_of(ref.uri) in REGISTRIES:
+        yield SourceOptions(registry=ref.origin.partition("+")[2].partition(";")[0])
+        return
+    endpoint = ref.origin.rpartition("+")[2].partition("#")[0]
     yield SourceOptions(endpoint=endpoint)
     yield SourceOptions(endpoint=endpoint, addressing="virtual")

@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import places, server_of
+from cachd.cache.naming import name_plan
 from cachd.cache.types import Ask
 from cachd.credentials import SourceOptions
 from cachd.errors import AccessError, CachdError, OriginError
 from cachd.fetch.breaker import verdict_of
 from cachd.model import make_ref
+from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
 from cachd.sources.endpoints import endpoint_of
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cachd.cache.access import Principal
+    from cachd.cache.naming import Led
     from cachd.cache.parts import Parts
     from cachd.cache.types import Caller
     from cachd.model import Plan, PlannedFile, Ref
@@ -40,6 +43,8 @@ class Asked:
     """An ask that was understood: its ref, where it leads, and whose pass it uses. ``avoid``: the
     endpoints that failed it already, "" for the origin's own. ``caller``: None for the daemon's own
     asks, which no rule concerns. ``is_own_pod``: the caller is proven to be the pod that is named.
+    ``lending``: how far the daemon's identity serves the caller at registries and what they name;
+    ``led``: what a registry's name led to, and then ``location`` and ``principal`` are that's.
     """
 
     ask: Ask
@@ -50,10 +55,17 @@ class Asked:
     caller: Caller | None = None
     has_open_hits: bool = False
     is_own_pod: bool = False
+    lending: str = ""
+    led: Led | None = None
 
     @property
     def server(self) -> str:
-        return server_of(self.ref, self.location.mirror)
+        return server_of(self.led.named if self.led else self.ref, self.location.mirror)
+
+    @property
+    def prover(self) -> Principal:
+        """Whose asks what is proven of the ref is good for."""
+        return self.led.whole if self.led else self.principal
 
     @property
     def request(self) -> SourceRequest:
@@ -69,7 +81,7 @@ class Asked:
 def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
     """The ref that ``ask`` names. Raises UriInvalid, SchemeUnknown, PatternInvalid."""
     location = resolver.locate(ask.uri, ask.options)
-    trust = _trust_suffix(location.origin, location.options)
+    trust = _trust_suffix(location)
     ref = make_ref(
         uri=location.uri,
         origin=location.origin + trust,
@@ -80,10 +92,21 @@ def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
     return ref, location
 
 
+def unseen(ask: Ask, ref: Ref, location: Location, principal: Principal) -> Asked:
+    """An ask of the daemon's own."""
+    lending = "daemon" if principal.identity == "daemon" else ""
+    return Asked(ask=ask, ref=ref, location=location, principal=principal, lending=lending)
+
+
 def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
     """The ask that means just this ref; None where nothing but its caller's options would."""
     endpoint = SourceOptions(endpoint=endpoint_of(ref.origin))
-    for options in (SourceOptions(), endpoint, replace(endpoint, addressing="virtual")):
+    registry = SourceOptions(registry=ref.origin.partition("+")[2].partition(";")[0])
+    for options in (
+        (SourceOptions(), registry)
+        if scheme_of(ref.uri) in REGISTRIES
+        else (SourceOptions(), endpoint, replace(endpoint, addressing="virtual"))
+    ):
         ask = Ask(uri=ref.uri, allow=ref.allow, ignore=ref.ignore, options=options)
         try:
             found, _ = locate(ask, resolver)
@@ -94,13 +117,20 @@ def ask_for(ref: Ref, resolver: Resolver) -> Ask | None:
     return None
 
 
-def _trust_suffix(origin: str, options: SourceOptions) -> str:
+def _trust_suffix(location: Location) -> str:
     """Bytes fetched with less or other trust than the daemon's are another origin's bytes.
 
     Otherwise one caller that switches TLS verification off, or brings an authority of its own,
-    would decide what its neighbours get. Where there is no TLS there is nothing to trust.
+    would decide what its neighbours get. Where there is no TLS there is nothing to trust; where a
+    registry names the source, nobody knows yet whether there is.
     """
-    if origin.rpartition("+")[2].startswith("http://"):
+    options = location.options
+    if location.registries:
+        said = (options.verify, options.ca_pem, options.registry_verify, options.registry_ca_pem)
+        if said == (None, None, None, None):
+            return ""
+        return "#trust=" + hashlib.sha256(repr(said).encode()).hexdigest()[:16]
+    if location.origin.rpartition("+")[2].startswith("http://"):
         return ""
     if options.verify is False:
         return "#unverified"
@@ -140,25 +170,35 @@ async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     call = parts.mover.gates.call
     try:
         seen = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
-        plan = replace(_of_principal(seen, asked.principal), mirror=asked.location.mirror)
+        plan = replace(_of_principal(seen, asked), mirror=asked.location.mirror)
+        plan = name_plan(plan, asked)
         parts.metrics.phase("resolve", time.monotonic() - started)
         if not plan.is_read_proven and not parts.proofs.holds(
-            asked.principal, asked.ref, plan.revision
+            asked.prover, asked.ref, plan.revision
         ):
             await call(asked.server, patience, lambda: _probe(asked, plan, parts))
     except AccessError:
         parts.metrics.probe("denied")
-        parts.proofs.revoke_fingerprint(asked.principal.fingerprint, asked.ref)
+        parts.proofs.revoke_fingerprint(asked.prover.fingerprint, asked.ref)
         raise
-    parts.proofs.record(asked.principal, asked.ref, plan.revision)
+    parts.proofs.record(asked.prover, asked.ref, plan.revision)
     parts.freshness.record(asked.ref, plan.revision)
     return plan
 
 
-def _of_principal(plan: Plan, principal: Principal) -> Plan:
+async def prove(asked: Asked, parts: Parts) -> None:
+    """See that the ask's principal may read what its source has there, whatever that is by now.
+    Raises AccessError, NotFound, OriginError."""
+    call, patience = parts.mover.gates.call, parts.settings.fetch.origin_patience
+    plan = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+    if not plan.is_read_proven:
+        await call(asked.server, patience, lambda: _probe(asked, plan, parts))
+
+
+def _of_principal(plan: Plan, asked: Asked) -> Plan:
     """The plan with whose pass saw it."""
-    revision = revision_for(plan, principal.fingerprint)
-    return replace(plan, revision=revision, identity=principal.identity)
+    revision = revision_for(plan, asked.prover.fingerprint)
+    return replace(plan, revision=revision, identity=asked.principal.identity)
 
 
 def revision_for(plan: Plan, fingerprint: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from cachd.cache.resolve import locate
+from cachd.cache.rules import both
 from cachd.cache.types import Ask
 
 if TYPE_CHECKING:
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
     from cachd.cache.flight import Flight
     from cachd.cache.lookup import Lookup
     from cachd.cache.parts import Parts
+    from cachd.cache.rules import Decision
     from cachd.cache.types import Caller, ModelInfo
-    from cachd.model import Ref
+    from cachd.model import Named, Ref
     from cachd.settings import Verb
     from cachd.store.types import StoredSnapshot
 
@@ -31,23 +33,30 @@ class Rights:
     def check_read(self, snapshot: StoredSnapshot, caller: Caller, *, is_passed: bool) -> bool:
         """Whether the caller may have what is there. ``is_passed``: it has shown a lease of it.
         Raises Forbidden where the rules refuse; the key alone is told, who has only that."""
-        decision = self._parts.policy.check(caller, "read", snapshot.ref.uri, snapshot.key)
+        policy, named = self._parts.policy, snapshot.info.named
+        decision = policy.check(caller, "read", snapshot.ref.uri, snapshot.key)
+        if named is not None:
+            decision = both(decision, policy.check(caller, "read", named.uri, snapshot.key))
         return is_passed or self._lookup.may_see(snapshot, caller, decision)
 
     def sight(
         self, caller: Caller
     ) -> tuple[Callable[[StoredSnapshot], bool], Callable[[Flight], bool]]:
         """Which snapshots and which flights ``caller`` is told of."""
-        decide = self._parts.policy.reader(caller)
+        by_uri = self._parts.policy.reader(caller)
+
+        def decide(uri: str, named: Named | None) -> Decision:
+            return both(by_uri(uri), None if named is None else by_uri(named.uri))
 
         def may_see(snapshot: StoredSnapshot) -> bool:
-            return self._lookup.may_see(snapshot, caller, decide(snapshot.ref.uri))
+            decision = decide(snapshot.ref.uri, snapshot.info.named)
+            return self._lookup.may_see(snapshot, caller, decision)
 
         def may_follow(flight: Flight) -> bool:
             # A uid is no proof of who somebody is (half of all pods are uid 0 or 1000): a private
             # fetch is followed by asking for it.
             is_shown = caller.role == "admin" or not flight.is_private
-            return is_shown and decide(flight.ref.uri).is_allowed
+            return is_shown and decide(flight.ref.uri, flight.plan.named).is_allowed
 
         return may_see, may_follow
 
@@ -67,10 +76,14 @@ class Rights:
 
     def may_hear(self, event: dict[str, Any], caller: Caller) -> bool:
         """Whether ``caller`` is told of what happened to a model."""
-        uri = self._uri_of(str(event.get("key", "")))
+        key = str(event.get("key", ""))
+        uri = self._uri_of(key)
         if uri is None:
             return self._parts.policy.reads_all(caller)
-        return self._parts.policy.decide(caller, "read", uri).is_allowed
+        named = [s.info.named for s in self._parts.store.revisions(key)]
+        uris = {uri, *(each.uri for each in named if each is not None)}
+        decide = self._parts.policy.decide
+        return all(decide(caller, "read", each).is_allowed for each in uris)
 
     def check(self, caller: Caller, verb: Verb, key: str | None) -> None:
         """The rules, for a model by its key or (None) for everything. What is not there is in no

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import string
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from posixpath import normpath
 from typing import TYPE_CHECKING, Literal
@@ -46,6 +46,16 @@ class Decision:
     lends_identity: bool = False
     has_open_hits: bool = False
     is_unknown: bool = False
+
+
+def both(one: Decision, other: Decision | None) -> Decision:
+    """What is allowed where two URIs are concerned: a registry's name, and what it led to. The
+    identity is lent by the rule for the name."""
+    if other is None or not one.is_allowed:
+        return one
+    if not other.is_allowed:
+        return other
+    return replace(one, has_open_hits=one.has_open_hits and other.has_open_hits)
 
 
 ADMINISTRATOR = Decision(is_allowed=True)

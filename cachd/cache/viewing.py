@@ -40,7 +40,7 @@ class Viewing:
         snapshot = parts.store.get(view.ref.key, view.revision)
         if snapshot is not None and not snapshot.info.is_credentialed:
             return True
-        return parts.proofs.ever_held(asked.principal, asked.ref, view.revision)
+        return parts.proofs.ever_held(asked.prover, asked.ref, view.revision)
 
     async def give(self, asked: Asked, snapshot: StoredSnapshot) -> StoredView:
         """Make the view, or find it. Raises InUse, ViewUnavailable, NoSpace, DiskError."""

@@ -163,6 +163,14 @@ WORKING: tuple[Metric, ...] = (
         gauge="updates",
     ),
     Metric(
+        name="cachd_registry_asks_total",
+        kind="counter",
+        help="Questions to registries what a name means.",
+        labels=("registry", "result"),
+        values="registry: a name of sources.registries, or other; result: named, unknown (it has "
+        "no such model or version), refused, failed",
+    ),
+    Metric(
         name="cachd_probes_total",
         kind="counter",
         help="Questions to a source whether a caller may read what is cached.",

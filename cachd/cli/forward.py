@@ -15,6 +15,7 @@ from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
 from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
+from cachd.cli.forward_registry import gather_registry
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
     Forwarded,
@@ -77,7 +78,15 @@ def gather(
         found.append(gather_oci(environ, uri, read))
     elif is_open:
         found.append(gather_oci_everywhere(environ, read))
+    if is_open:
+        # Where a store is, is said of S3's alone: another's endpoint would be taken for it.
+        found = [found[0], *(replace(one, options=_without_places(one)) for one in found[1:])]
+        found.append(gather_registry(environ, uri, read))
     return _with_overrides(merge(found), uri, overrides, read)
+
+
+def _without_places(found: Forwarded) -> dict[str, Any]:
+    return {n: v for n, v in found.options.items() if n not in ("endpoint", "region", "addressing")}
 
 
 def merge(found: Sequence[Forwarded]) -> Forwarded:

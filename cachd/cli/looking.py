@@ -183,7 +183,7 @@ def model_facts(model: dict[str, Any]) -> str:
     """One model as ``name: value`` lines."""
     update = model.get("update") or {}
     shown = (model.get("revision"), update.get("revision"))
-    older = [r for r in model.get("revisions") or [] if r not in shown]
+    others = [r for r in model.get("revisions") or [] if r not in shown]
     return render.facts(
         [
             ("uri", model.get("uri")),
@@ -195,7 +195,7 @@ def model_facts(model: dict[str, Any]) -> str:
             ("revision", model.get("revision")),
             ("promoted", promoted_line(model)),
             ("update", update_line(model)),
-            ("older", ", ".join(older)),
+            ("others", ", ".join(others)),
             ("files", model.get("files")),
             ("size", render.size(model.get("bytes"))),
             ("on disk", render.size(model.get("allocated"))),

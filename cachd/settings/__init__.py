@@ -9,6 +9,7 @@ from cachd.settings.fetch import FetchSettings
 from cachd.settings.kubernetes import KubernetesSettings, NodeLabelRule
 from cachd.settings.listen import ApiTcpSettings, ListenSettings
 from cachd.settings.loading import load_settings, suggest, unknown_variables
+from cachd.settings.registries import RegistryRule
 from cachd.settings.sources import (
     ArchiveSettings,
     EgressSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "NodeLabelRule",
     "PrefetchRule",
     "RefreshRule",
+    "RegistryRule",
     "S3Settings",
     "ScrubSettings",
     "Settings",

@@ -20,6 +20,7 @@ from cachd.settings.hdfs import HdfsSettings
 from cachd.settings.hub import HubSettings
 from cachd.settings.modelscope import ModelScopeSettings
 from cachd.settings.oci import OciSettings
+from cachd.settings.registries import RegistryRule
 from cachd.settings.values import (
     Duration,
     Seconds,
@@ -138,6 +139,10 @@ class SourcesSettings(Section):
     reached, is left alone, or still fails after its retries. You vouch for them: what they show is
     the model, under the origin's key. In the environment: JSON."""
 
+    registries: tuple[RegistryRule, ...] = ()
+    """Registries by name, in the order in which they are asked for names whose URI names none: a
+    list of `name`, `kind`, `url` and more; see docs/sources.md. In the environment: JSON."""
+
     s3: S3Settings = S3Settings()
     http: HttpSettings = HttpSettings()
     file: FileSettings = FileSettings()
@@ -150,6 +155,13 @@ class SourcesSettings(Section):
     git: GitSettings = GitSettings()
     archive: ArchiveSettings = ArchiveSettings()
     egress: EgressSettings = EgressSettings()
+
+    @field_validator("registries")
+    @classmethod
+    def _names_are_unique(cls, registries: tuple[RegistryRule, ...]) -> tuple[RegistryRule, ...]:
+        if len({rule.name for rule in registries}) != len(registries):
+            raise ValueError("two registries have the same name")
+        return registries
 
     resolver_idle: Seconds = 60.0
     """Seconds after which the idle resolver process (the one that speaks to source APIs) ends."""

@@ -32,7 +32,9 @@ class Location:
     ``is_default_origin``: what the daemon would use if the caller said nothing.
     ``options`` are the caller's with what the URI's query said merged in. ``secret_query`` is what
     the URI's query held of credentials, and ``uri`` doesn't. ``mirror``: the endpoint to call in
-    the origin's place; what is named, and its revision, stay the same.
+    the origin's place; what is named, and its revision, stay the same. ``registries``: whom to ask
+    what the URI names, in this order, each as (name in the configuration or "", URL); where there
+    are any, the location itself has no bytes.
     """
 
     scheme: str
@@ -42,6 +44,25 @@ class Location:
     options: SourceOptions
     secret_query: str = field(default="", repr=False)
     mirror: str = ""
+    registries: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What a registry says of a name: the URI of the artifact.
+
+    ``options`` say how to reach it, where the registry knows: they beat the caller's.
+    ``identity`` tells one state of the registry's entry from another. ``is_credentialed``: a pass
+    was shown to the registry. ``is_at_registry``: the registry itself has the bytes, and takes the
+    pass that it took for the question.
+    """
+
+    uri: str
+    options: SourceOptions = SourceOptions()
+    identity: str = ""
+    metadata: dict[str, str] = field(default_factory=dict)
+    is_credentialed: bool = False
+    is_at_registry: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,6 +93,8 @@ class Source(Protocol):
     """One scheme, or a few that are the same.
 
     A source that keeps something open between calls may have ``async def aclose(self) -> None``.
+    One whose locations have ``registries`` has ``async def name(self, request, context)`` that
+    gives a ``Target``.
     """
 
     schemes: tuple[str, ...]

@@ -105,6 +105,9 @@ class Host:
             case "probe":
                 await source.probe(request, message["file"], self._context)
                 return None
+            case "name":
+                named = await source.name(request, self._context)  # type: ignore[attr-defined]
+                return wire.target_to_json(named)
             case "authorize":
                 return wire.auth_to_json(await source.authorize(request, self._context))
             case call:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cachd.credentials import SourceOptions
     from cachd.model import Auth, Plan
     from cachd.settings import SourcesSettings
-    from cachd.sources.base import Location, SourceRequest
+    from cachd.sources.base import Location, SourceRequest, Target
 
 MADE_HERE = 2000
 """Files of a plan up to which the event loop makes it; a thread does with more."""
@@ -95,6 +95,10 @@ class Resolver:
         if len(data["files"]) > MADE_HERE:
             return await asyncio.to_thread(wire.plan_from_json, data)
         return wire.plan_from_json(data)
+
+    async def name(self, request: SourceRequest) -> Target:
+        """What the one registry of the request's location says that its URI names."""
+        return wire.target_from_json(await self._call("name", request))
 
     async def probe(self, request: SourceRequest, plan_file: str) -> None:
         """Returns only if the request's caller may read ``plan_file`` at the source."""

@@ -19,7 +19,7 @@ from cachd.model import (
     UnpackRule,
     Validator,
 )
-from cachd.sources.base import Location, SourceRequest
+from cachd.sources.base import Location, SourceRequest, Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -38,7 +38,13 @@ def request_from_json(data: Json) -> SourceRequest:
         (host, _pairs(headers)) for host, headers in credentials["headers"]
     )
     return SourceRequest(
-        location=Location(**{**location, "options": SourceOptions(**location["options"])}),
+        location=Location(
+            **{
+                **location,
+                "options": SourceOptions(**location["options"]),
+                "registries": _pairs(location["registries"]),
+            }
+        ),
         allow=tuple(data["allow"]),
         ignore=tuple(data["ignore"]),
         identity=data["identity"],
@@ -56,6 +62,14 @@ def auth_from_json(data: Json) -> Auth:
         for one in data["signed"]
     )
     return Auth(**{**data, "headers": _pairs(data["headers"]), "signed": signed})
+
+
+def target_to_json(target: Target) -> Json:
+    return asdict(target)
+
+
+def target_from_json(data: Json) -> Target:
+    return Target(**{**data, "options": SourceOptions(**data["options"])})
 
 
 def plan_to_json(plan: Plan) -> Json:

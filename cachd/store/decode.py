@@ -69,6 +69,8 @@ def decode_manifest(data: bytes) -> Manifest:
     )
     check(type(manifest.identity) is str and manifest.identity in IDENTITIES, "the identity")
     check(manifest.namespace is None or type(manifest.namespace) is str, "the namespace")
+    if (named := manifest.named) is not None:
+        check(are_texts((named.uri, named.origin, named.registry)), "what a registry named")
     flags = (manifest.is_credentialed, manifest.is_validated, manifest.is_immutable)
     check(all(type(flag) is bool for flag in flags), "a flag")
     check(manifest.block_size == BLOCK_SIZE, "the size of blocks")

@@ -55,6 +55,7 @@ def info_of(manifest: Manifest) -> SnapshotInfo:
         is_immutable=manifest.is_immutable,
         identity=manifest.identity,
         namespace=manifest.namespace,
+        named=manifest.named,
     )
 
 

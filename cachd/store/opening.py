@@ -150,6 +150,7 @@ def _claim(context: Context, ref: Ref, plan: Plan, source: str) -> Row:
             is_validated=plan.is_validated,
             is_immutable=plan.is_immutable,
             identity=plan.identity,
+            named=plan.named,
         )
         row = Row(key=ref.key, revision=plan.revision, info=info, state="ingest")
         context.index.add(row, {})

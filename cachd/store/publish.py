@@ -78,6 +78,7 @@ class Publication:
             boot_id=boot_id,
             metadata={**self.plan.metadata, **self.metadata},
             namespace=self.plan.namespace,
+            named=self.plan.named,
         )
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from cachd.model import Digest, Manifest, ManifestFile, Plan, PlannedFile, Ref
+    from cachd.model import Digest, Manifest, ManifestFile, Named, Plan, PlannedFile, Ref
     from cachd.store.context import Context
     from cachd.store.layout import Layout
     from cachd.store.rows import Row
@@ -64,6 +64,9 @@ async def find_candidates(
     for row in () if plan.unpack else _relatives(context, ref, plan.revision):
         if row.info.is_credentialed and not plan.is_credentialed:
             continue
+        if _place_of(row.info.named) != _place_of(plan.named):
+            # An ETag means something at one place only, and the name was moved to another.
+            continue
         manifest = await _manifest(context, row)
         if manifest is None:
             continue
@@ -79,6 +82,10 @@ async def find_candidates(
     blobs = [file for file in files if file.path not in found and _sha256(file)]
     found.update(await _among_blobs(context, ref, blobs, may=plan.is_credentialed))
     return list(found.values())
+
+
+def _place_of(named: Named | None) -> tuple[str, str] | None:
+    return None if named is None else (named.origin, named.uri)
 
 
 def _relatives(context: Context, ref: Ref, revision: str) -> list[Row]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from cachd.model import Identity, Manifest
+    from cachd.model import Identity, Manifest, Named
     from cachd.store.damage import FileDamage
 
 ViewMode = Literal["link", "copy"]
@@ -20,7 +20,8 @@ ViewMode = Literal["link", "copy"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotInfo:
     """What the index keeps of a manifest: the model, not its files. ``bytes`` is the sum of the
-    files' sizes. ``namespace``: who pays for it; None: nobody."""
+    files' sizes. ``namespace``: who pays for it; None: nobody. ``named``: what the registry's name
+    led to."""
 
     ref: Ref
     files: int
@@ -32,6 +33,7 @@ class SnapshotInfo:
     is_immutable: bool
     identity: Identity
     namespace: str | None = None
+    named: Named | None = None
 
 
 NOBODY = SnapshotInfo(

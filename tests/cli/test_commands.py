@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cachd.cli import exits
+from cachd.cli.looking import metadata_facts
 from cachd.cli.top import screen, usage_bar
 from cachd.errors import CachdError
 
@@ -42,6 +43,24 @@ def test_ls_and_show(daemon: FakeDaemon, run: Run) -> None:
         assert outcome.code == 0
         assert "a/weights.bin" in outcome.out
     assert run("show", URI, "--socket", daemon.socket, "--json").json["key"] == model.key
+
+
+def test_metadata_is_told_in_order_and_on_one_line_each() -> None:
+    told = metadata_facts(
+        {
+            "property.team": "search",
+            "zone": "b",
+            "description": "two\nlines\x1b[2J",
+            "name": "llama",
+        }
+    )
+    assert told.splitlines() == [
+        "name:           llama",
+        "description:    two lines\N{REPLACEMENT CHARACTER}[2J",
+        "property.team:  search",
+        "zone:           b",
+    ]
+    assert metadata_facts({}) == ""
 
 
 def test_a_model_that_is_not_there(daemon: FakeDaemon, run: Run) -> None:

@@ -7,12 +7,14 @@ import json
 import os
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cachd.cli.metadata_file import MetadataFile, wish_of
 from tests.harness import Daemon, running
 from tests.origins.bucket import Bucket
 
@@ -202,3 +204,11 @@ def test_without_the_daemon_it_is_written_all_the_same(tmp_path: Path, origin: B
     files = tree(tmp_path / "a")
     assert told(files.pop("m.json"))["uri"] == "s3://models/m"
     assert files == FILES
+
+
+def test_with_a_layout_it_lies_below_the_destination_itself() -> None:
+    """The model's own files lie deeper there."""
+    arguments = Namespace(metadata="about.json", no_wait=False)
+    found = wish_of(arguments, Path("/cache"), has_layout=True)
+    assert found == MetadataFile(outside=Path("/cache/about.json"))
+    assert wish_of(Namespace(metadata=None, no_wait=False), None, has_layout=False) is None

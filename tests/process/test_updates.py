@@ -34,7 +34,7 @@ def origin() -> Iterator[Bucket]:
         yield one
 
 
-def rules(move: str = "manual", every: Any = 1, **more: Any) -> dict[str, str]:
+def rules(move: str = "manual", every: Any = 0.3, **more: Any) -> dict[str, str]:
     rule = {"match": "s3://*", "every": every, "move": move, **more}
     return {"FRESHNESS_REFRESH": json.dumps([rule]), "FRESHNESS_INTERVAL": "0"}
 
@@ -308,18 +308,30 @@ def test_what_waits_is_no_old_revision_to_be_cleared_away(
 def test_what_made_room_is_fetched_again_only_to_be_promoted(
     tmp_path: Path, origin: Bucket
 ) -> None:
-    with running(tmp_path, **rules()) as daemon:
-        first = updated(daemon, origin, lease={"holder": "test"})
-        key, gets = first["key"], origin.requests()
-        # As soon as its fetch has let go of it.
-        eventually(lambda: daemon.admin("POST", "/v1/gc", {"target": 0}).json()["evicted"])
+    """Somebody has the current one, so that what waits is all that can go for another model."""
+    origin.put("/models/big/w.bin", pattern(15 * MIB))
+    with running(tmp_path, **rules(), STORE_QUOTA="20MiB") as daemon:
+        first = ask(daemon, origin, lease={"holder": "test"})
+        key = first["key"]
+        origin.put(WEIGHTS, pattern(3 * MIB)[::-1])
+        eventually(lambda: state(daemon, key) == "ready")
+        gets = origin.requests(WEIGHTS)
+
+        def is_big_here() -> bool:
+            """Once the fetch has let go of what waits."""
+            options = {"endpoint": origin.base, "region": "us-east-1"}
+            return daemon.ask("s3://models/big", options=options).status == 200
+
+        eventually(is_big_here)
         assert shown(daemon, key)["revisions"] == [first["revision"]]
+        assert ask(daemon, origin)["revision"] == first["revision"]
         assert state(daemon, key) == "seen"
         looks = daemon.metric("cachd_refreshes_total", result="held")
         eventually(lambda: daemon.metric("cachd_refreshes_total", result="held") >= looks + 2)
-        assert origin.requests() == gets
+        assert origin.requests(WEIGHTS) == gets
         assert promote(daemon, key)["status"] == 202
         eventually(lambda: shown(daemon, key)["revision"] != first["revision"])
+        assert origin.requests(WEIGHTS) > gets
 
 
 def test_a_promotion_of_what_cannot_be_given(tmp_path: Path, origin: Bucket) -> None:

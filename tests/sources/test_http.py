@@ -322,3 +322,20 @@ async def test_a_netrc_is_nobodys_pass(monkeypatch: pytest.MonkeyPatch, tmp_path
     async with serve(file(Accept_Ranges="bytes")) as origin:
         await resolve(f"{origin.url}/x", NONE)
     assert all("Authorization" not in headers for _, _, headers in origin.seen)
+
+
+@pytest.mark.parametrize(
+    ("header", "created"),
+    [
+        ("Wed, 21 Oct 2015 07:28:00 GMT", "2015-10-21T07:28:00+00:00"),
+        ("Wed, 21 Oct 2015 09:28:00 +0200", "2015-10-21T07:28:00+00:00"),
+        ("yesterday", None),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        (None, None),
+    ],
+)
+async def test_when_it_was_made_is_told(header: str | None, created: str | None) -> None:
+    headers = {"Last_Modified": header} if header else {}
+    async with serve(file(**headers)) as origin:
+        plan = await resolve(f"{origin.url}/m.bin", NONE)
+    assert plan.metadata == ({"created": created} if created else {})

@@ -79,7 +79,7 @@ def test_a_whiteout_leaves_its_own_layer_alone(arranging: Arranging) -> None:
 
 def test_any_layers_come_to_what_the_specification_says(arranging: Arranging) -> None:
     chance = random.Random(7)
-    for _ in range(300):
+    for _ in range(150):
         layers = random_layers(chance)
         wanted = reference(layers)
         packed = [layer({f"models/{n}": b for n, b in entries.items()}) for entries in layers]
@@ -93,7 +93,7 @@ def test_any_layers_come_to_what_the_specification_says(arranging: Arranging) ->
 def test_layers_of_anything_do_no_harm(arranging: Arranging) -> None:
     chance = random.Random(11)
     seen = set()
-    for _ in range(400):
+    for _ in range(200):
         layers = hostile_layers(chance)
         try:
             arranging.overlay(*layers)

@@ -1,0 +1,49 @@
+"""The kinds of registries: the built-in ones, and entry points of others."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import logging
+from typing import TYPE_CHECKING
+
+from cachd.errors import SchemeUnknown
+
+if TYPE_CHECKING:
+    from cachd.registries.base import Registry
+
+GROUP = "cachd.registries"
+_BUILT_IN = {
+    "model-registry": "cachd.registries.kubeflow:KubeflowRegistry",
+    "mlflow": "cachd.registries.mlflow:MlflowRegistry",
+}
+_SCHEMES = {"models": "mlflow"}
+"""Schemes that are no kind's name."""
+
+_log = logging.getLogger(__name__)
+_loaded: dict[str, Registry] = {}
+
+
+def kind_of(scheme: str) -> Registry:
+    """The kind whose URIs have ``scheme``. Raises SchemeUnknown, also for one that fails to
+    load."""
+    name = _SCHEMES.get(scheme, scheme)
+    kind = _loaded.get(name)
+    if kind is None:
+        kind = _loaded[name] = _load(name)
+    return kind
+
+
+def _load(name: str) -> Registry:
+    if name in _BUILT_IN:
+        module, _, attribute = _BUILT_IN[name].partition(":")
+        built_in: Registry = getattr(importlib.import_module(module), attribute)()
+        return built_in
+    for point in importlib.metadata.entry_points(group=GROUP, name=name):
+        try:
+            kind: Registry = point.load()()
+        except Exception:
+            _log.exception("the kind of registry %s (%s) can't be loaded", name, point.value)
+        else:
+            return kind
+    raise SchemeUnknown(f"no kind of registry is called {name!r}", field="uri")

@@ -1,0 +1,238 @@
+"""URIs of registries: which registry is meant, and what it says.
+
+Where a URI names a registry (by host, by a configured name, by ``?registry=NAME`` or, in a
+cluster, by ``?namespace=``) that one is asked. Else the one that the caller's ``options.registry``
+says, else the configured ones of the kind whose ``match`` admits the model's name, in their order,
+else the one of the daemon's environment. Nothing is probed: the same URI means the same registry
+every time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from cachd.errors import InternalError, UriInvalid
+from cachd.registries.kinds import kind_of
+from cachd.registries.server import open_server
+from cachd.sources.base import Location
+from cachd.sources.s3_location import default_endpoint, normalise_endpoint
+from cachd.sources.s3_partition import AWS, find_partition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cachd.credentials import SourceOptions
+    from cachd.model import Auth, Plan
+    from cachd.registries.base import Entry, Registry
+    from cachd.settings import RegistryRule, SourcesSettings
+    from cachd.sources.base import SourceContext, SourceRequest, Target
+
+_PORT_OF_TLS = "443"
+
+
+class RegistrySource:
+    """Every scheme of every kind. It has no bytes: its locations say whom to ask for a name."""
+
+    schemes = ("model-registry", "mlflow", "models")
+
+    def locate(
+        self,
+        uri: str,
+        options: SourceOptions,
+        settings: SourcesSettings,
+        environ: Mapping[str, str],
+    ) -> Location:
+        """Raises UriInvalid."""
+        scheme = uri.partition("://")[0]
+        kind = kind_of(scheme)
+        configured = [rule for rule in settings.registries if rule.kind == kind.kind]
+        base = normalise_url(options.registry, "options.registry") if options.registry else ""
+        path, query = _split(uri)
+        wanted = query.pop("registry", "")
+        entry = _parse(kind, scheme, path, query, base, configured, environ)
+        if wanted and entry.host:
+            raise UriInvalid(
+                "the URI names a registry twice: by its host, and by registry=", field="uri"
+            )
+        named = wanted or entry.host
+        places = _places(kind, named, bool(wanted), entry, base, configured, environ)
+        if wanted:
+            query["registry"] = wanted
+        given = f"?{urlencode(query)}" if query else ""
+        asides = _asides(options, settings, environ)
+        is_own = (
+            not base
+            or bool(wanted or entry.host)
+            or places == _own_places(kind, entry, configured, environ)
+        )
+        return Location(
+            scheme=scheme,
+            uri=f"{scheme}://{path}{given}",
+            origin=f"{kind.kind}+{','.join(url for _, url in places)}{asides}",
+            is_default_origin=is_own and not asides,
+            options=options,
+            registries=tuple(places),
+        )
+
+    async def name(self, request: SourceRequest, context: SourceContext) -> Target:
+        """What the one registry of the request says."""
+        location = request.location
+        kind = kind_of(location.scheme)
+        (place,) = location.registries
+        path, query = _split(location.uri)
+        query.pop("registry", "")
+        configured = [rule for rule in context.settings.registries if rule.kind == kind.kind]
+        base = location.options.registry
+        base = normalise_url(base, "options.registry") if base else ""
+        entry = _parse(kind, location.scheme, path, query, base, configured, context.environ)
+        async with open_server(request, context, kind.kind, place) as server:
+            target = await kind.name(entry, server)
+        metadata = {**target.metadata, "registry": server.name or server.url}
+        return replace(target, metadata=metadata, is_credentialed=server.is_credentialed)
+
+    async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
+        _no_bytes()
+
+    async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
+        _no_bytes()
+
+    async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
+        _no_bytes()
+
+
+def _no_bytes() -> NoReturn:
+    raise InternalError("a registry's name was taken for a source's URI")
+
+
+def _split(uri: str) -> tuple[str, dict[str, str]]:
+    """Path and query. A slash at the end means nothing."""
+    path, mark, text = uri.partition("://")[2].partition("?")
+    if "#" in path:
+        raise UriInvalid("the URI has a fragment, which names nothing", field="uri")
+    try:
+        pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if mark else []
+    except ValueError:
+        raise UriInvalid("the URI's query is not name=value&…", field="uri") from None
+    query = dict(pairs)
+    if len(query) != len(pairs) or not all(query.values()):
+        raise UriInvalid("the URI's query says something twice, or nothing", field="uri")
+    return path.rstrip("/"), query
+
+
+def _parse(
+    kind: Registry,
+    scheme: str,
+    path: str,
+    query: Mapping[str, str],
+    base: str,
+    configured: Sequence[RegistryRule],
+    environ: Mapping[str, str],
+) -> Entry:
+    """The deterministic rule: a first part with ``:`` or ``.``, a configured name, or the host of a
+    registry that is known is the registry."""
+    from cachd.registries.base import Entry  # noqa: PLC0415  (a kind's own words)
+
+    own = kind.default_url(Entry(model="m"), base, environ)
+    known = {rule.name for rule in configured}
+    known |= {urlsplit(url).netloc.lower() for url in (base, own, *(r.url for r in configured))}
+    known.discard("")
+
+    def is_host(part: str) -> bool:
+        return ":" in part or "." in part or part in known or part.lower() in known
+
+    return kind.parse(scheme, path, query, is_host)
+
+
+def _places(
+    kind: Registry,
+    wanted: str,
+    is_name: bool,
+    entry: Entry,
+    base: str,
+    configured: Sequence[RegistryRule],
+    environ: Mapping[str, str],
+) -> list[tuple[str, str]]:
+    if wanted:
+        named = [rule for rule in configured if rule.name == wanted]
+        named = named or [r for r in configured if urlsplit(r.url).netloc.lower() == wanted.lower()]
+        if named:
+            return [(named[0].name, named[0].url)]
+        if is_name:
+            raise UriInvalid(
+                f"no registry of the kind {kind.kind} is called {wanted!r} here",
+                field="uri",
+                hint="known are " + (", ".join(rule.name for rule in configured) or "none")
+                + "; see sources.registries",
+            )  # fmt: skip
+        own = kind.default_url(entry, base, environ)
+        if urlsplit(own).netloc.lower() == wanted.lower():
+            return [("", own)]
+        scheme = urlsplit(own).scheme or "http"
+        if wanted.rpartition(":")[2] == _PORT_OF_TLS:
+            scheme = "https"
+        return [("", normalise_url(f"{scheme}://{wanted}", "uri"))]
+    if base or entry.namespace:
+        url = normalise_url(kind.default_url(entry, base, environ) or base, "options.registry")
+        return [(next((r.name for r in configured if r.url == url), ""), url)]
+    found = [
+        (rule.name, rule.url)
+        for rule in configured
+        if any(fnmatchcase(entry.model, pattern) for pattern in rule.match)
+    ]
+    if found:
+        return found
+    own = kind.default_url(entry, "", environ)
+    if not own:
+        raise UriInvalid(
+            f"the URI names no registry, and none of the kind {kind.kind} is configured for it",
+            field="uri",
+            hint="name its host in the URI, send options.registry, or set sources.registries",
+        )
+    return [("", normalise_url(own, "the daemon's environment"))]
+
+
+def _own_places(
+    kind: Registry,
+    entry: Entry,
+    configured: Sequence[RegistryRule],
+    environ: Mapping[str, str],
+) -> list[tuple[str, str]]:
+    """What would be asked if the caller said nothing."""
+    try:
+        return _places(kind, "", False, entry, "", configured, environ)
+    except UriInvalid:
+        return []
+
+
+def normalise_url(url: str, field: str) -> str:
+    """``scheme://host[:port][/path]``. Raises UriInvalid."""
+    try:
+        return normalise_endpoint(url if "://" in url else f"http://{url}", field)
+    except UriInvalid:
+        raise UriInvalid(
+            "the registry's URL is no http:// or https:// URL with a host",
+            field=field,
+            hint="it looks like https://registry.example:8443",
+        ) from None
+
+
+def _asides(options: SourceOptions, settings: SourcesSettings, environ: Mapping[str, str]) -> str:
+    """What the caller says of the artifact's store: the same name means another model there."""
+    said: dict[str, str] = {}
+    if options.endpoint:
+        endpoint = normalise_endpoint(options.endpoint)
+        if endpoint != default_endpoint(settings.s3, environ):
+            said["endpoint"] = endpoint
+    partition = find_partition(options.region) if options.region else None
+    if partition not in (None, AWS) and "endpoint" not in said:
+        said["partition"] = str(partition)
+    for name in ("root", "user", "plain_http"):
+        value = getattr(options, name)
+        if value:
+            said[name] = str(value)
+    if options.addressing == "virtual":
+        said["addressing"] = options.addressing
+    return f";{urlencode(said, safe=':/')}" if said else ""
