@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cachd.settings import MirrorRule, SourcesSettings
     from cachd.sources.base import Location
 
-_NAMED = ("s3", "hf", "modelscope")
+_NAMED = ("s3", "hf", "modelscope", "oci")
 """Those whose origins say their source before the endpoint."""
 
 _WITH_MIRRORS = (*_NAMED, "http", "https")

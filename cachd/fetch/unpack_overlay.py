@@ -147,7 +147,7 @@ class Overlay(Tree):
             if bare == self._strip:
                 name = ""
             elif bare.startswith(f"{self._strip}/"):
-                name = bare[len(self._strip) + 1 :]
+                name = _plain(bare[len(self._strip) + 1 :])
             else:
                 self._note(bare)
                 return None
@@ -177,18 +177,24 @@ class Overlay(Tree):
 
     def _make_way(self, path: str) -> None:
         """Take away what earlier layers have at ``path``, and files where it needs a directory.
-        What is of this very layer stays, for ``Tree`` to complain of."""
+        Raises ArchiveInvalid for what is of this very layer."""
         if not self._is_layer:
             return
         self._take_away(path)
+        if path in self._folders or path in self._born:
+            raise self._twice(path)
+        self._make_parents(path)
+
+    def _make_parents(self, path: str) -> None:
         parent = path.rpartition("/")[0]
         while parent and parent not in self._folders:
-            if parent in self._links:
+            if parent not in self._links:
+                self._take_away(parent)
+            if parent in self._born:
+                kind = "the symbolic link" if parent in self._links else "the file"
                 raise ArchiveInvalid(
-                    f"{self._archive_name}: {escape(path)} lies below the symbolic link "
-                    f"{escape(parent)}"
+                    f"{self._archive_name}: {escape(path)} lies below {kind} {escape(parent)}"
                 )
-            self._take_away(parent)
             parent = parent.rpartition("/")[0]
 
     # --- whiteouts -------------------------------------------------------------------------------
@@ -207,7 +213,8 @@ class Overlay(Tree):
         path = self._path(gone)
         if path is not None:
             check_name(path)
-            self._make_way(path)
+            self._take_away(path)
+            self._make_parents(path)
 
     def _take_away(self, path: str) -> None:
         """What earlier layers have at ``path``, with the directories that this empties."""

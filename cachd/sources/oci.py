@@ -7,6 +7,7 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cachd.credentials import Credentials
 from cachd.docker_config import Login, gather_logins, parse_logins
@@ -171,8 +172,11 @@ async def _client(
         else:
             login = login_of_headers(sent, base)
     elif request.identity == "daemon":
-        registry, repository = reference.registry, reference.repository
-        login, missing = await asyncio.to_thread(_own_login, registry, repository, context)
+        # A mirror is another registry, with a login of its own.
+        mirror = urlsplit(request.location.mirror).netloc
+        login, missing = await asyncio.to_thread(
+            _own_login, mirror or reference.registry, reference.repository, context
+        )
     return RegistryClient(http, base.rstrip("/"), reference, login, missing)
 
 

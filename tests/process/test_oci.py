@@ -253,3 +253,13 @@ def test_an_image_without_models_says_so(registry: Registry, daemon: Daemon) -> 
     reply = daemon.ask(uri_of(registry, "process/bare:v1"), options={"plain_http": True}).json()
     assert reply["code"] == "not_found"
     assert "at the top there is 'etc', 'weights'" in reply["detail"]
+
+
+def test_a_registry_that_is_gone_has_a_mirror(registry: Registry, tmp_path: Path) -> None:
+    registry.push_files("process/mirrored", "v1", {"x": b"x"})
+    rule = {"match": "oci://127.0.0.1:1/*", "endpoints": [registry.url]}
+    with running(tmp_path, **FAST, SOURCES_MIRRORS=json.dumps([rule])) as node:
+        answer = node.ask("oci://127.0.0.1:1/process/mirrored:v1").json()
+        assert answer.get("mirror") == registry.url, answer
+        assert tree_of(Path(answer["path"])) == {"x": b"x"}
+        assert answer["origin"] == "oci+https://127.0.0.1:1"

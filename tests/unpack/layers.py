@@ -144,3 +144,33 @@ def random_layers(chance: random.Random) -> list[Layer]:
             {n: b for n, b in entries.items() if not any(n.startswith(f"{f}/") for f in files)}
         )
     return layers
+
+
+_ODD = ("a", "b", "..", ".", "", "models", ".wh.a", ".wh..wh..opq", ".wh.", ".wh...", ".wh.models")
+_USUAL = ("a", "b", "c", ".wh.a", ".wh..wh..opq")
+_TARGETS = ("a", "../a", "models/a", "models/a/b", "../models/a", "/a", "..", "x/../../a", "etc")
+_KINDS = (
+    *[tarfile.REGTYPE] * 5,
+    *[tarfile.DIRTYPE] * 2,
+    *[tarfile.SYMTYPE, tarfile.LNKTYPE] * 2,
+    tarfile.FIFOTYPE,
+)
+
+
+def hostile_layers(chance: random.Random) -> list[bytes]:
+    """Layers of anything, and mostly of what contradicts itself."""
+    made = []
+    for _ in range(chance.randint(1, 4)):
+        members = []
+        for _ in range(chance.randint(0, 6)):
+            parts = chance.choices(
+                _ODD if chance.random() < 0.2 else _USUAL, k=chance.randint(1, 4)
+            )
+            name = chance.choice(["models/"] * 8 + ["", "/", "./"]) + "/".join(parts)
+            kind = chance.choice(_KINDS)
+            is_link = kind in (tarfile.SYMTYPE, tarfile.LNKTYPE)
+            target = chance.choice(_TARGETS) if is_link else ""
+            body = b"x" * chance.randint(0, 20) if kind == tarfile.REGTYPE else b""
+            members.append((member(name, kind, linkname=target), body))
+        made.append(tar(*members))
+    return made

@@ -14,7 +14,15 @@ from cachd.errors import ArchiveInvalid, ArchiveLimit, NoSpace, NotFound, PathUn
 from cachd.fetch.unpack import UnpackLimits
 from cachd.model import Digest, UnpackRule
 from tests.unpack.archives import COMPRESSIONS, member, tar, tar_of, zip_of
-from tests.unpack.layers import Arranging, Layer, layer, link, random_layers, reference
+from tests.unpack.layers import (
+    Arranging,
+    Layer,
+    hostile_layers,
+    layer,
+    link,
+    random_layers,
+    reference,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +79,7 @@ def test_a_whiteout_leaves_its_own_layer_alone(arranging: Arranging) -> None:
 
 def test_any_layers_come_to_what_the_specification_says(arranging: Arranging) -> None:
     chance = random.Random(7)
-    for _ in range(300):
+    for _ in range(150):
         layers = random_layers(chance)
         wanted = reference(layers)
         packed = [layer({f"models/{n}": b for n, b in entries.items()}) for entries in layers]
@@ -80,6 +88,20 @@ def test_any_layers_come_to_what_the_specification_says(arranging: Arranging) ->
         else:
             with pytest.raises(NotFound):
                 arranging.overlay(*packed)
+
+
+def test_layers_of_anything_do_no_harm(arranging: Arranging) -> None:
+    chance = random.Random(11)
+    seen = set()
+    for _ in range(200):
+        layers = hostile_layers(chance)
+        try:
+            arranging.overlay(*layers)
+            seen.add("good")
+        except (ArchiveInvalid, PathUnsafe, NotFound) as error:
+            seen.add(type(error).__name__)
+            arranging.check_harmless()
+    assert seen == {"good", "ArchiveInvalid", "PathUnsafe", "NotFound"}
 
 
 def test_links_across_layers(arranging: Arranging) -> None:
