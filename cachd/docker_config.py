@@ -133,6 +133,11 @@ def registry_of(host: str) -> str:
     return HUB if host.lower() in HUB_NAMES else host.lower()
 
 
+def host_of(registry: str) -> str:
+    """Where the API of a registry is, by the name that it has in references."""
+    return HUB_API if registry_of(registry) == HUB else registry
+
+
 def _login(entry: dict[str, Any], where: str) -> Login | None:
     texts = {name: value for name, value in entry.items() if isinstance(value, str) and value}
     username, password = texts.get("username", ""), texts.get("password", "")

@@ -327,11 +327,9 @@ class Asking:
         is_shared: bool = False,
         flight: Flight | None = None,
     ) -> Answer:
-        store = self._parts.store
-        if asked.caller is not None:
-            # The rules may have changed since it asked.
-            self._lookup.check(asked, "read", snapshot.info.named)
-        store.touch(snapshot.key, snapshot.revision)
+        # The rules may have changed since it asked.
+        self._lookup.check(asked, "read", snapshot.info.named)
+        self._parts.store.touch(snapshot.key, snapshot.revision)
         self.refresher.note_use(asked.ref)
         lease = view = None
         if asked.ask.view is not None:

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from cachd.settings import MirrorRule, SourcesSettings
     from cachd.sources.base import Location
 
-_WITH_MIRRORS = ("s3", "http", "https")
+_NAMED = ("s3", "hf", "modelscope")
+"""Those whose origins say their source before the endpoint."""
+
+_WITH_MIRRORS = (*_NAMED, "http", "https")
 
 
 def places(asked: Asked, settings: SourcesSettings) -> list[Asked]:
@@ -55,7 +58,8 @@ def server_of(ref: Ref | Named, mirror: str) -> str:
     if is_upstream(mirror):
         return mirror
     if mirror:
-        return f"s3+{mirror}" if ref.uri.startswith("s3://") else mirror
+        source = ref.uri.partition("://")[0]
+        return f"{source}+{mirror}" if source in _NAMED else mirror
     return ref.origin.partition("#")[0]
 
 

@@ -12,10 +12,12 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli.forward_values import Forwarded, is_true, parts_of
-from cachd.docker_config import HUB, HUB_API, gather_logins, registry_of
+from cachd.docker_config import gather_logins, host_of, registry_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from cachd.docker_config import Login
 
 _INSECURE = "KSERVE_OCI_INSECURE_REGISTRY"
 
@@ -31,12 +33,10 @@ def gather_oci(environ: Mapping[str, str], uri: str, read: Callable[[str], str])
     for logins in found:
         login = logins.find(registry, repository)
         if login is not None:
-            given = {
-                "username": login.username,
-                "password": login.password,
-                "token": login.token,
-            }
-            credentials = {name: value for name, value in given.items() if value}
+            if login.token:
+                credentials = {"headers": {host_of(registry): {"Authorization": _header(login)}}}
+            else:
+                credentials = {"username": login.username, "password": login.password}
             break
         helper = logins.helper_for(registry)
         if helper:
@@ -55,13 +55,14 @@ def gather_oci_everywhere(environ: Mapping[str, str], read: Callable[[str], str]
     headers: dict[str, dict[str, str]] = {}
     for logins in found:
         for host, login in logins.hosts():
-            if login.token:
-                value = f"Bearer {login.token}"
-            else:
-                pair = f"{login.username}:{login.password}".encode()
-                value = f"Basic {base64.b64encode(pair).decode()}"
-            name = HUB_API if registry_of(host) == HUB else host
-            headers.setdefault(name, {"Authorization": value})
+            headers.setdefault(host_of(host), {"Authorization": _header(login)})
     options = {"plain_http": True} if is_true(environ.get(_INSECURE)) else {}
     credentials = {"headers": headers} if headers else {}
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
+
+
+def _header(login: Login) -> str:
+    if login.token:
+        return f"Bearer {login.token}"
+    pair = f"{login.username}:{login.password}".encode()
+    return f"Basic {base64.b64encode(pair).decode()}"

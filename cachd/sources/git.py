@@ -308,7 +308,8 @@ def _wanted(listing: _Listing, request: SourceRequest, *, is_lenient: bool = Fal
         filtered = ": nothing there passes the allow and ignore patterns"
         raise NotFound(
             f"Failed to fetch model. No model found in {request.location.uri}"
-            + (filtered if request.allow or request.ignore else ", which holds no files")
+            + (filtered if request.allow or request.ignore else ", which holds no files"),
+            hint="check the path and the patterns",
         )
     return found
 

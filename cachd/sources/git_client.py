@@ -94,7 +94,10 @@ class GitClient:
             )
         for line in lines:
             if line.startswith(b"object-format=") and line != b"object-format=sha1":
-                raise OriginError(f"{shown(self.base)} is a repository with sha256 names")
+                raise OriginError(
+                    f"{shown(self.base)} is a repository with sha256 names",
+                    hint="only those with sha1 names can be read",
+                )
         fetch = next((line for line in lines if line.split(b"=")[0] == b"fetch"), b"")
         self.has_filter = b"filter" in fetch.partition(b"=")[2].split()
         moved = answer.url.removesuffix(_INFO)
@@ -209,9 +212,12 @@ class GitClient:
         code = int(error.get("code") or 0)
         what = f"the LFS object {pointer.oid[:12]}"
         if code == 403:
-            return AccessError(f"access denied: {what} is not for {self._who} ({code})")
+            return AccessError(
+                f"access denied: {what} is not for {self._who} ({code})",
+                hint="may this user, or token, read the repository's LFS objects?",
+            )
         if code in (429, 503):
-            return OriginBusy(f"the LFS server is busy ({code})")
+            return OriginBusy(f"the LFS server is busy ({code})", hint="ask again in a while")
         return NotFound(
             f"{what} isn't at the LFS server of {shown(self.base)} ({code})",
             hint="was it pushed? git lfs push --all",
@@ -264,8 +270,12 @@ class GitClient:
             )
         if status in (429, 503):
             after = parse_retry_after(answer.headers.get("Retry-After"))
-            raise OriginBusy(f"{whom} is busy ({status})", retry_after=after)
-        raise OriginError(f"{whom} answered {status}", status=status)
+            raise OriginBusy(
+                f"{whom} is busy ({status})", retry_after=after, hint="ask again in a while"
+            )
+        raise OriginError(
+            f"{whom} answered {status}", status=status, hint="the server's log says more"
+        )
 
 
 def _checked(text: Any, pattern: re.Pattern[str]) -> str:

@@ -81,7 +81,9 @@ class PackStream:
         while True:
             digits = self._file.read(4)
             if not digits:
-                raise ContentError("the git server's answer holds no pack")
+                raise ContentError(
+                    "the git server's answer holds no pack", hint="is there a proxy on the way?"
+                )
             length = _length(digits)
             if length < 4:
                 continue
@@ -97,7 +99,7 @@ class PackStream:
             self._file.seek(at)
             head = self._file.read(5)
             if len(head) < 4:
-                raise ContentError("the git server's answer ends in the middle of its pack")
+                raise _cut_off()
             length = _length(head[:4])
             if length < 4:
                 return
@@ -119,7 +121,7 @@ class PackStream:
         self._file.seek(self._places[number] + inside)
         data = self._file.read(min(most, following - offset))
         if not data:
-            raise ContentError("the git server's answer ends in the middle of its pack")
+            raise _cut_off()
         return data
 
 
@@ -130,8 +132,17 @@ def refusal(said: bytes) -> OriginError:
         return OriginChanged(
             f"the git server no longer has the commit: {text}", hint="ask again, or name another"
         )
-    return OriginError(f"the git server says: {text}")
+    return OriginError(f"the git server says: {text}", hint="its log says more")
+
+
+def _cut_off() -> ContentError:
+    return ContentError(
+        "the git server's answer ends in the middle of its pack",
+        hint="try again; the connection may have been cut",
+    )
 
 
 def _odd() -> OriginError:
-    return OriginError("the answer is not what a git server sends")
+    return OriginError(
+        "the answer is not what a git server sends", hint="is there a proxy on the way?"
+    )

@@ -70,7 +70,9 @@ def leaves_of(
             )
         mode, at = found[part]
     if _kind(mode) == _MODULE:
-        raise NotFound(f"{escape(path)} is a submodule, a repository of its own")
+        raise NotFound(
+            f"{escape(path)} is a submodule, a repository of its own", hint="name that one's URL"
+        )
     if _kind(mode) != _FOLDER:
         yield Leaf(parts[-1], at, _kind(mode) == _LINK, is_named=True)
         return
@@ -78,7 +80,10 @@ def leaves_of(
     while stack:
         folder, tree = stack.pop()
         if folder.count("/") > _DEPTH_MOST:
-            raise ContentError(f"the commit's directories are more than {_DEPTH_MOST} deep")
+            raise ContentError(
+                f"the commit's directories are more than {_DEPTH_MOST} deep",
+                hint="name a directory: repo.git@ref/directory",
+            )
         for base, (kind, name) in _entries(objects, tree):
             below = folder + base
             if _kind(kind) == _FOLDER:

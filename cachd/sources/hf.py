@@ -165,7 +165,8 @@ def _metadata(info: dict[str, Any], hub: Hub, commit: str) -> dict[str, str]:
         "author": info.get("author"),
         "version": hub.address.wanted,
         "commit": commit,
-        "created": info.get("lastModified"),
+        # Of the default branch; of another state nobody says.
+        "created": None if hub.address.revision else info.get("lastModified"),
         "endpoint": hub.base,
         "property.library_name": info.get("library_name"),
         "property.pipeline_tag": info.get("pipeline_tag"),

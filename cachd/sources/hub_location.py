@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
-from cachd.errors import UriInvalid
 from cachd.sources.base import Location
-from cachd.sources.http_rules import canonical_url
+from cachd.sources.endpoints import normalise_endpoint
 from cachd.sources.hub_uri import HUBS, parse_hub
 
 if TYPE_CHECKING:
@@ -44,7 +42,9 @@ def locate_hub(
     """The endpoint is the request's, else the daemon's. Raises UriInvalid."""
     address = parse_hub(uri)
     default = _default(settings, environ, names)
-    endpoint = normalise(options.endpoint, "options.endpoint") if options.endpoint else default
+    endpoint = (
+        _normalise(options.endpoint, "options.endpoint", names) if options.endpoint else default
+    )
     return Location(
         scheme=names.scheme,
         uri=address.uri,
@@ -58,26 +58,14 @@ def _default(
     settings: HubSettings | ModelScopeSettings, environ: Mapping[str, str], names: HubNames
 ) -> str:
     if settings.endpoint:
-        return normalise(settings.endpoint, f"sources.{names.scheme}.endpoint")
+        return _normalise(settings.endpoint, f"sources.{names.scheme}.endpoint", names)
     for variable in names.endpoint_variables:
         if environ.get(variable):
-            return normalise(environ[variable], variable)
+            return _normalise(environ[variable], variable, names)
     return names.endpoint
 
 
-def normalise(endpoint: str, field: str) -> str:
-    """``scheme://host[:port][/path]``; https is assumed where no scheme is given. Raises
-    UriInvalid."""
-    text = endpoint.strip()
-    text = text if "://" in text else f"https://{text}"
-    try:
-        url = canonical_url(text)
-    except UriInvalid as error:
-        raise UriInvalid(
-            f"the hub's endpoint can't be used: {error.message}",
-            field=field,
-            hint="it looks like https://hub.example or http://hub.example:8080/path",
-        ) from None
-    if urlsplit(url).query:
-        raise UriInvalid("the hub's endpoint can't carry a query", field=field)
-    return url.rstrip("/")
+def _normalise(endpoint: str, field: str, names: HubNames) -> str:
+    return normalise_endpoint(
+        endpoint, field, what=f"{names.hub}'s endpoint", example="https://hub.example:8080/path"
+    )

@@ -165,13 +165,9 @@ async def _client(
     login, missing = None, ""
     if request.identity == "caller":
         sent = request.credentials
-        if sent.token or sent.password:
-            login = Login(
-                username=sent.username,
-                password=sent.password,
-                token=sent.token,
-                where="the request's",
-            )
+        # Never ``token``: it may be a hub's, and a model's registry may have led here.
+        if sent.password:
+            login = Login(username=sent.username, password=sent.password, where="the request's")
         else:
             login = login_of_headers(sent, base)
     elif request.identity == "daemon":

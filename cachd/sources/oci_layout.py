@@ -176,6 +176,9 @@ def layout_of(data: dict[str, Any], layers: Sequence[Layer], what: str) -> Layou
     if any(kind.endswith("+encrypted") for kind in types):
         raise ContentError(f"{what} has encrypted layers, which cachd can't read")
     are_image_layers = bool(layers) and all(layer.is_image_layer for layer in layers)
+    # ModelPacks that container runtimes mount have layers of the types that images have.
+    if any(kind.startswith(_MODELPACK) for kind in types[:2]):
+        return "modelpack"
     if config_type in _IMAGE_CONFIGS and are_image_layers:
         return "image"
     if any(kind.startswith(_MODELPACK) for kind in types) or any(la.filepath for la in layers):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from cachd.docker_config import HUB, HUB_API, registry_of
+from cachd.docker_config import HUB, host_of, registry_of
 from cachd.errors import UriInvalid
 
 SCHEMES = ("oci", "oci+native", "oci+fetch")
@@ -48,9 +48,8 @@ class Reference:
 
     def endpoint(self, *, plain_http: bool) -> str:
         """The base URL of the registry's API."""
-        host = HUB_API if self.registry == HUB else self.registry
         scheme, port = ("http", ":80") if plain_http else ("https", ":443")
-        return f"{scheme}://{host.removesuffix(port)}"
+        return f"{scheme}://{host_of(self.registry).removesuffix(port)}"
 
 
 def parse_reference(uri: str) -> Reference:

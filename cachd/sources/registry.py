@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from cachd.sources.base import Source
 
 GROUP = "cachd.sources"
+REGISTRIES_GROUP = "cachd.registries"
+"""Kinds of registries, whose names are schemes too; ``cachd.registries.source`` takes them all."""
+
+_NAMES = "cachd.registries.source:RegistrySource"
 MAX_URI = 8192
 
 _BUILT_IN = {
@@ -41,9 +45,9 @@ _BUILT_IN = {
     "oci": "cachd.sources.oci:OciSource",
     "oci+native": "cachd.sources.oci:OciSource",
     "oci+fetch": "cachd.sources.oci:OciSource",
-    "model-registry": "cachd.registries.source:RegistrySource",
-    "mlflow": "cachd.registries.source:RegistrySource",
-    "models": "cachd.registries.source:RegistrySource",
+    "model-registry": _NAMES,
+    "mlflow": _NAMES,
+    "models": _NAMES,
     "mlflow-artifacts": "cachd.registries.mlflow_artifacts:MlflowArtifacts",
 }
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -92,13 +96,18 @@ class Registry:
         found = (
             importlib.metadata.entry_points(group=GROUP) if entry_points is None else entry_points
         )
+        self._kinds = {
+            p.name.lower()
+            for p in importlib.metadata.entry_points(group=REGISTRIES_GROUP)
+            if p.name.lower() not in _BUILT_IN
+        }
         self._foreign = {p.name.lower(): p for p in found if p.name.lower() not in _BUILT_IN}
         self._loaded: dict[str, Source] = {}
 
     @property
     def schemes(self) -> tuple[str, ...]:
         """Every scheme that is known, sorted."""
-        return tuple(sorted({*_BUILT_IN, *self._foreign}))
+        return tuple(sorted({*_BUILT_IN, *self._kinds, *self._foreign}))
 
     def name_of(self, uri: str) -> str:
         """The name of the source that takes ``uri``, as ``split_scheme`` gave it."""
@@ -121,7 +130,7 @@ class Registry:
                 await close()
 
     def _load(self, scheme: str) -> Source:
-        target = _BUILT_IN.get(scheme)
+        target = _NAMES if scheme in self._kinds else _BUILT_IN.get(scheme)
         if target is not None:
             module, _, name = target.partition(":")
             built_in: Source = getattr(importlib.import_module(module), name)()

@@ -136,7 +136,9 @@ class WebHdfsSource:
             await hdfs.call("GETFILESTATUS", at.address.path)
             self._remember(at, hdfs)
             if hdfs.active != before:
-                raise OriginChanged(f"{before} is no longer the active namenode")
+                raise OriginChanged(
+                    f"{before} is no longer the active namenode", hint="ask again, at the other"
+                )
             return at.identity.auth(hdfs.active, at.headers(hdfs.active))
 
     def _session(self, client: HttpClient, at: _At) -> WebHdfs:
@@ -217,7 +219,8 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
         ) -> None:
             async with gate:
                 async for child in _children(hdfs, address, folder, status):
-                    path = f"{folder}/{child['pathSuffix']}".lstrip("/")
+                    # A namenode may say what it likes: names are judged as they are.
+                    path = f"{folder}/{child['pathSuffix']}" if folder else child["pathSuffix"]
                     if child["type"] == "DIRECTORY":
                         below.append((path, child))
                     elif is_wanted(path, request.allow, request.ignore):
@@ -234,12 +237,16 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
         if not folders:
             break
     else:
-        raise ContentError(f"{address.uri} has directories more than {_DEPTH_MOST} deep")
+        raise ContentError(
+            f"{address.uri} has directories more than {_DEPTH_MOST} deep",
+            hint="name the model's own directory",
+        )
     if not found:
         why = ": nothing there passes the allow and ignore patterns"
         raise NotFound(
             f"Failed to fetch model. No model found in {address.uri}"
-            + (why if request.allow or request.ignore else ", which holds no files")
+            + (why if request.allow or request.ignore else ", which holds no files"),
+            hint="check the path and the patterns",
         )
     return sorted(found, key=lambda entry: entry.path)
 
@@ -316,7 +323,10 @@ def _entry(status: dict[str, Any], path: str, place: str, address: HdfsAddress) 
 
 
 def _odd(address: HdfsAddress) -> OriginError:
-    return OriginError(f"the namenode's answer about {address.uri} can't be understood")
+    return OriginError(
+        f"the namenode's answer about {address.uri} can't be understood",
+        hint="does it speak WebHDFS as Apache Hadoop's documentation has it?",
+    )
 
 
 def _below(path: str, name: str) -> str:

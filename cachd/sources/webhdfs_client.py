@@ -112,7 +112,9 @@ def check(answer: HttpAnswer, path: str, identity: HdfsIdentity) -> None:
         )
     if name in _BUSY or status in (429, 503):
         after = parse_retry_after(answer.headers.get("Retry-After"))
-        raise OriginBusy(f"{where} is not ready ({code}){told}", retry_after=after)
+        raise OriginBusy(
+            f"{where} is not ready ({code}){told}", retry_after=after, hint="ask again in a while"
+        )
     if name in _MISSING or (name == "" and status in (404, 410)):
         if name == "":
             raise _no_webhdfs(answer)
@@ -138,7 +140,11 @@ def check(answer: HttpAnswer, path: str, identity: HdfsIdentity) -> None:
             f"access denied: {where} answered {code} for {path} to {who}{told}",
             hint="may this user read the path, and enter its directories?",
         )
-    raise OriginError(f"{where} answered {code} for {path}{told}", status=status)
+    raise OriginError(
+        f"{where} answered {code} for {path}{told}",
+        status=status,
+        hint="the namenode's log says more",
+    )
 
 
 def _remote(answer: HttpAnswer, identity: HdfsIdentity) -> tuple[str, str]:

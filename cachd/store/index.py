@@ -165,13 +165,15 @@ class Index:
         self.share(row, inode, size, others)
 
     def find_holders(self, inodes: Iterable[int]) -> dict[int, Row]:
-        """One snapshot for each of ``inodes`` that some snapshot holds; a pass over all rows."""
+        """One snapshot for each of ``inodes`` that some snapshot holds, one that needed no
+        credentials if there is such; a pass over all rows."""
         wanted = set(inodes)
         found: dict[int, Row] = {}
         if wanted:
             for row in self.snapshots.values():
                 for inode in wanted.intersection(row.linkable):
-                    found[inode] = row
+                    if inode not in found or found[inode].info.is_credentialed:
+                        found[inode] = row
         return found
 
     def find_shared(self, linked: Iterable[tuple[Row, Mapping[int, int]]]) -> None:

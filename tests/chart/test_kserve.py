@@ -129,7 +129,8 @@ KSERVE_REGEXES = (
 
 
 def test_every_prefix_by_default_is_cachd_s_alone_and_one_that_it_can_serve() -> None:
-    schemes = {entry.name for entry in entry_points(group="cachd.sources")}
+    groups = ("cachd.sources", "cachd.registries")
+    schemes = {entry.name for group in groups for entry in entry_points(group=group)}
     formats = storage_container("cachd", ENABLED)["spec"]["supportedUriFormats"]
     prefixes = [item["prefix"] for item in formats]
     assert prefixes
@@ -138,6 +139,16 @@ def test_every_prefix_by_default_is_cachd_s_alone_and_one_that_it_can_serve() ->
         uri = f"{prefix}host/bucket/model"
         assert not uri.startswith(KSERVE_PREFIXES)
         assert not any(re.search(regex, uri) for regex in KSERVE_REGEXES)
+
+
+def test_where_registries_are_is_told_to_the_init_container() -> None:
+    told = variables(
+        "storageContainer.modelRegistry=registry.kubeflow:8080",
+        "storageContainer.mlflow=https://mlflow.example",
+    )
+    assert told["MODEL_REGISTRY_BASE_URL"]["value"] == "registry.kubeflow:8080"
+    assert told["MLFLOW_TRACKING_URI"]["value"] == "https://mlflow.example"
+    assert not set(variables()) & {"MODEL_REGISTRY_BASE_URL", "MLFLOW_TRACKING_URI"}
 
 
 def test_no_prefix_is_claimed_twice() -> None:

@@ -27,6 +27,7 @@ FILES = {
     "/podman/auth.json": config(r_example="podman:p-word", other_example="other:o-word"),
     "/docker/config.json": config(r_example="docker:d-word", docker_io="hub:h-word"),
     "/helpers/config.json": json.dumps({"credsStore": "pass"}),
+    "/token/config.json": json.dumps({"auths": {"r.example": {"registrytoken": "t"}}}),
     "/broken.json": "secret nonsense",
     "/certs/cabundle.crt": PEM,
 }
@@ -77,6 +78,12 @@ def test_no_login_goes_to_another_registry() -> None:
     assert sent(DOCKER, "oci://index.docker.io/a/m").credentials["username"] == "hub"
     for uri in ("s3://r.example/m", "https://r.example/m"):
         assert sent(KSERVE, uri).credentials == {}
+
+
+def test_a_registry_token_is_a_header_of_its_host() -> None:
+    assert sent({"DOCKER_CONFIG": "/token"}).credentials == {
+        "headers": {"r.example": {"Authorization": "Bearer t"}}
+    }
 
 
 def test_what_is_told_to_a_person() -> None:

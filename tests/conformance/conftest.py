@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance import table_gcs, table_oci
+from tests.conformance import table_gcs, table_oci, table_registry
 from tests.conformance.table_git import start_git
 from tests.conformance.table_hf import REPOSITORIES, SECOND, TOKEN
 from tests.conformance.table_http import WEIGHTS
 from tests.conformance.web import Page
 from tests.conformance.world import World, make_world
+from tests.servers.modelregistry import ModelRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,8 +52,11 @@ def world(
         made.hub.repositories["org/m"].commit(SECOND, "v2")
         made.more |= table_oci.push(folder, registry, private_registry)
         git = start_git(folder / "git")
+        models = ModelRegistry()
         made.more |= {"git": git.url, "git_host": git.host}
+        made.more |= table_registry.register(models, seaweed)
         try:
             yield made
         finally:
+            models.close()
             git.stop()

@@ -64,7 +64,7 @@ class Names:
     def test_hostile_names_refuse_the_model(
         self, adapter: Adapter, daemon: Daemon, kind: str
     ) -> None:
-        adapter.need("hostile")
+        adapter.need("hostile", f"hostile:{kind}")
         names = HOSTILE[kind]
         if not all(map(adapter.holds, names)):
             pytest.skip("its answers can't hold such a name")

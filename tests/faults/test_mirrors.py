@@ -12,6 +12,7 @@ from tests.faults.conftest import MIB, PART, QUICK
 from tests.harness import Daemon, Reply, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
+from tests.servers.hub import Hub
 
 DATA = pattern(2 * PART + 1000)
 MAIN, SMALL = "/models/m/weights.bin", "/models/m/config.json"
@@ -190,3 +191,22 @@ def test_mirrors_that_fail_too_leave_the_origins_error(
         origin.clear_faults()
         check(ask(daemon, origin).json())
         assert origin.bytes_sent(MAIN) + mirror.bytes_sent(MAIN) == len(DATA)
+
+
+def test_a_hub_that_is_gone(tmp_path: Path) -> None:
+    """Its mirror shows the same commit, and nobody's token."""
+    files = {"config.json": b"{}", "w.safetensors": pattern(MIB)}
+    with Hub() as hub, Hub() as other:
+        hub.add("org/m", files)
+        commit = other.add("org/m", files).branches["main"]
+        rule = {"match": hub.url, "endpoints": [other.url]}
+        chosen = {**QUICK, "FETCH_ORIGIN_PATIENCE": "0", "SOURCES_MIRRORS": json.dumps([rule])}
+        hub.close()
+        with running(tmp_path, {"HF_ENDPOINT": hub.url}, **chosen) as daemon:
+            answer = daemon.ask("hf://org/m", credentials={"token": "hf_secret"}).json()
+            assert answer["revision"] == commit
+            assert (answer["mirror"], answer["origin"]) == (other.url, f"hf+{hub.url}")
+            held = {p.name: p.read_bytes() for p in Path(answer["path"]).iterdir()}
+        assert held == files
+        assert other.seen
+        assert all("authorization" not in seen.headers for seen in other.seen)

@@ -111,6 +111,8 @@ def test_which_digest_is_checked() -> None:
     crc = base64.b64encode(bytes(8)).decode()
     both = read_facts(head(200, 5, etag=md5, x_amz_checksum_crc64nvme=crc), is_whole=True)
     assert claim_to_check(strong, both, takes_etags=True) == strong
+    named = Digest(algorithm="git-sha1", value="c" * 40)
+    assert claim_to_check(named, both, takes_etags=False) == named
     found = claim_to_check(None, both, takes_etags=True)
     assert found is not None
     assert found.algorithm == "crc64nvme"

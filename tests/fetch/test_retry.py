@@ -105,6 +105,12 @@ def test_retry_after_as_a_date_or_nonsense() -> None:
     assert parse_retry_after(None, NOW) is None
 
 
+def test_a_limit_of_requests_says_how_long() -> None:
+    limit = {"ratelimit": '"resolvers";r=0;t=41'}
+    assert parse_refusal(429, limit, b"", "f", now=NOW).retry_after == 41
+    assert parse_refusal(429, {**limit, "retry-after": "3"}, b"", "f", now=NOW).retry_after == 3
+
+
 @given(status=st.integers(300, 599), body=st.binary(max_size=300), header=st.text(max_size=40))
 def test_any_refusal_is_an_error_of_ours(status: int, body: bytes, header: str) -> None:
     error = parse_refusal(status, {"retry-after": header, "date": header}, body, "f", now=NOW)

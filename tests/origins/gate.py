@@ -60,11 +60,13 @@ def anything(_: Seen) -> bool:
 @dataclass
 class Gate:
     """``target`` is the server's (host, port); ``tls`` makes the gate https. ``guard`` may refuse
-    any exchange, before all rules."""
+    any exchange, before all rules. ``route``: another server for some, as where files are had at
+    a storage of their own."""
 
     target: tuple[str, int]
     tls: ssl.SSLContext | None = None
     guard: Callable[[Seen], Refusal | None] = lambda _: None
+    route: Callable[[Seen], tuple[str, int] | None] = lambda _: None
     seen: list[Passage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -181,7 +183,7 @@ class Gate:
         if refusal is not None:
             _refuse(connection, passage, refusal)
             return
-        server = socket.create_connection(self.target, timeout=60)
+        server = socket.create_connection(self.route(passage) or self.target, timeout=60)
         self._hold(stack, server)
         kept = [each for each in lines if not each.lower().startswith("connection:")]
         server.sendall("\r\n".join([first, *kept, "Connection: close", "", ""]).encode("latin-1"))

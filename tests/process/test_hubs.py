@@ -13,6 +13,7 @@ import pytest
 from tests.conformance.world import tree_of
 from tests.harness import Daemon, running
 from tests.servers.hub import Hub
+from tests.servers.modelscope import ModelScope
 from tests.servers.peers import peer_python
 
 if TYPE_CHECKING:
@@ -100,6 +101,23 @@ def test_a_private_model_whose_token_stays_at_the_hub(
             assert TOKEN.encode() not in path.read_bytes(), path
 
 
+def test_modelscope_and_its_token(daemon: Daemon, tmp_path: Path) -> None:
+    with ModelScope() as hub:
+        hub.store.is_once = True
+        hub.add("org/m", FILES, private=True, readers={"ms-reader-27182"})
+        environ = {"MODELSCOPE_ENDPOINT": hub.url, "MODELSCOPE_API_TOKEN": "ms-reader-27182"}
+        done = pull(daemon, "modelscope://org/m", str(tmp_path / "m"), **environ)
+        assert done.returncode == 0, done.stderr
+        assert tree_of(tmp_path / "m") == FILES
+        none = pull(daemon, "modelscope://org/m", str(tmp_path / "n"), MODELSCOPE_ENDPOINT=hub.url)
+    assert (none.returncode, none.stdout) == (5, "")
+    assert "send one that may read it (MODELSCOPE_API_TOKEN)" in none.stderr
+    assert hub.seen[0].headers["authorization"] == "Bearer ms-reader-27182"
+    for seen in hub.store.seen:
+        assert not {"authorization", "cookie"} & seen.headers.keys()
+    assert "ms-reader" not in daemon.log()
+
+
 @pytest.mark.parametrize("path", ["config.json", "model.safetensors"])
 def test_other_bytes_than_the_hub_says_are_refused(hub: Hub, daemon: Daemon, path: str) -> None:
     body = bytearray(FILES[path])
@@ -116,6 +134,13 @@ def test_the_same_weights_of_two_repositories_are_fetched_once(hub: Hub, daemon:
     hub.add("org/two", weights)
     assert daemon.ask("hf://org/one").json()["fetched_bytes"] == 3 << 20
     assert daemon.ask("hf://org/two").json()["fetched_bytes"] == 0
+    # A repository whose rights keep others out takes the bytes from nobody.
+    hub.add("org/gated", weights, gated=True, readers={TOKEN})
+    hub.add("org/three", weights)
+    gated = daemon.ask("hf://org/gated", credentials={"token": TOKEN}).json()
+    assert gated["fetched_bytes"] == 0
+    assert daemon.ask("hf://org/three").json()["fetched_bytes"] == 0
+    assert daemon.ask("hf://org/gated").json()["code"] == "credentials_missing"
 
 
 def test_a_branch_that_moves_is_another_revision(hub: Hub, daemon: Daemon) -> None:

@@ -62,8 +62,9 @@ class Asked:
 @dataclass
 class GitServer:
     """Bare repositories below ``folder``. ``users``: who may read what is in ``private``, and may
-    push. ``storage``: where LFS objects are had, on a port of its own, for whoever has the link's
-    token, which changes with ``expire``. ``status``: answers instead, by the path's end."""
+    push, but for the ``poor``. ``storage``: where LFS objects are had, on a port of its own, for
+    whoever has the link's token, which changes with ``expire``. ``status``: answers instead, by the
+    path's end."""
 
     folder: Path
     users: dict[str, str] = field(default_factory=lambda: {"me": "sesame"})
@@ -72,6 +73,7 @@ class GitServer:
     seen: list[Asked] = field(default_factory=list)
     status: dict[str, int] = field(default_factory=dict)
     moved: dict[str, str] = field(default_factory=dict)
+    poor: set[str] = field(default_factory=set)
     has_lfs: bool = True
     expires_in: int = 3600
 
@@ -145,6 +147,39 @@ class GitServer:
         self.git(copy, "push", "-q", "origin", "HEAD:main")
         return self.git(copy, "rev-parse", "HEAD")
 
+    def put(self, name: str, files: Mapping[str, bytes]) -> None:
+        """All that the branch main has now, without a client: fast."""
+        stream = b"commit refs/heads/main\ncommitter a <a@example.com> 1700000000 +0000\n"
+        stream += b"data 0\nfrom refs/heads/main^0\n" if self._has_main(name) else b"data 0\n"
+        stream += b"deleteall\n"
+        for path, data in files.items():
+            quoted = path.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+            stream += f'M 100644 inline "{quoted}"\ndata {len(data)}\n'.encode() + data + b"\n"
+        self._feed(name, ["fast-import", "--quiet"], stream)
+
+    def put_raw(self, name: str, names: list[str]) -> None:
+        """A tree with entries of these names, whatever git thinks of them."""
+        blob = self._feed(name, ["hash-object", "-w", "--stdin"], b"x").decode().strip()
+        tree = b"".join(b"100644 " + n.encode() + b"\0" + bytes.fromhex(blob) for n in names)
+        how = ["hash-object", "-t", "tree", "--literally", "-w", "--stdin"]
+        made = self._feed(name, how, tree).decode().strip()
+        bare = self.root / name
+        commit = self.git(bare, "commit-tree", "-m", "x", made)
+        self.git(bare, "update-ref", "refs/heads/main", commit)
+
+    def _has_main(self, name: str) -> bool:
+        return (self.root / name / "refs/heads/main").exists()
+
+    def _feed(self, name: str, arguments: list[str], data: bytes) -> bytes:
+        return subprocess.run(
+            ["git", *arguments],
+            cwd=self.root / name,
+            env={"PATH": os.environ["PATH"], "HOME": str(self.home), **_ENVIRON},
+            input=data,
+            capture_output=True,
+            check=True,
+        ).stdout
+
     def track(self, name: str, *patterns: str) -> None:
         """These go to LFS, by the real client."""
         copy = self.folder / "work" / name
@@ -156,14 +191,17 @@ class GitServer:
     def asked(self, server: str = "", end: str = "") -> list[Asked]:
         return [a for a in self.seen if server in ("", a.server) and a.path.endswith(end)]
 
-    def may(self, name: str, headers: Mapping[str, str], *, is_writing: bool) -> bool:
+    def may(self, name: str, headers: Mapping[str, str], *, is_writing: bool) -> int:
+        """A status: 200, 401 or 403."""
         if name not in self.private and not is_writing:
-            return True
+            return 200
         kind, _, value = headers.get("authorization", "").partition(" ")
         if kind != "Basic":
-            return False
+            return 401
         user, _, password = base64.b64decode(value).decode().partition(":")
-        return self.users.get(user) == password
+        if self.users.get(user) != password:
+            return 401
+        return 403 if user in self.poor else 200
 
 
 class _Server(ThreadingHTTPServer):
@@ -228,8 +266,9 @@ def _front(server: GitServer) -> type[BaseHTTPRequestHandler]:
             name, _, rest = parts.path.lstrip("/").partition(".git/")
             name += ".git"
             is_writing = "git-receive-pack" in self.path or b'"upload"' in body
-            if not server.may(name, headers, is_writing=is_writing):
-                return self.send(401, WWW_Authenticate='Basic realm="git"')
+            status = server.may(name, headers, is_writing=is_writing)
+            if status != 200:
+                return self.send(status, WWW_Authenticate='Basic realm="git"')
             if rest.startswith("info/lfs/"):
                 return self._lfs(rest, body)
             return self._backend(parts.path, parts.query, headers, body)

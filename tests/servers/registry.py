@@ -154,9 +154,13 @@ def digest_of(body: bytes) -> str:
 
 
 def start_registry(
-    folder: Path, certificates: Certificates | None = None, *, auth: str = ""
+    folder: Path,
+    certificates: Certificates | None = None,
+    *,
+    auth: str = "",
+    tokens: Mapping[str, Any] | None = None,
 ) -> Registry:
-    """``auth``: "" none, "htpasswd"."""
+    """``auth``: "" none, "htpasswd". ``tokens``: the configuration of a token service."""
     server = program("docker-registry", "docker-registry")
     folder.mkdir(parents=True, exist_ok=True)
     (port,) = free_ports(1)
@@ -177,6 +181,8 @@ def start_registry(
     if auth == "htpasswd":
         (folder / "htpasswd").write_text(_HTPASSWD)
         configuration["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+    if tokens is not None:
+        configuration["auth"] = dict(tokens)
     place = folder / "config.json"
     # JSON is YAML.
     place.write_text(json.dumps(configuration))

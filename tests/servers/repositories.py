@@ -208,7 +208,7 @@ class Store(Serving):
     def act(self, call: Call) -> None:
         name, ends = call.path.strip("/"), call.query.get("Expires", "0")
         is_signed = call.query.get("Signature") == self._sign(name, ends)
-        if call.headers.get("Authorization") or call.headers.get("Cookie"):
+        if call.headers.get("Authorization"):
             return call.send(400, b"<Error><Code>InvalidArgument</Code></Error>")
         with self.lock:
             is_over = self.is_once and call.query.get("Signature", "") in self._used

@@ -1,7 +1,7 @@
-"""A registry that wants tokens, in threads. Debian's can't be had with a token service; this one is
-written from the distribution's specifications ("Token authentication specification", "OAuth2 token
-authentication"): a challenge, tokens for a name and a password or for a refresh token, that end
-after ``uses`` blobs, and blobs that are redirected to storage elsewhere."""
+"""A registry that wants tokens, in threads, for what docker-registry can't be made to do: tokens
+that end after ``uses`` blobs, refresh tokens, wrong digests, storage elsewhere. Written from the
+distribution's specifications ("Token authentication specification", "OAuth2 token authentication").
+"""
 
 from __future__ import annotations
 

@@ -69,13 +69,16 @@ class Refused(Exception):
 @dataclass
 class Hdfs:
     """One file system. ``readers``: who alone may read below a path. ``tokens``: delegation tokens,
-    and whose they are; with any, nobody else is let in. ``wants``: a header to be let in by.
+    and whose they are; with any, nobody else is let in, but to what is ``public``. ``hostile``:
+    what a directory claims to hold. ``wants``: a header to be let in by.
     ``combine``: dfs.checksum.combine.mode. ``state``: what each namenode's answer is instead, by
     its number. ``on_read`` is called before a datanode sends."""
 
     files: dict[str, HdfsFile] = field(default_factory=dict)
     folders: set[str] = field(default_factory=lambda: {"/"})
     readers: dict[str, str] = field(default_factory=dict)
+    public: set[str] = field(default_factory=set)
+    hostile: dict[str, list[str]] = field(default_factory=dict)
     tokens: dict[str, str] = field(default_factory=dict)
     wants: tuple[str, str] | None = None
     wants_kerberos: bool = False
@@ -111,7 +114,9 @@ class Hdfs:
 
     # --- answers ---------------------------------------------------------------------------
 
-    def who(self, query: dict[str, str], headers: dict[str, str]) -> str:
+    def who(self, path: str, query: dict[str, str], headers: dict[str, str]) -> str:
+        if "delegation" not in query and any(path.startswith(each) for each in self.public):
+            return "dr.who"
         if "delegation" in query:
             user = self.tokens.get(query["delegation"])
             if user is None:
@@ -198,6 +203,13 @@ class Hdfs:
         raise Refused("IllegalArgumentException", f'Invalid value for webhdfs parameter "op": {op}')
 
     def _statuses(self, path: str, names: list[str]) -> Any:
+        if path in self.hostile:
+            file = self.status(next(iter(self.files)), "")
+            return {
+                "FileStatuses": {
+                    "FileStatus": [{**file, "pathSuffix": n} for n in self.hostile[path]]
+                }
+            }
         below = path.rstrip("/") + "/"
         return {"FileStatuses": {"FileStatus": [self.status(below + n, n) for n in names]}}
 
@@ -314,7 +326,7 @@ def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequest
             if kind == "namenode" and number in hdfs.state:
                 raise Refused(hdfs.state[number], f"Operation category READ: {hdfs.state[number]}")
             # A datanode has the redirect's word for who asks, or the delegation token.
-            user = query.get("_user", "") or hdfs.who(query, headers)
+            user = query.get("_user", "") or hdfs.who(path, query, headers)
             if op not in ("OPEN", "GETFILECHECKSUM"):
                 self._json(hdfs.metadata(op, path, query, user))
                 return

@@ -192,15 +192,9 @@ async def test_a_server_without_partial_clone(server: GitServer) -> None:
         await resolve(f"{server.url}/unfiltered.git", NOBODY, given=given)
 
 
-async def test_hostile_names_are_refused(server: GitServer, tmp_path: Path) -> None:
+async def test_hostile_names_are_refused(server: GitServer) -> None:
     server.make("hostile.git")
-    bare = server.root / "hostile.git"
-    blob = server.git(bare, "hash-object", "-w", "--stdin", GIT_DIR=str(bare))
-    listing = tmp_path / "tree"
-    listing.write_bytes(b"100644 ..\0" + bytes.fromhex(blob))
-    tree = server.git(bare, "hash-object", "-t", "tree", "--literally", "-w", str(listing))
-    commit = server.git(bare, "commit-tree", "-m", "x", tree)
-    server.git(bare, "update-ref", "refs/heads/main", commit)
+    server.put_raw("hostile.git", [".."])
     with pytest.raises(PathUnsafe):
         await resolve(f"{server.url}/hostile.git", NOBODY)
 

@@ -70,6 +70,15 @@ def look(data: dict[str, Any], **patterns: Any) -> tuple[str, Any]:
             manifest(titled("a", PACK + "weight.v1.raw")), "modelpack", id="by its layers"
         ),
         pytest.param(
+            manifest(
+                (LAYER, {}),
+                config=CONFIG,
+                artifactType="application/vnd.cnai.model.manifest.v1+json",
+            ),
+            "modelpack",
+            id="to be mounted",
+        ),
+        pytest.param(
             manifest(("application/vnd.docker.ai.gguf.v3", {PATH: "m.gguf"}), config="x/y"),
             "modelpack",
             id="by an annotation",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,9 @@ from cachd.errors import (
     EgressForbidden,
 )
 from cachd.model import Auth
+from tests.servers.registry import start_registry
 from tests.servers.token_registry import TokenRegistry, token_registry
+from tests.servers.token_service import token_service
 from tests.sources.asking import NOBODY, context, paths, request, resolve
 
 LOGIN = ("somebody", "open-sesame")
@@ -56,6 +59,32 @@ async def test_tokens_for_a_name_and_a_password() -> None:
         assert "sesame" not in f"{caught.value} {caught.value.hint}"
 
 
+async def test_docker_registry_with_a_token_service(tmp_path: Path) -> None:
+    """The real one: its challenges, and its judgement of tokens."""
+    rights = {"": [], "somebody:open-sesame": ["pull"]}
+    with token_service(tmp_path, rights) as service:
+        registry = start_registry(tmp_path / "registry", tokens=service.auth())
+        try:
+            token = service.sign("repository:a/b:pull,push", ["pull", "push"])
+            registry.headers = {"Authorization": f"Bearer {token}"}
+            registry.push_files("a/b", "v1", {"x": b"x"})
+            uri = f"oci://{registry.host}/a/b:v1"
+            plan = await resolve(uri, KEYS, plain_http=True)
+            assert paths(plan) == {"x": 1}
+            assert service.scopes == ["repository:a/b:pull"]
+            # The token that the plan has opens the blobs.
+            ((name, value),) = plan.auth.headers
+            registry.headers = {name: value}
+            blob = plan.files[0].url.removeprefix(registry.url)
+            assert registry.call("GET", blob)[::2] == (200, b"x")
+            with pytest.raises(CredentialsMissing, match=r"401 \(UNAUTHORIZED\); no login"):
+                await resolve(uri, NOBODY, plain_http=True)
+            with pytest.raises(CredentialsInvalid):
+                await resolve(uri, Credentials(username="x", password="y"), plain_http=True)
+        finally:
+            registry.stop()
+
+
 async def test_tokens_for_an_identity_token() -> None:
     with token_registry(login=LOGIN, refresh="identity-of-somebody") as registry:
         plan = await ask(registry, Credentials(username="<token>", password="identity-of-somebody"))
@@ -69,11 +98,17 @@ async def test_tokens_for_an_identity_token() -> None:
 
 
 async def test_a_token_of_the_callers_own() -> None:
+    """It comes as a header for the registry's host; a hub's token is never shown to a registry."""
     with token_registry(login=LOGIN) as registry:
         registry.left["my-own-token"] = 10
-        plan = await ask(registry, Credentials(token="my-own-token"))
+        header = (("Authorization", "Bearer my-own-token"),)
+        plan = await ask(registry, Credentials(headers=((registry.host, header),)))
         assert plan.is_credentialed
+        assert plan.auth.headers == header
         assert registry.tokens() == []
+        with pytest.raises(CredentialsMissing):
+            await ask(registry, Credentials(token="a-hubs-sesame"))
+        assert "a-hubs-sesame" not in repr(registry.asked)
 
 
 async def test_a_new_token_for_a_fetch_that_runs() -> None:

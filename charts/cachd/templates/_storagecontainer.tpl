@@ -45,6 +45,12 @@ spec:
       - {name: {{ $variable }}, valueFrom: {fieldRef: {fieldPath: "metadata.annotations['{{ $annotation }}']"}}}
       {{- end }}
       {{- end }}
+      {{- with $values.modelRegistry }}
+      - {name: MODEL_REGISTRY_BASE_URL, value: {{ . | quote }}}
+      {{- end }}
+      {{- with $values.mlflow }}
+      - {name: MLFLOW_TRACKING_URI, value: {{ . | quote }}}
+      {{- end }}
       {{- with $values.env }}
       {{- toYaml . | nindent 6 }}
       {{- end }}
