@@ -125,9 +125,10 @@ class Updates:
 
     def of(self, ref: Ref) -> Update | None:
         """What waits for the ref."""
-        record, rule = self._store.updates.get(ref.key), self.rule(ref)
+        record = self._store.updates.get(ref.key)
         if not record.waiting:
             return None
+        rule = self.rule(ref)
         return Update(
             revision=record.waiting,
             state="ready" if self._here(ref, record.waiting) is not None else "seen",
