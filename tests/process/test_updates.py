@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -16,9 +12,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, UnixConnection, call, eventually, running
+from tests.harness import Daemon, call, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
+from tests.process.following import cachd, followed
 
 MIB = 1024 * 1024
 WEIGHTS, CONFIG = "/models/m/weights.bin", "/models/m/config.json"
@@ -72,40 +69,6 @@ def updated(daemon: Daemon, origin: Bucket, data: bytes = NEW, **more: Any) -> d
     origin.put(CONFIG, data)
     eventually(lambda: state(daemon, first["key"]) == "ready")
     return first
-
-
-@contextlib.contextmanager
-def followed(daemon: Daemon) -> Iterator[list[dict[str, Any]]]:
-    """What happens meanwhile."""
-    seen: list[dict[str, Any]] = []
-    connection = UnixConnection(daemon.admin_socket)
-    connection.request("GET", "/v1/events")
-    response = connection.getresponse()
-    json.loads(response.readline())
-
-    def read() -> None:
-        while line := response.readline():
-            seen.append(json.loads(line))
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        connection.sock.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-        response.close()
-        connection.close()
-
-
-def cachd(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", *arguments],
-        env=daemon.variables(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_a_new_revision_waits_until_a_person_promotes_it(tmp_path: Path, origin: Bucket) -> None:
