@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hypothesis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,6 +84,7 @@ def test_what_is_none(rest: str, words: str) -> None:
             parse_hub(f"modelscope://{rest}")
 
 
+@hypothesis.settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_is_an_address_or_a_fault(text: str) -> None:
     for scheme in ("hf", "modelscope"):
