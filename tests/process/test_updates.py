@@ -2,110 +2,42 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, UnixConnection, call, eventually, running
+from tests.harness import call, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
-
-MIB = 1024 * 1024
-WEIGHTS, CONFIG = "/models/m/weights.bin", "/models/m/config.json"
-POD, NEXT = "0f8b3c2a-1111-4222-8333-944444444444", "1f8b3c2a-1111-4222-8333-944444444444"
-OLD, NEW, LAST = b"{}", b'{"new": 1}', b'{"last": 2}'
+from tests.process.updating import (
+    CONFIG,
+    LAST,
+    MIB,
+    NEW,
+    NEXT,
+    OLD,
+    POD,
+    WEIGHTS,
+    ask,
+    config,
+    followed,
+    promote,
+    rules,
+    serving,
+    shown,
+    state,
+    updated,
+)
 
 
 @pytest.fixture
 def origin() -> Iterator[Bucket]:
-    with Bucket() as one:
-        one.put(WEIGHTS, pattern(3 * MIB))
-        one.put(CONFIG, OLD)
+    with serving() as one:
         yield one
-
-
-def rules(move: str = "manual", every: Any = 0.3, **more: Any) -> dict[str, str]:
-    rule = {"match": "s3://*", "every": every, "move": move, **more}
-    return {"FRESHNESS_REFRESH": json.dumps([rule]), "FRESHNESS_INTERVAL": "0"}
-
-
-def ask(daemon: Daemon, origin: Bucket, **more: Any) -> dict[str, Any]:
-    options = {"endpoint": origin.base, "region": "us-east-1"}
-    reply = daemon.ask("s3://models/m", options=options, **more)
-    return {"status": reply.status, **reply.json()}
-
-
-def shown(daemon: Daemon, key: str) -> dict[str, Any]:
-    found = daemon.admin("GET", f"/v1/models/{key}").json()
-    assert isinstance(found, dict)
-    return found
-
-
-def promote(daemon: Daemon, key: str, revision: str | None = None) -> dict[str, Any]:
-    body = {"revision": revision} if revision else None
-    reply = daemon.admin("POST", f"/v1/models/{key}/promote", body)
-    return {"status": reply.status, **reply.json()}
-
-
-def config(answer: dict[str, Any]) -> bytes:
-    return (Path(answer["path"]) / "config.json").read_bytes()
-
-
-def state(daemon: Daemon, key: str) -> str | None:
-    update = shown(daemon, key)["update"]
-    return update and update["state"]
-
-
-def updated(daemon: Daemon, origin: Bucket, data: bytes = NEW, **more: Any) -> dict[str, Any]:
-    """The model as it is given, after its source has another one that is here too."""
-    first = ask(daemon, origin, **more)
-    origin.put(CONFIG, data)
-    eventually(lambda: state(daemon, first["key"]) == "ready")
-    return first
-
-
-@contextlib.contextmanager
-def followed(daemon: Daemon) -> Iterator[list[dict[str, Any]]]:
-    """What happens meanwhile."""
-    seen: list[dict[str, Any]] = []
-    connection = UnixConnection(daemon.admin_socket)
-    connection.request("GET", "/v1/events")
-    response = connection.getresponse()
-    json.loads(response.readline())
-
-    def read() -> None:
-        while line := response.readline():
-            seen.append(json.loads(line))
-
-    thread = threading.Thread(target=read)
-    thread.start()
-    try:
-        yield seen
-    finally:
-        connection.sock.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-        response.close()
-        connection.close()
-
-
-def cachd(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", *arguments],
-        env=daemon.variables(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
 
 
 def test_a_new_revision_waits_until_a_person_promotes_it(tmp_path: Path, origin: Bucket) -> None:
@@ -332,74 +264,3 @@ def test_what_made_room_is_fetched_again_only_to_be_promoted(
         assert promote(daemon, key)["status"] == 202
         eventually(lambda: shown(daemon, key)["revision"] != first["revision"])
         assert origin.requests(WEIGHTS) > gets
-
-
-def test_a_promotion_of_what_cannot_be_given(tmp_path: Path, origin: Bucket) -> None:
-    with running(tmp_path, **rules(), SCRUB_REPAIR="false") as daemon:
-        first = ask(daemon, origin)
-        key = first["key"]
-        nothing = promote(daemon, key)
-        assert (nothing["status"], nothing["code"]) == (400, "request_invalid")
-        assert first["revision"] in nothing["hint"]
-        unknown = promote(daemon, key, "abcdef")
-        assert (unknown["status"], unknown["code"]) == (404, "model_unknown")
-        assert promote(daemon, "0" * 16)["code"] == "model_unknown"
-        origin.put(CONFIG, NEW)
-        eventually(lambda: state(daemon, key) == "ready")
-        waiting = shown(daemon, key)["update"]["revision"]
-        file = daemon.root / "snapshots" / key / waiting / "tree" / "config.json"
-        file.chmod(0o644)
-        file.write_bytes(NEW.upper())
-        assert daemon.admin("POST", f"/v1/models/{key}/verify", {}).json()["corrupt"] == 1
-        corrupt = promote(daemon, key)
-        assert (corrupt["status"], corrupt["code"]) == (503, "model_corrupt")
-        assert ask(daemon, origin)["revision"] == first["revision"]
-        assert shown(daemon, key)["promoted"] is None
-        refused = daemon.ask("s3://models/m", options={"endpoint": origin.base})
-        assert refused.status == 200
-        forbidden = cachd(daemon, "promote", key, "--admin-socket", str(daemon.socket))
-        assert forbidden.returncode != 0
-        assert "administrators" in forbidden.stderr
-
-
-def test_promotions_while_a_newer_one_is_published(tmp_path: Path, origin: Bucket) -> None:
-    """Each leaves one of the revisions current, whole, and the same one on the disk."""
-    with running(tmp_path, FRESHNESS_INTERVAL="0") as daemon:
-        first = ask(daemon, origin)
-        key = first["key"]
-        for count in range(6):
-            origin.put(CONFIG, b'{"n": %d}' % count)
-            threads = [
-                threading.Thread(target=ask, args=(daemon, origin)),
-                threading.Thread(target=promote, args=(daemon, key, first["revision"])),
-                threading.Thread(target=promote, args=(daemon, key, first["revision"])),
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            current = shown(daemon, key)
-            assert (daemon.root / "current" / key).read_text().strip() == current["revision"]
-            assert not current["corrupt"]
-        assert promote(daemon, key, first["revision"])["state"] == "promoted"
-        daemon.kill()
-        daemon.start()
-        assert config(ask(daemon, origin)) == OLD
-
-
-def test_the_commands_tell_of_it_and_promote(tmp_path: Path, origin: Bucket) -> None:
-    with running(tmp_path, **rules()) as daemon:
-        first = updated(daemon, origin)
-        waiting = shown(daemon, first["key"])["update"]["revision"]
-        assert "update ready" in cachd(daemon, "ls").stdout
-        text = cachd(daemon, "show", first["key"]).stdout
-        assert f"{waiting}, ready" in text
-        assert f"cachd promote {first['key']}" in text
-        done = cachd(daemon, "promote", "s3://models/m")
-        assert done.stdout == (
-            f"promoted {first['key']} revision {waiting}; before: {first['revision']}\n"
-        )
-        back = cachd(daemon, "promote", first["key"], first["revision"][:10])
-        assert back.returncode == 0, back.stderr
-        text = cachd(daemon, "show", first["key"]).stdout
-        assert f"no rule takes up again: {waiting}" in text
