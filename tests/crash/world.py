@@ -31,7 +31,7 @@ _PATIENCE = 40.0
 _EXPECTED = re.compile(
     r"layout\.json|daemon\.lock|lost\+found"
     r"|(blobs|blobs/sha256|current|ingest|quarantine|snapshots|state|state/leases|state/pins"
-    r"|state/views|trash|views)"
+    r"|state/updates|state/views|trash|views)"
     r"|snapshots/[0-9a-f]+(/[0-9a-f]+(/(manifest\.json|corrupt\.json|tree(/.*)?))?)?"
     r"|ingest/[0-9a-f]+-[0-9a-f]+(/(journal|tree(/.*)?|manifest\.json))?"
     r"|current/[0-9a-f]+|blobs/sha256/[0-9a-f]{64}"

@@ -16,6 +16,7 @@ def code(reply: Reply) -> str:
     return str(reply.json().get("code"))
 
 
+@pytest.mark.slow
 def test_an_origin_that_is_away(zone: Zone) -> None:
     """What needed no credentials is had from a neighbour; what did, is not."""
     [port] = free_ports(1)
