@@ -56,7 +56,7 @@ _OF_REGISTRIES = frozenset(
         "registry_client_pem",
     }
 )
-_OF_ONE_SERVER = frozenset({"username", "password", "client_pem", "query"})
+_OF_ONE_SERVER = frozenset({"username", "password", "token", "client_pem", "query"})
 """What a caller sends for a server that it names itself. Who writes into a registry must not be
 able to have it sent to a server of theirs."""
 

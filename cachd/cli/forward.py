@@ -15,7 +15,7 @@ from cachd.cli.forward_git import gather_git
 from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hdfs import gather_hdfs
-from cachd.cli.forward_hub import gather_hub, gather_token, url_of_hub
+from cachd.cli.forward_hub import gather_hub, gather_hub_headers, url_of_hub
 from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
 from cachd.cli.forward_registry import gather_registry
 from cachd.cli.forward_s3 import gather_s3
@@ -75,7 +75,7 @@ def gather(
     if source in HUBS:
         found.append(gather_hub(environ, source, overrides, read))
     elif is_open:
-        found += [gather_token(environ, hub, read) for hub in HUBS]
+        found += [gather_hub_headers(environ, hub, read) for hub in HUBS]
     if source in _GIT:
         found.append(gather_git(environ))
     if source in _HDFS:

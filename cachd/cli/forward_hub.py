@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cachd.cli.forward_values import Forwarded, Overrides
+from cachd.cli.forward_values import Forwarded, Overrides, parts_of
 from cachd.cli.forward_web import gather_web
 from cachd.sources.hubs import HUBS
 
@@ -48,6 +48,24 @@ def gather_token(environ: Mapping[str, str], hub: str, read: Callable[[str], str
         reason = error.strerror or type(error).__name__
         return Forwarded(warnings=(f"HF_TOKEN_PATH: can't read {path}: {reason}",))
     return Forwarded(credentials={"token": token} if token else {})
+
+
+def gather_hub_headers(
+    environ: Mapping[str, str], hub: str, read: Callable[[str], str]
+) -> Forwarded:
+    """The token as headers for the hub's host: where a registry says what is called, nobody else
+    may get it."""
+    found = gather_token(environ, hub, read)
+    token = found.credentials.get("token")
+    if not token:
+        return found
+    names = HUBS[hub]
+    endpoint = next((environ[n] for n in names.endpoint_variables if environ.get(n)), None)
+    host = (parts_of(url_of_hub(hub, endpoint)).hostname or "").lower()
+    headers = {"Authorization": f"Bearer {token}"}
+    if names.cookie:
+        headers["Cookie"] = f"{names.cookie}={token}"
+    return Forwarded(credentials={"headers": {host: headers}} if host else {})
 
 
 def url_of_hub(hub: str, endpoint: str | None) -> str:

@@ -140,9 +140,8 @@ class Hub:
                 hint="check the secret that it comes from",
             )
         bearer = (("Authorization", f"Bearer {token}"),)
-        if self._names.scheme == "modelscope":
-            # Some of its calls know the session's cookie alone (modelscope_hub, _legacy_api.py).
-            return (*given, *bearer, ("Cookie", f"m_session_id={token}"))
+        if self._names.cookie:
+            return (*given, *bearer, ("Cookie", f"{self._names.cookie}={token}"))
         return (*given, *bearer)
 
     async def _own_token(self) -> tuple[str, str]:

@@ -13,7 +13,9 @@ from typing import Final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HubNames:
     """``title`` is the hub's name; ``branch`` what is meant without a revision; ``endpoint`` its
-    own, and the environment's variables, first one first, that say another, and whose token."""
+    own, and the environment's variables, first one first, that say another, and whose token.
+    ``cookie``: the one that some of its calls want the token in as well (modelscope_hub,
+    _legacy_api.py)."""
 
     scheme: str
     title: str
@@ -21,6 +23,7 @@ class HubNames:
     endpoint: str
     endpoint_variables: tuple[str, ...]
     token_variables: tuple[str, ...]
+    cookie: str = ""
 
 
 HUGGING_FACE: Final = HubNames(
@@ -38,6 +41,7 @@ MODELSCOPE: Final = HubNames(
     endpoint="https://www.modelscope.cn",
     endpoint_variables=("MODELSCOPE_ENDPOINT", "MODELSCOPE_DOMAIN"),
     token_variables=("MODELSCOPE_API_TOKEN",),
+    cookie="m_session_id",
 )
 HUBS: Final = {hub.scheme: hub for hub in (HUGGING_FACE, MODELSCOPE)}
 """By scheme."""

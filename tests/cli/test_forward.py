@@ -147,7 +147,13 @@ def storage(**config: Any) -> dict[str, str]:
         (
             "model-registry://r/m",
             {**KEYS, "HF_TOKEN": "hf", "a.example-headers": '{"A": "b"}', "AWS_REGION": "r"},
-            {**SENT_KEYS, "token": "hf", "headers": {"a.example": {"A": "b"}}},
+            {
+                **SENT_KEYS,
+                "headers": {
+                    "a.example": {"A": "b"},
+                    "huggingface.co": {"Authorization": "Bearer hf"},
+                },
+            },
             {"region": "r"},
         ),
         (GS, {**KEYS, "HF_TOKEN": "hf"}, {}, {}),

@@ -61,8 +61,26 @@ def read(path: str) -> str:
             {},
             {"endpoint": "https://b.cn"},
         ),
-        ("model-registry://r/m", {"MODELSCOPE_API_TOKEN": "ms"}, {"token": "ms"}, {}),
-        ("model-registry://r/m", {"HF_TOKEN": "a", "HF_ENDPOINT": "http://x"}, {"token": "a"}, {}),
+        # A registry may name any server: a hub's token goes to its own host and nowhere else.
+        (
+            "model-registry://r/m",
+            {"MODELSCOPE_API_TOKEN": "ms"},
+            {
+                "headers": {
+                    "www.modelscope.cn": {
+                        "Authorization": "Bearer ms",
+                        "Cookie": "m_session_id=ms",
+                    }
+                }
+            },
+            {},
+        ),
+        (
+            "model-registry://r/m",
+            {"HF_TOKEN": "a", "HF_ENDPOINT": "http://x"},
+            {"headers": {"x": {"Authorization": "Bearer a"}}},
+            {},
+        ),
     ],
 )
 def test_environment(

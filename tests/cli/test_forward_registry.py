@@ -68,7 +68,7 @@ def host_of(namespace: str, service: str = "model-registry-service") -> str:
                            "AWS_ENDPOINT_URL": "http://other:9000"},
          {}, {"registry": "https://ml.example", "endpoint": "http://other:9000"}),
         ("mlflow://iris", {**ML, "HF_ENDPOINT": "https://hub.example", "HF_TOKEN": "hf"},
-         {"token": "hf"}, {"registry": "https://ml.example"}),
+         {"headers": {"hub.example": {"Authorization": "Bearer hf"}}}, {"registry": "https://ml.example"}),
         ("model-registry://iris",
          {**BASE, "STORAGE_CONFIG": json.dumps({"type": "s3", "bucket": "b"})},
          {}, {**AT, "root": "s3://b"}),

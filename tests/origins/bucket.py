@@ -37,18 +37,19 @@ class Bucket(FaultOrigin):
     def upon(self, path: str, count: int, act: Callable[[], None]) -> None:
         self._upon[path] = (count, act)
 
-    def _next_fault(self, path: str) -> Fault | None:
+    def _count_down(self, path: str) -> None:
         count, act = self._upon.get(path, (0, lambda: None))
         if count == 1:
             del self._upon[path]
             act()
         elif count:
             self._upon[path] = (count - 1, act)
-        return super()._next_fault(path)
 
     def _answer(self, connection: socket.socket, head: str, peer: int) -> bool:
         method, target, _ = head.split("\r\n", 1)[0].split(" ", 2)
         path, _, query = target.partition("?")
+        if method == "GET":
+            self._count_down(path)
         if method != "GET" or "list-type=2" not in query:
             return super()._answer(connection, head, peer)
         with self._lock:

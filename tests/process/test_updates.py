@@ -199,7 +199,7 @@ def test_killed_between_fetch_and_promotion(tmp_path: Path, origin: Bucket, is_r
         key = first["key"]
         hold = threading.Event()
         if not is_ready:
-            origin.upon(CONFIG, 2, hold.wait)
+            origin.upon(CONFIG, 1, hold.wait)
         origin.put(CONFIG, NEW)
         eventually(lambda: state(daemon, key) == ("ready" if is_ready else "seen"))
         daemon.kill()
