@@ -384,11 +384,13 @@ class Manifest:
         """Raises KeyError, TypeError or ValueError if ``data`` is no manifest of format 1."""
         if data["format"] != 1:
             raise ValueError(f"manifest format {data['format']!r} is not supported")
+        if not all(type(text) is str for text in dict.values(data["metadata"])):
+            raise TypeError("metadata is no object of texts")
         return Manifest(
             **{name: data[name] for name in _PLAIN},
             ref=Ref.from_json(data["ref"]),
             files=tuple(ManifestFile.from_json(file) for file in data["files"]),
-            metadata=dict(data["metadata"]),
+            metadata=data["metadata"],
             namespace=data.get("namespace"),
             named=None if data.get("named") is None else Named(**data["named"]),
         )

@@ -155,6 +155,12 @@ def test_a_manifest_is_right_or_refused(place: list[int], value: Any) -> None:
     assert manifest.size >= 0
 
 
+@pytest.mark.parametrize("metadata", [[[None, None]], {"a": None}, [], None])
+def test_metadata_is_an_object_of_texts(metadata: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        decode_manifest(json.dumps({**MANIFEST, "metadata": metadata}).encode())
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=400))
 def test_no_bytes_are_a_manifest_by_chance(data: bytes) -> None:
