@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 MAX_COMPONENT_BYTES = 255
 MAX_NAME_BYTES = 4096
+MAX_DIRECTORIES = 64 * 1024 * 1024
+"""Characters of all directories of a tree: a name of 4096 bytes may have 2047, of 2 KiB each."""
+
 MAX_VIEW_NAME = 255
 """Bytes of a view's name, its slashes included."""
 
@@ -85,9 +88,13 @@ def check_tree(names: Iterable[str], *, is_case_sensitive: bool = True) -> None:
             raise _refuse(name, f"this file system takes it for {escape(other)}")
         seen[folded] = name
     directories: dict[str, str] = {}
+    held = 0
     for folded, name in seen.items():
         end = folded.rfind("/")
         while end > 0 and folded[:end] not in directories:
+            held += end
+            if held > MAX_DIRECTORIES:
+                raise _refuse(name, "the directories of all names are too many, or too deep")
             directories[folded[:end]] = name
             end = folded.rfind("/", 0, end)
     for folded, name in seen.items():

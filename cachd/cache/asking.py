@@ -288,7 +288,7 @@ class Asking:
                 hint="ask again later; fetch.max_queued_models sets the limit",
                 retry_after=10.0,
             )
-        is_bound = bool(asked.principal.credentials.query)
+        is_bound = bool(asked.principal.credentials.query or plan.connect.client_pem)
         plan = replace(plan, namespace=self._payer(asked))
         flight = Flight(asked.ref, plan, self._parts, self._landed, is_bound=is_bound)
         self.flights[place] = flight

@@ -6,7 +6,13 @@ import logging
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from cachd.cache.access import is_open, is_owner, may_use_daemon_identity, principal_of
+from cachd.cache.access import (
+    DAEMON,
+    is_open,
+    is_owner,
+    may_use_daemon_identity,
+    principal_of,
+)
 from cachd.cache.anywhere import check_way, resolve_anywhere
 from cachd.cache.naming import Naming, lead, lead_back, lending_of, name, whole_principal
 from cachd.cache.resolve import Asked, locate, prove
@@ -83,6 +89,11 @@ class Lookup:
                 is_default_origin=location.is_default_origin,
                 is_lent=decision.lends_identity,
             )
+        if principal is DAEMON and not is_owner(caller, self._daemon_uid):
+            own = replace(ask.options, verify=None, ca_pem=None)
+            if location.scheme != "s3" and own != ask.options:
+                # A token is shown: only where the daemon trusts by itself whom it shows it to.
+                return self.understand(replace(ask, options=own), caller)
         return Asked(
             ask=ask,
             ref=ref,

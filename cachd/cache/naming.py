@@ -182,8 +182,11 @@ def _before(asked: Asked, parts: Parts) -> str:
 async def _ask(asked: Asked, place: tuple[str, str], parts: Parts, patience: float) -> Naming:
     who, url = place
     principal, is_shared = _pass_for(asked, who, parts)
+    options = asked.location.options
+    if principal is DAEMON and asked.lending != "daemon":
+        options = _own_trust(options)
     request = SourceRequest(
-        location=replace(asked.location, registries=(place,)),
+        location=replace(asked.location, registries=(place,), options=options),
         identity=principal.identity,
         credentials=principal.credentials,
     )
@@ -211,6 +214,12 @@ async def _ask(asked: Asked, place: tuple[str, str], parts: Parts, patience: flo
     )
 
 
+def _own_trust(options: SourceOptions) -> SourceOptions:
+    """Whom the daemon trusts by itself: what it shows for others goes nowhere else."""
+    own = replace(options, verify=None, ca_pem=None)
+    return replace(own, registry_verify=None, registry_ca_pem=None)
+
+
 def _pass_for(asked: Asked, who: str, parts: Parts) -> tuple[Principal, bool]:
     """Whose pass the registry is shown, and whether that is everybody's here."""
     own = _only(asked.principal.credentials, _OF_REGISTRIES)
@@ -219,7 +228,7 @@ def _pass_for(asked: Asked, who: str, parts: Parts) -> tuple[Principal, bool]:
     rules = parts.settings.sources.registries
     if any(rule.name == who and rule.share for rule in rules):
         return DAEMON, True
-    if asked.lending and (asked.lending == "daemon" or asked.location.is_default_origin):
+    if asked.lending == "daemon" or (asked.lending and _is_ours(asked)):
         return DAEMON, False
     return ANONYMOUS, False
 
@@ -234,8 +243,11 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
     )
     if scheme_of(target.uri) in REGISTRIES:
         raise chained
+    own = asked.location.options
+    if target.is_at_registry and naming.principal is DAEMON and asked.lending != "daemon":
+        own = _own_trust(own)
     try:
-        location = parts.resolver.locate(target.uri, _options(asked.location.options, target))
+        location = parts.resolver.locate(target.uri, _options(own, target))
     except UriInvalid as error:
         raise ContentError(
             f"the registry {registry} names an artifact for {asked.ref.uri} that can't be had: "
@@ -258,8 +270,21 @@ def lead_back(asked: Asked, plan: Plan, named: Named | None, parts: Parts) -> As
     """The ask at an artifact that the name led to before ``plan``'s. Raises Forbidden where there
     is no way back to it."""
     if isinstance(plan, NamedPlan) and named is not None:
-        for options in (SourceOptions(), SourceOptions(endpoint=endpoint_of(named.origin))):
-            target = replace(plan.led.naming.target, uri=named.uri, options=options)
+        place = endpoint_of(named.origin)
+        is_at_registry = scheme_of(named.uri) == "mlflow-artifacts"
+        if is_at_registry:
+            # Its pass is for the registry that was asked just now, and for no other.
+            known = plan.led.naming.registry == named.registry
+            choices = [SourceOptions(registry=place)] if known else []
+        else:
+            choices = [SourceOptions(), SourceOptions(endpoint=place)]
+        for options in choices:
+            target = replace(
+                plan.led.naming.target,
+                uri=named.uri,
+                options=options,
+                is_at_registry=is_at_registry,
+            )
             led = lead(asked, replace(plan.led.naming, target=target), parts)
             if (led.location.uri, led.location.origin) == (named.uri, named.origin):
                 return led
@@ -268,6 +293,11 @@ def lead_back(asked: Asked, plan: Plan, named: Named | None, parts: Parts) -> As
         "the one that its registry names now, and nobody can check yours there",
         hint="promote the newer revision (`cachd promote`), or set access.open_hits",
     )
+
+
+def _is_ours(asked: Asked) -> bool:
+    """Whether the registry isn't one that the caller chose: it would choose the artifact, too."""
+    return asked.location.is_default_origin and not asked.location.is_callers_server
 
 
 def _store_principal(asked: Asked, location: Location) -> Principal:
@@ -281,7 +311,9 @@ def _store_principal(asked: Asked, location: Location) -> Principal:
     if not credentials.is_empty:
         mark = fingerprint_of(credentials)
         return Principal(identity="caller", credentials=credentials, fingerprint=mark)
-    if asked.lending == "daemon" or (asked.lending and location.is_default_origin):
+    if asked.lending == "daemon" or (
+        asked.lending and _is_ours(asked) and location.is_default_origin
+    ):
         return DAEMON
     return ANONYMOUS
 

@@ -95,6 +95,9 @@ def locate(ask: Ask, resolver: Resolver) -> tuple[Ref, Location]:
 def unseen(ask: Ask, ref: Ref, location: Location, principal: Principal) -> Asked:
     """An ask of the daemon's own."""
     lending = "daemon" if principal.identity == "daemon" else ""
+    if lending and location.registries:
+        # Who writes into a registry says where it leads.
+        lending = "lent"
     return Asked(ask=ask, ref=ref, location=location, principal=principal, lending=lending)
 
 

@@ -27,8 +27,18 @@ _DEFAULT_VERBS: dict[str, frozenset[str]] = {
     "allow": frozenset({"read", "fetch"}),
     "deny": frozenset({"read", "fetch", "pin", "evict", "admin"}),
 }
-_WEB = ("http://", "https://")
-_TREES = ("s3://", "file://")
+_WEB = ("http://", "https://", "git+http://", "git+https://", "mlflow-artifacts://")
+_TREES = (
+    "s3://",
+    "gs://",
+    "hdfs://",
+    "webhdfs://",
+    "swebhdfs://",
+    "hf://",
+    "modelscope://",
+    "file://",
+    *_WEB,
+)
 """Schemes whose URIs name directories: one above what is denied would show it."""
 _UNRESERVED = frozenset(string.ascii_letters + string.digits + "-._~")
 _UNESCAPED = "/-_.~!$&'()*+,;=:@[]"

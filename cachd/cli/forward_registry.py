@@ -27,6 +27,12 @@ def gather_registry(environ: Mapping[str, str], uri: str, read: Callable[[str], 
     found = _kubeflow(environ, uri, read) if is_kubeflow else _mlflow(environ, read)
     base = str(found.options.get("registry", "")).partition("://")[2].partition("/")[0]
     named = "" if uri.startswith("models:/") else _host_in(uri)
+    query = parse_qs(uri.partition("?")[2])
+    given = environ.get("MODEL_REGISTRY_BASE_URL", "").rpartition("://")[2].partition("/")[0]
+    if is_kubeflow and given and "namespace" in query and base != given:
+        named, base = base, given
+    if "registry" in query:
+        named = query["registry"][0]
     if base and named and named.lower() != base.lower() and found.credentials:
         # A token for one registry isn't shown to whichever host a URI names.
         kept = ("registry", "endpoint")

@@ -11,6 +11,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from cachd.schemes import scheme_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -25,7 +27,7 @@ see cachd --help."""
 def is_meant(argv: Sequence[str]) -> bool:
     """Whether these are an initializer's arguments: a URI or an absolute path comes first, which
     no command's name looks like. No arguments at all are an initializer's that KServe forgot."""
-    return not argv or "://" in argv[0] or argv[0].startswith("/")
+    return not argv or bool(scheme_of(argv[0])) or argv[0].startswith("/")
 
 
 def run(argv: Sequence[str], pull: Callable[[str, str], int]) -> int:

@@ -24,6 +24,7 @@ from cachd.cli.progress import Meter
 from cachd.cli.staging import Staging, check_relative, translated
 from cachd.cli.workers import run_all
 from cachd.errors import InvalidError, NotFound, PathUnsafe
+from cachd.schemes import scheme_of
 from cachd.sources.archives import archive_kind
 from cachd.sources.patterns import is_wanted
 
@@ -38,7 +39,7 @@ def local_path(uri: str) -> Path | None:
     """The path that a ``file://`` URI or a bare path means; None for every other URI."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return Path(uri)
+        return None if scheme_of(uri) else Path(uri)
     if scheme.lower().removeprefix("cachd+") != "file":
         return None
     if rest.startswith("localhost/"):

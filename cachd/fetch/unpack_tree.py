@@ -345,6 +345,8 @@ class Tree:
             except FileExistsError:
                 pass
             else:
+                # It takes room on the disk, whether a member says so or not.
+                self.count_member()
                 os.chmod(name, _FOLDER_MODE, dir_fd=parent)
             return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
         except OSError as error:

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from cachd.errors import CachdError, Cancelled
 from cachd.fetch.sigv4 import Signer
@@ -123,7 +123,7 @@ class WorkerJob:
             return []
         if signer is not None:
             return signer.sign(method, url, headers) if here.netloc == there.netloc else []
-        return list(auth.headers) if _is_host(auth.host, here.hostname, here.netloc) else []
+        return list(auth.headers) if _is_host(auth.host, here) else []
 
     def place_of(self, planned: str) -> str:
         """Where a file of the plan is had now."""
@@ -135,7 +135,7 @@ class WorkerJob:
         here, there = urlsplit(url), urlsplit(original)
         if not query or here.scheme != there.scheme or original in self._signed:
             return url
-        if not _is_host(self._auth.host, here.hostname, here.netloc):
+        if not _is_host(self._auth.host, here):
             return url
         return f"{url}{'&' if here.query else '?'}{query}"
 
@@ -299,8 +299,14 @@ class Work:
             self._granted += more
 
 
-def _is_host(allowed: str, hostname: str | None, netloc: str) -> bool:
-    return allowed.lower() in ((hostname or "").lower(), netloc.rpartition("@")[2].lower())
+def _is_host(allowed: str, place: SplitResult) -> bool:
+    """``allowed`` is a host, where the port is the scheme's own, or host and port."""
+    host = (place.hostname or "").lower()
+    default = 443 if place.scheme == "https" else 80
+    port = place.port or default
+    shown = f"[{host}]" if ":" in host else host
+    names = {f"{shown}:{port}"} | ({host, shown} if port == default else set())
+    return allowed.lower() in names
 
 
 def _cancelled() -> Cancelled:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _API = "/api/2.0/mlflow"
 _LOGGED = re.compile(r"m-[0-9a-f]{32}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _PROXY = "mlflow-artifacts:"
 _NOT_THERE = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})
 
@@ -128,7 +129,7 @@ class MlflowRegistry:
         )  # fmt: skip
         model = _object(answer, "registered_model", server)
         versions = [v for v in model.get("latest_versions") or [] if isinstance(v, dict)]
-        numbered = [v for v in versions if str(v.get("version")).isdigit()]
+        numbered = [v for v in versions if _NUMBER.fullmatch(str(v.get("version")))]
         if not numbered:
             raise NotFound(f"model {entry.model!r} has no versions in the {server.who}")
         newest: Json = max(numbered, key=lambda version: int(version["version"]))

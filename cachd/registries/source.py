@@ -73,6 +73,7 @@ class RegistrySource:
             uri=f"{scheme}://{path}{given}",
             origin=f"{kind.kind}+{','.join(url for _, url in places)}{asides}",
             is_default_origin=is_own and not asides,
+            is_callers_server=bool(entry.host) and not all(name for name, _ in places),
             options=options,
             registries=tuple(places),
         )

@@ -35,6 +35,7 @@ class Location:
     the origin's place; what is named, and its revision, stay the same. ``registries``: whom to ask
     what the URI names, in this order, each as (name in the configuration or "", URL); where there
     are any, the location itself has no bytes.
+    ``is_callers_server``: the URI itself says which registry, and none that is configured.
     """
 
     scheme: str
@@ -44,6 +45,7 @@ class Location:
     options: SourceOptions
     secret_query: str = field(default="", repr=False)
     mirror: str = ""
+    is_callers_server: bool = False
     registries: tuple[tuple[str, str], ...] = ()
 
 

@@ -20,7 +20,7 @@ from cachd.metadata import tidy
 from cachd.model import Auth, Digest, Plan, PlannedFile, UnpackRule
 from cachd.names import check_tree
 from cachd.sources.base import Location
-from cachd.sources.census import Census
+from cachd.sources.census import MAX_FILES, Census
 from cachd.sources.git_location import parse
 from cachd.sources.http_rules import origin_of
 from cachd.sources.patterns import is_wanted
@@ -266,7 +266,7 @@ def _read(body: bytes, commit: str, address: GitAddress, most: int) -> _Listing:
         PackStream(io.BytesIO(body)),
         count=count,
         scratch=lambda _: io.BytesIO(),
-        check_number=lambda _: None,
+        check_number=lambda number: _too_large(most) if number > 2 * MAX_FILES else None,
     )
     objects = pack.small(frozenset({COMMIT, TREE}), _INFLATED_MOST * most)
     blobs = {

@@ -25,6 +25,7 @@ _POINTER = re.compile(
     rb"oid sha256:([0-9a-f]{64})\nsize (\d{1,19})\n?"
 )
 _DEPTH_MOST = 256
+_ENTRIES_MOST = 2_000_000
 _FOLDER, _LINK, _MODULE = 0o040000, 0o120000, 0o160000
 
 
@@ -76,7 +77,7 @@ def leaves_of(
     if _kind(mode) != _FOLDER:
         yield Leaf(parts[-1], at, _kind(mode) == _LINK, is_named=True)
         return
-    stack = [("", at)]
+    stack, seen = [("", at)], 0
     while stack:
         folder, tree = stack.pop()
         if folder.count("/") > _DEPTH_MOST:
@@ -86,6 +87,10 @@ def leaves_of(
             )
         for base, (kind, name) in _entries(objects, tree):
             below = folder + base
+            seen += 1
+            if seen > _ENTRIES_MOST:
+                # A tree may be in itself many times over, and hold no file at all.
+                raise ContentError(f"the commit holds more than {_ENTRIES_MOST} names")
             if _kind(kind) == _FOLDER:
                 stack.append((below + "/", name))
             elif _kind(kind) == _MODULE:

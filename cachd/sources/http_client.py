@@ -228,6 +228,8 @@ class HttpClient:
                 )
             if method == "POST" and status not in (307, 308):
                 method, data = "GET", None
+            if data is not None and origin_of(target) != origin_of(first):
+                raise _refused_redirect(url, "what is sent to it to another host")
             url = target
         raise OriginError(
             f"{shown(url)} redirects more than {self._max_redirects} times",

@@ -193,7 +193,7 @@ def _clip(text: str) -> str:
 def parse_retry_after(text: str | None) -> float | None:
     """Seconds, where the header is a number; a date would need a clock that is right."""
     text = (text or "").strip()
-    return float(text) if text.isascii() and text.isdigit() else None
+    return min(float(text), 86400.0) if text.isascii() and text.isdigit() else None
 
 
 def sha256_of(repr_digest: str | None) -> Digest | None:

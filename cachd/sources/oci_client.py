@@ -48,7 +48,9 @@ _TOKEN_LIFE = 60
 _TOKEN_LIFE_MOST = 86400
 _ACCEPT = ", ".join((*MANIFESTS, *INDEXES))
 _CODE = re.compile(r"[A-Z_]{1,40}")
-_CHALLENGE = re.compile(r'([A-Za-z]+)\s+((?:[A-Za-z_]+=(?:"[^"]*"|[^\s",]+)(?:\s*,\s*)?)+)')
+_CHALLENGE = re.compile(
+    r'(?<![A-Za-z])([A-Za-z]{1,32})\s+((?:[A-Za-z_]+=(?:"[^"]*"|[^\s",]+)(?:\s*,\s*)?)+)'
+)
 _PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"([^"]*)"|([^\s",]+))')
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -77,7 +79,7 @@ def parse_challenges(headers: Mapping[str, str]) -> list[Challenge]:
     get_all = getattr(headers, "getall", None)
     lines = get_all("WWW-Authenticate", []) if get_all else [headers.get("WWW-Authenticate", "")]
     found = []
-    for line in lines:
+    for line in lines[:16]:
         for scheme, rest in _CHALLENGE.findall(line):
             values = {name.lower(): a or b for name, a, b in _PARAMETER.findall(rest)}
             if scheme.lower() in ("basic", "bearer"):

@@ -86,7 +86,13 @@ class Host:
                     hint="the daemon's log has the place; please report it",
                 ).to_wire(),
             }
-        await self._channel.send(answer)
+        try:
+            await self._channel.send(answer)
+        except (TypeError, ValueError) as error:
+            # A source gave what can't be written: half a character, say.
+            _log.warning("%s gave no answer: %s", message.get("call"), describe(error))
+            problem = InternalError("a source's answer can't be passed on")
+            await self._channel.send({"id": number, "error": problem.to_wire()})
 
     async def _send_ahead(self, number: int, plan: dict[str, Any]) -> None:
         files = plan["files"]

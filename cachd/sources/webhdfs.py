@@ -222,6 +222,7 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
                     # A namenode may say what it likes: names are judged as they are.
                     path = f"{folder}/{child['pathSuffix']}" if folder else child["pathSuffix"]
                     if child["type"] == "DIRECTORY":
+                        census.count(path)
                         below.append((path, child))
                     elif is_wanted(path, request.allow, request.ignore):
                         census.count(path)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cachd.sources.webhdfs_identity import HdfsIdentity
 
 _SAID_MOST = 300
-_LISTING_MOST = 256 * 1024 * 1024
+_LISTING_MOST = 64 * 1024 * 1024
 """Bytes of one answer; a directory's may be long where the server knows no batches."""
 
 _RPC_PORT = b"HTTP request to a Hadoop IPC port"

@@ -80,7 +80,7 @@ async def find_candidates(
             if had is not None and file.path not in found and _is_same(file, had, is_same):
                 found[file.path] = Candidate(_whole(had), tree / file.path, row, had.digests)
     blobs = [file for file in files if file.path not in found and _sha256(file)]
-    found.update(await _among_blobs(context, ref, blobs, may=plan.is_credentialed))
+    found.update(await _among_blobs(context, ref, plan, blobs))
     return list(found.values())
 
 
@@ -131,9 +131,11 @@ def _sha256(file: PlannedFile) -> str | None:
 
 
 async def _among_blobs(
-    context: Context, ref: Ref, files: Sequence[PlannedFile], *, may: bool
+    context: Context, ref: Ref, plan: Plan, files: Sequence[PlannedFile]
 ) -> dict[str, Candidate]:
-    """``may``: what needed credentials may be linked as well, within its origin."""
+    """What needed credentials is linked for who needed some as well, within its origin; of a
+    registry's names that is where they lead, for whoever writes there chooses that."""
+    here = (ref.origin, plan.named.origin if plan.named else None)
     if not files:
         return {}
     blobs = await context.threads.run(_stat_blobs, context.layout, files)
@@ -144,9 +146,11 @@ async def _among_blobs(
             continue
         source, inode = blobs[file.path]
         row = holders.get(inode)
-        if row is None or (
-            row.info.is_credentialed and (not may or row.info.ref.origin != ref.origin)
-        ):
+        if row is None:
+            continue
+        info = row.info
+        there = (info.ref.origin, info.named.origin if info.named else None)
+        if info.is_credentialed and (not plan.is_credentialed or there != here):
             continue
         manifest = await _manifest(context, row)
         for had in manifest.files if manifest is not None else ():

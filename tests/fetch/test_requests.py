@@ -168,7 +168,8 @@ async def test_files_that_are_had_at_other_urls(
     signed = SignedUrl(
         planned=large.url, url=origin.url("/signed?sig=1"), headers=(("x-own", "a"),)
     )
-    auth = Auth(kind="headers", headers=(("x-pass", "b"),), host="localhost", signed=(signed,))
+    here = f"localhost:{server.server_port}"
+    auth = Auth(kind="headers", headers=(("x-pass", "b"),), host=here, signed=(signed,))
     await rig.fetch(plan_of(large, small, auth=auth))
     assert rig.read("large") == data
     assert all(seen.headers.get("x-own") == "a" for seen in origin.seen)

@@ -141,7 +141,8 @@ async def test_a_signature_at_the_end_of_a_redirect_is_renewed(
             first = Fault("redirect", location=cdn.url(f"/{status}?sig=1"))
             origin.fault("/m", first, times=1)
             origin.fault("/m", Fault("redirect", location=cdn.url("/again?sig=2")))
-            auth = Auth(kind="headers", headers=(("authorization", "Bearer x"),), host="127.0.0.1")
+            host = f"127.0.0.1:{origin.port}"
+            auth = Auth(kind="headers", headers=(("authorization", "Bearer x"),), host=host)
             await rig.mover(connections=1, attempts=1)
             seen = origin.requests()
             await rig.fetch(plan_of(planned(origin, "m", data), auth=auth), tree=rig.tree)
