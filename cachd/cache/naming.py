@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachd.cache")
 
-_OF_S3 = ("endpoint", "region", "addressing", "accelerate")
+_OF_S3 = ("endpoint", "region", "addressing", "accelerate", "verify")
+"""Options that are meant for S3 where nobody knows yet what the registry will name: another
+source's server would be taken for that endpoint, or get tokens without being verified."""
 _OF_REGISTRIES = frozenset(
     {
         "registry_token",
