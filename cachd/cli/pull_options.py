@@ -98,7 +98,8 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_header,
-        help="sent to the URI's host alone; may be repeated. Visible in the process list: for "
+        help="sent to the host that is asked for the URI alone (none is known for s3:// and "
+        "registries: an error); may be repeated. Visible in the process list: for "
         "secrets use the environment variable HOST-headers",
     )
     where.add_argument(
