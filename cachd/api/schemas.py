@@ -33,12 +33,12 @@ _STEPS: Final = ("resolving", "queued", "progress", "retry", "verifying")
 _ENDS: Final = ("heartbeat", "ready", "error")
 
 _PATIENCE: Final[Schema] = {
-    "type": "number", "minimum": 1, "maximum": 600, "description": "seconds"
+    "type": "number", "minimum": 1, "maximum": 600, "description": "seconds, 1 to 600"
 }  # fmt: skip
 
 _CREDENTIALS = object_of(
     {
-        "access_key_id": maybe(TEXT),
+        "access_key_id": said(maybe(TEXT), "keys for S3"),
         "secret_access_key": maybe(TEXT),
         "session_token": maybe(TEXT),
         "anonymous": said(maybe(FLAG), "sign nothing, even if the daemon could"),
@@ -62,14 +62,19 @@ _CREDENTIALS = object_of(
 _OPTIONS = object_of(
     {
         "endpoint": said(maybe(TEXT), "URL of the source's endpoint; part of the model's key"),
-        "region": maybe(TEXT),
-        "addressing": {"enum": ["auto", "path", "virtual", None]},
-        "accelerate": maybe(FLAG),
+        "region": said(maybe(TEXT), "of S3 buckets"),
+        "addressing": said(
+            {"enum": ["auto", "path", "virtual", None]},
+            "where the bucket is named at S3: in the path, or in the host (virtual)",
+        ),
+        "accelerate": said(maybe(FLAG), "AWS's transfer acceleration"),
         "verify": said(maybe(FLAG), "verify the source's TLS certificate"),
         "ca_pem": said(maybe(TEXT), "PEM certificates trusted besides the system's"),
         "connect_timeout": maybe(_PATIENCE),
         "read_timeout": maybe(_PATIENCE),
-        "max_attempts": maybe({"type": "integer", "minimum": 1, "maximum": 20}),
+        "max_attempts": said(
+            maybe({"type": "integer", "minimum": 1, "maximum": 20}), "of one call, 1 to 20"
+        ),
         "registry": said(maybe(TEXT), "URL of the registry that names the model; part of the key"),
         "registry_verify": said(maybe(FLAG), "verify the registry's TLS certificate"),
         "registry_ca_pem": said(maybe(TEXT), "PEM certificates trusted for the registry"),

@@ -46,7 +46,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("cachd.cache")
 
-_OF_S3 = ("endpoint", "region", "addressing", "accelerate")
+_OF_S3 = ("endpoint", "region", "addressing", "accelerate", "verify")
+"""Options that are meant for S3 where nobody knows yet what the registry will name: another
+source's server would be taken for that endpoint, or get tokens without being verified."""
 _OF_REGISTRIES = frozenset(
     {
         "registry_token",
@@ -134,13 +136,16 @@ async def name(asked: Asked, parts: Parts, patience: float) -> Naming:
 
     One that doesn't know it is passed over. One that is down or refuses might know it: then only
     the registry that named this very ref before is heard, or else nobody, for a later one's model
-    of that name may be another. Raises NotFound, AccessError, OriginError.
+    of that name may be another. An optional one is passed over nevertheless, unless it named the
+    ref before. Raises NotFound, AccessError, OriginError.
     """
     places = asked.location.registries
     patience = patience if len(places) == 1 else 0.0
     missing: NotFound | None = None
     trouble: CachdError | None = None
+    absent: CachdError | None = None
     trusted = _before(asked, parts)
+    optional = {rule.name for rule in parts.settings.sources.registries if rule.optional}
     for place in places:
         who = place[0] or place[1]
         if trouble is not None and who != trusted:
@@ -151,7 +156,10 @@ async def name(asked: Asked, parts: Parts, patience: float) -> Naming:
             missing = missing or error
         except (AccessError, OriginError) as error:
             log.warning("%s: %s: %s", asked.ref.key, who, error.message)
-            trouble = trouble or error
+            if who in optional and who != trusted:
+                absent = absent or error
+            else:
+                trouble = trouble or error
         else:
             parts.named_by.note(asked.ref, naming.registry)
             return naming
@@ -159,9 +167,18 @@ async def name(asked: Asked, parts: Parts, patience: float) -> Naming:
         if len(places) > 1:
             trouble.hint = (
                 "it comes before others in sources.registries, which aren't asked while it might "
-                "know the name; name a registry in the URI (?registry=NAME) to ask that one"
+                "know the name; name a registry in the URI (?registry=NAME) to ask that one, or "
+                "make the one that is down optional"
             )
         raise trouble
+    if absent is not None:
+        # It might know the name: that it doesn't exist is more than anybody knows.
+        if missing is not None:
+            absent.message = (
+                f"no registry that answered knows {asked.ref.uri}, and an optional one didn't "
+                f"answer: {absent.message}"
+            )
+        raise absent
     assert missing is not None
     if len(places) > 1:
         tried = ", ".join(place[0] or place[1] for place in places)

@@ -15,6 +15,7 @@ from cachd.cli.forward_git import gather_git
 from cachd.cli.forward_google import gather_google
 from cachd.cli.forward_google import host_of as google_host
 from cachd.cli.forward_hdfs import gather_hdfs
+from cachd.cli.forward_hdfs import hosts_of as hdfs_hosts
 from cachd.cli.forward_hub import gather_hub, gather_hub_headers, url_of_hub
 from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
 from cachd.cli.forward_registry import gather_registry
@@ -126,17 +127,9 @@ def _with_overrides(
     if overrides.anonymous:
         credentials = {"anonymous": True}
     if overrides.headers:
-        source = source_of(uri)
-        url = url_of_hub(source, options.get("endpoint")) if source in HUBS else uri
-        host = (parts_of(url).hostname or "").lower()
-        if not host:
-            raise InvalidError(
-                "--header needs a URI with a host",
-                field="--header",
-                hint="headers go to the host of an http(s):// URI",
-            )
         merged = dict(credentials.get("headers", {}))
-        merged[host] = {**merged.get(host, {}), **dict(overrides.headers)}
+        for host in _hosts_of(uri, options.get("endpoint")):
+            merged[host] = {**merged.get(host, {}), **dict(overrides.headers)}
         credentials["headers"] = merged
     # Requests to the global endpoint for a bucket elsewhere are redirected for ever unless the
     # bucket is part of the host name.
@@ -144,3 +137,28 @@ def _with_overrides(
     if legacy and options.get("region") not in (None, "us-east-1"):
         options.setdefault("addressing", "virtual")
     return replace(result, credentials=credentials, options=options)
+
+
+def _hosts_of(uri: str, endpoint: str | None) -> list[str]:
+    """Where the headers of the command line go. Raises InvalidError where nobody knows yet, or
+    where they can't be meant."""
+    source = source_of(uri)
+    if source in _HDFS:
+        hosts = hdfs_hosts(uri, endpoint or "")
+    elif source == "azure":
+        hosts = [azure_host(uri, endpoint).partition(":")[0]]
+    elif source == "gs":
+        hosts = [google_host(endpoint).partition(":")[0]]
+    elif source == "s3" or source in REGISTRIES:
+        hosts = []
+    else:
+        url = url_of_hub(source, endpoint) if source in HUBS else uri
+        hosts = [(parts_of(url).hostname or "").lower()]
+    if not any(hosts):
+        raise InvalidError(
+            "--header needs a URI with a host",
+            field="--header",
+            hint="headers go to the host of an http(s)://, git, oci:// or webhdfs:// URI, or to "
+            "that of a hub, gs:// or Azure (https); for what a registry names set HOST-headers",
+        )
+    return hosts

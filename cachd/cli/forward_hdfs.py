@@ -159,9 +159,20 @@ def _hosts(namenode: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _is_elsewhere(uri: str, namenode: str) -> bool:
-    """Whether the URI says a host of its own (with a port: see docs/sources.md) that the secret
-    doesn't."""
+def hosts_of(uri: str, namenode: str) -> list[str]:
+    """``host[:port]`` of who is asked: the URI's, else the namenodes'; empty where neither says."""
+    own = _own_host(uri)
+    return [own] if own else _hosts(namenode)
+
+
+def _own_host(uri: str) -> str:
+    """The host that the URI says of its own (with a port: see docs/sources.md)."""
     first = uri.partition("://")[2].partition("/")[0]
     has_port = re.fullmatch(r"(?:\[[0-9a-fA-F:.%]+\]|[^/:@]+):\d{1,5}", first)
-    return bool(namenode and has_port) and first.lower() not in _hosts(namenode)
+    return first.lower() if has_port else ""
+
+
+def _is_elsewhere(uri: str, namenode: str) -> bool:
+    """Whether the URI says a host of its own that the secret doesn't."""
+    own = _own_host(uri)
+    return bool(namenode and own) and own not in _hosts(namenode)

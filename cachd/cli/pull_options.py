@@ -80,7 +80,11 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
         help="leave out files that match; may be repeated (default: STORAGE_IGNORE_PATTERNS)",
     )
     where = command.add_argument_group("the source (each over the environment)")
-    where.add_argument("--endpoint", metavar="URL", help="S3 endpoint, or another hub")
+    where.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="of the source: an S3, Google or Azure endpoint, a namenode, another hub",
+    )
     where.add_argument("--region", metavar="NAME", help="of S3 buckets")
     where.add_argument("--addressing", choices=("auto", "path", "virtual"), help="of S3 buckets")
     where.add_argument("--anonymous", action="store_true", help="send no credentials, sign nothing")
@@ -94,15 +98,17 @@ def add_uri_options(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         type=_header,
-        help="sent to the URI's host alone; may be repeated. Visible in the process list: for "
+        help="sent to the host that is asked for the URI alone (none is known for s3:// and "
+        "registries: an error); may be repeated. Visible in the process list: for "
         "secrets use the environment variable HOST-headers",
     )
     where.add_argument(
         "--no-forward",
         action="store_true",
-        help="send nothing of this environment (AWS_*, S3_*, STORAGE_CONFIG, HF_TOKEN, "
-        "HOST-headers, docker configs, the pod's identity in its cloud); by default what the URI's "
-        "scheme can use goes with the request",
+        help="send nothing of this environment: no keys, tokens, passwords, endpoints, CA bundles, "
+        "STORAGE_CONFIG, HOST-headers, docker configs, HDFS secret, registries and their passes, "
+        "nor the pod's identity in its cloud; by default what the URI's scheme can use goes with "
+        "the request",
     )
 
 

@@ -72,8 +72,9 @@ class MlflowRegistry:
         return Entry(host=host, model=name, version=version, alias=alias)
 
     def default_url(self, entry: Entry, base: str, environ: Mapping[str, str]) -> str:
-        """``MLFLOW_TRACKING_URI``, where that is a server."""
-        own = base or environ.get("MLFLOW_TRACKING_URI", "")
+        """``MLFLOW_REGISTRY_URI``, else ``MLFLOW_TRACKING_URI``, where that is a server."""
+        said = environ.get("MLFLOW_REGISTRY_URI") or environ.get("MLFLOW_TRACKING_URI", "")
+        own = base or said
         return own if own.startswith(("http://", "https://")) else ""
 
     async def name(self, entry: Entry, server: RegistryServer) -> Target:

@@ -271,11 +271,16 @@ async def _configured(rule: RegistryRule) -> Pass:
 
 
 async def _of_environment(environ: Mapping[str, str], url: str) -> Pass:
-    """The daemon's environment has passes for the registry that it names, and for no other."""
+    """The daemon's environment has passes for the servers that it names, and for no other."""
     from cachd.registries.source import normalise_url  # noqa: PLC0415  (it opens servers)
 
-    uri = environ.get("MLFLOW_TRACKING_URI", "")
-    if uri.startswith(("http://", "https://")) and normalise_url(uri, "MLFLOW_TRACKING_URI") == url:
+    named = [
+        (name, environ.get(name, "")) for name in ("MLFLOW_REGISTRY_URI", "MLFLOW_TRACKING_URI")
+    ]
+    if any(
+        uri.startswith(("http://", "https://")) and normalise_url(uri, name) == url
+        for name, uri in named
+    ):
         if environ.get("MLFLOW_TRACKING_TOKEN"):
             value = f"Bearer {environ['MLFLOW_TRACKING_TOKEN']}"
             return Pass(

@@ -52,6 +52,10 @@ class RegistryRule(Section):
     """Ask with these passes for callers who bring none of their own. False: only for those to whom
     the daemon's identity is lent."""
 
+    optional: bool = False
+    """Pass over it also while it is down or refuses: then a later one's model of the same name is
+    given. Models that it named before wait for it all the same."""
+
     allow_archived: bool = False
     """Give archived versions to who names them."""
 

@@ -144,6 +144,17 @@ class Registry:
         if point is not None:
             try:
                 source: Source = point.load()()
+            except ImportError as error:
+                # Its scheme stays known: what is missing may be installed yet.
+                _log.error(
+                    "the source of %s:// (%s) can't be loaded: %s", scheme, point.value, error
+                )
+                missing = error.name or "a module of it"
+                raise SchemeUnknown(
+                    f"the source of {scheme}:// ({point.value}) can't be loaded: {error}",
+                    field="uri",
+                    hint=f"install {missing} where the daemon runs, beside cachd, and restart it",
+                ) from None
             except Exception:
                 _log.exception("the source of %s:// (%s) can't be loaded", scheme, point.value)
                 del self._foreign[scheme]

@@ -77,7 +77,8 @@ class DaemonChain:
             secret_key=frozen.secret_key,
             session_token=frozen.token or "",
             expires=expiry.timestamp() if expiry is not None else None,
-            whose="the daemon's own",
+            # Where they were found, in botocore's words: env, shared-credentials-file, …
+            whose=f"the daemon's own ({found.method})",
         )
 
 
@@ -135,7 +136,7 @@ def require_alive(identity: Pass) -> Pass:
     """``identity``, unless it has ended already. Raises CredentialsExpired."""
     if identity.expires is not None and identity.expires <= time.time():
         raise CredentialsExpired(
-            "the daemon's own S3 credentials have expired and could not be refreshed",
+            f"{identity.whose} S3 credentials have expired and could not be refreshed",
             hint="check the web identity, profile or metadata service that they come from",
         )
     return identity

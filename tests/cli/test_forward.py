@@ -305,6 +305,48 @@ def test_headers_of_the_command_line_join_those_of_the_environment() -> None:
     assert result.credentials == {"headers": {"h": {"A": "1", "B": "3", "C": "4"}}}
 
 
+@pytest.mark.parametrize(
+    ("uri", "environ", "hosts"),
+    [
+        (GS, {}, ["storage.googleapis.com"]),
+        (GS, {"STORAGE_EMULATOR_HOST": "https://fake:4443"}, ["fake"]),
+        (BLOB, {}, ["account.blob.core.windows.net"]),
+        (ABFS, {}, ["account.blob.core.windows.net"]),
+        ("hf://o/m", {}, ["huggingface.co"]),
+        ("oci://registry.example:5000/m", {}, ["registry.example"]),
+        ("webhdfs://nn:9870/m", {}, ["nn:9870"]),
+        (
+            "hdfs://models/m",
+            {"STORAGE_CONFIG": '{"type": "hdfs", "HDFS_NAMENODE": "http://a:9870;http://b"}'},
+            ["a:9870", "b"],
+        ),
+    ],
+)
+def test_headers_of_the_command_line_go_to_who_is_asked(
+    uri: str, environ: dict[str, str], hosts: list[str]
+) -> None:
+    result = gather(environ, uri, Overrides(headers=(("A", "1"),)), read=read)
+    assert result.credentials["headers"] == {host: {"A": "1"} for host in hosts}
+
+
+@pytest.mark.parametrize(
+    ("uri", "environ"),
+    [
+        (S3, {}),
+        ("model-registry://registry.example:1/iris", {}),
+        ("models:/iris/3", {}),
+        ("hdfs://models/m", {}),
+        ("webhdfs:///m", {}),
+        (GS, {"STORAGE_EMULATOR_HOST": "in-the-clear:4443"}),
+        (BLOB, {"AZURE_SERVICE_URL": "http://in-the-clear:10000"}),
+    ],
+)
+def test_headers_of_the_command_line_go_to_no_guess(uri: str, environ: dict[str, str]) -> None:
+    with pytest.raises(InvalidError, match="URI with a host") as caught:
+        gather(environ, uri, Overrides(headers=(("A", "1"),)), read=read)
+    assert caught.value.field == "--header"
+
+
 def test_secrets_are_in_no_repr() -> None:
     environ = {**KEYS, "AWS_SECRET_ACCESS_KEY": "very-secret"}
     assert "very-secret" not in repr(gather(environ, S3))

@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("docs/behaviour.md", "docs/crash-matrix.md", "docs/operations.md", "docs/security.md")
+PAGES = (
+    "docs/behaviour.md",
+    "docs/crash-matrix.md",
+    "docs/extending.md",
+    "docs/initializer.md",
+    "docs/kserve.md",
+    "docs/operations.md",
+    "docs/security.md",
+    "docs/sources.md",
+)
 _NAMED = re.compile(r"(tests/[\w/]+\.py)(?:::(\w+))?")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,25 @@ from tests.servers.s3 import S3Server
 def federated(
     tmp_path: Path, registry: ModelRegistry, other_registry: ModelRegistry, seaweed: S3Server
 ) -> Iterator[Daemon]:
+    with _federated(tmp_path, registry, other_registry, seaweed) as daemon:
+        yield daemon
+
+
+@contextmanager
+def _federated(
+    tmp_path: Path,
+    registry: ModelRegistry,
+    other_registry: ModelRegistry,
+    seaweed: S3Server,
+    **first: Any,
+) -> Iterator[Daemon]:
     """``first`` is shared, ``second`` kept for the daemon's own; both want tokens."""
     for name, made in (("first", registry), ("second", other_registry)):
         made.wants_token(f"token-of-{name}")
         (tmp_path / name).write_text(f"token-of-{name}\n")
     rules = [
         {"name": "first", "kind": "model-registry", "url": registry.url,
-         "token_file": str(tmp_path / "first")},
+         "token_file": str(tmp_path / "first"), **first},
         {"name": "second", "kind": "model-registry", "url": other_registry.url, "share": False,
          "token_file": str(tmp_path / "second")},
     ]  # fmt: skip
@@ -96,6 +109,39 @@ def test_while_one_is_down_nobody_else_takes_its_place(
     registry.status = 0
     eventually(lambda: "path" in ask(federated, seaweed, "both"))
     assert body_of(federated, seaweed, "both") == b"first's"
+
+
+def test_an_optional_one_is_passed_over_while_it_is_down(
+    tmp_path: Path, registry: ModelRegistry, other_registry: ModelRegistry, seaweed: S3Server
+):
+    bucket = seaweed.make_bucket({"a/w.bin": b"first's", "b/w.bin": b"second's"})
+    for model in ("known", "kept"):
+        registry.add(model, "v1", f"s3://{bucket}/a")
+    for model in ("known", "kept", "both", "one"):
+        other_registry.add(model, "v1", f"s3://{bucket}/b")
+    registry.add("both", "v1", f"s3://{bucket}/a")
+    with _federated(tmp_path, registry, other_registry, seaweed, optional=True) as daemon:
+        assert body_of(daemon, seaweed, "known") == b"first's"
+        assert body_of(daemon, seaweed, "kept") == b"first's"
+        registry.status = 403
+        assert body_of(daemon, seaweed, "one") == b"second's"
+        assert body_of(daemon, seaweed, "both") == b"second's"
+        missing = ask(daemon, seaweed, "none")
+        assert missing["code"] == "access_denied"
+        assert "no registry that answered knows model-registry://none" in missing["detail"]
+        assert "registry first" in missing["detail"]
+        assert ask(daemon, seaweed, "first/other")["code"] == "access_denied"
+        # A model that it named is taken from no other.
+        refused = ask(daemon, seaweed, "known")
+        assert refused["code"] == "access_denied"
+        assert "no registry that answered" not in refused["detail"]
+        registry.status = 0
+        assert body_of(daemon, seaweed, "both") == b"first's"
+        assert ask(daemon, seaweed, "none")["code"] == "not_found"
+        registry.status = 503
+        assert body_of(daemon, seaweed, "one") == b"second's"
+        assert ask(daemon, seaweed, "none")["code"] == "origin_busy"
+        assert body_of(daemon, seaweed, "kept") == b"first's"  # as it is cached
 
 
 @needs_root

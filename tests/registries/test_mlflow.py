@@ -78,6 +78,12 @@ async def test_the_daemons_environment_has_a_pass_for_its_own_server(mlflow: Mlf
     wrong = Credentials(registry_username="ada", registry_password="wrong")
     with pytest.raises(CredentialsInvalid, match="registry_username"):
         await name("mlflow://iris/1", registry=mlflow.url, credentials=wrong)
+    apart = {
+        **environ,
+        "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+        "MLFLOW_REGISTRY_URI": mlflow.url,
+    }
+    assert (await name("mlflow://iris/1", environ=apart, identity="daemon")).uri == "s3://b/1"
     # Not for another's.
     elsewhere = {**environ, "MLFLOW_TRACKING_URI": "http://127.0.0.1:1"}
     with pytest.raises(Exception, match="no credentials"):

@@ -51,6 +51,33 @@ async def test_its_authority_and_a_client_certificate(certificates: Certificates
         registry.close()
 
 
+@pytest.mark.parametrize("trust", ["unverified", "authority"])
+def test_a_certificate_is_unverified_for_s3_alone(
+    tmp_path: Path, registry: ModelRegistry, certificates: Certificates, trust: str
+):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.chain, certificates.key)
+    store = ModelRegistry(context)
+    try:
+        registry.add("iris", "v1", f"{store.url}/models/w.bin")
+        options: dict[str, Any] = {"registry": registry.url, "max_attempts": 1}
+        if trust == "unverified":
+            options["verify"] = False
+        else:
+            options["ca_pem"] = certificates.ca_pem
+        headers = {"headers": {store.host.partition(":")[0]: {"Authorization": "secret"}}}
+        with running(tmp_path) as daemon:
+            answer = daemon.ask("model-registry://iris", credentials=headers, options=options)
+        if trust == "unverified":
+            assert answer.json()["code"] == "origin_tls"
+            assert not store.asked
+        else:
+            assert answer.json()["code"] == "not_found"
+            assert store.asked[0][2]["authorization"] == "secret"
+    finally:
+        store.close()
+
+
 @needs_root
 def test_the_daemons_identity_is_not_lured_to_a_server_that_a_registry_names(
     tmp_path: Path, registry: ModelRegistry, other_registry: ModelRegistry

@@ -119,6 +119,21 @@ def test_who_is_asked(uri: str, given: dict[str, Any], places: list[tuple[str, s
     assert list(locate(uri, *rules, environ=BASE, **given).registries) == places
 
 
+@pytest.mark.parametrize(
+    ("environ", "url"),
+    [
+        ({"MLFLOW_TRACKING_URI": "http://ml:5000"}, "http://ml:5000"),
+        ({"MLFLOW_REGISTRY_URI": "http://mr:5000"}, "http://mr:5000"),
+        ({"MLFLOW_TRACKING_URI": "http://ml:5000", "MLFLOW_REGISTRY_URI": "http://mr:5000"},
+         "http://mr:5000"),
+        ({"MLFLOW_TRACKING_URI": "http://ml:5000", "MLFLOW_REGISTRY_URI": ""}, "http://ml:5000"),
+    ],
+)  # fmt: skip
+def test_mlflows_registry_comes_before_its_tracking_server(environ: dict[str, str], url: str):
+    for uri in ("mlflow://iris/3", "models://iris/3"):
+        assert list(locate(uri, environ=environ).registries) == [("", url)]
+
+
 def test_configured_ones_come_in_order_and_by_match():
     both = [("team", TEAM["url"]), ("main", MAIN["url"])]
     rules = (TEAM, MAIN, TRACKING)

@@ -57,10 +57,28 @@ def test_a_third_party_cannot_take_a_built_in_scheme() -> None:
     assert isinstance(registry.source("s3"), S3Source)
 
 
+class BrokenSource:
+    def __init__(self) -> None:
+        raise RuntimeError("out of order")
+
+
+def test_a_third_party_whose_library_is_missing_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Registry([EntryPoint("needy", "no_such_sdk.source:Thing", GROUP)])
+    for _ in range(2):
+        with (
+            caplog.at_level(logging.ERROR),
+            pytest.raises(SchemeUnknown, match="No module named 'no_such_sdk'") as caught,
+        ):
+            registry.source("needy")
+        assert "install no_such_sdk where the daemon runs" in caught.value.hint
+    assert "no_such_sdk" in caplog.text
+    assert "needy" in registry.schemes
+
+
 def test_a_broken_third_party_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
-    registry = Registry([EntryPoint("broken", "no.such.module:Thing", GROUP)])
+    registry = Registry([EntryPoint("broken", f"{__name__}:BrokenSource", GROUP)])
     with caplog.at_level(logging.ERROR), pytest.raises(SchemeUnknown):
         registry.source("broken")
-    assert "no.such.module" in caplog.text
+    assert "out of order" in caplog.text
     assert "broken" not in registry.schemes
     assert isinstance(registry.source("s3"), S3Source)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cachd.errors import (
+    AccessError,
     ConfigInvalid,
     CredentialsMissing,
 )
@@ -49,6 +50,22 @@ async def test_the_daemons_own_identity(
     assert plan.auth.access_key == KEYS.access_key
     with pytest.raises(CredentialsMissing):
         await resolve(private, NOBODY, endpoint=seaweed.endpoint)
+
+
+async def test_a_refusal_tells_where_the_daemons_credentials_were_found(
+    seaweed: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    bucket = seaweed.make_bucket({"m/x": b"1"})
+    asked: dict[str, Any] = {"identity": "daemon", "endpoint": seaweed.endpoint}
+    shared = tmp_path / "credentials"
+    shared.write_text("[default]\naws_access_key_id=wrong\naws_secret_access_key=s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(shared))
+    with pytest.raises(AccessError, match=r"the daemon's own \(shared-credentials-file\)"):
+        await resolve(f"s3://{bucket}/m", **asked)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "wrong")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s")
+    with pytest.raises(AccessError, match=r"the daemon's own \(env\) credentials"):
+        await resolve(f"s3://{bucket}/m", **asked)
 
 
 async def test_authorize_reads_the_daemons_credentials_again(
