@@ -47,10 +47,16 @@ def gather_azure(
         credentials.update({name: environ[variable] for name, variable in _PRINCIPAL})
         if environ.get("AZURE_AUTHORITY_HOST"):
             options["authority"] = environ["AZURE_AUTHORITY_HOST"]
+    warnings = []
+    if not strict and environ.get("AZURE_ACCESS_TOKEN"):
+        warnings.append(
+            "AZURE_ACCESS_TOKEN isn't sent: whose account a registry will name isn't known yet; "
+            "set AZURE_CLIENT_SECRET, AZURE_STORAGE_SAS_TOKEN or AZURE_STORAGE_ACCESS_KEY"
+        )
     url = environ.get("AZURE_SERVICE_URL")
     if url and strict and not overrides.endpoint and not _is_own(url):
         options["endpoint"] = url
-    return Forwarded(credentials=credentials, options=options)
+    return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
 
 
 def _is_own(url: str) -> bool:

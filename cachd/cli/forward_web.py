@@ -50,6 +50,11 @@ def gather_web(
             continue
         if owner == host or (is_open and "." in owner):
             headers[owner] = _headers(environ[name], name)
+        elif is_open:
+            # A short name is another host's at the daemon, or no host's but a variable's.
+            warnings.append(
+                f"{name} isn't sent: for what a registry names, a host is said with its domain"
+            )
     credentials = {"headers": headers} if headers else {}
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
 

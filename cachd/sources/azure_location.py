@@ -40,6 +40,8 @@ _AUTHORITIES = {
 }
 _OPTIONS = ("versionid", "snapshot")
 _EXAMPLE = "https://account.blob.core.windows.net/container/path/to/model"
+_LOOKS = f"it looks like {_EXAMPLE}"
+_KNOWN = "known are versionid, snapshot, and a whole shared access signature"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +82,7 @@ def parse_azure(uri: str) -> AzureAddress:
         parts = urlsplit(f"https://{rest}")
         port = parts.port
     except ValueError:
-        raise UriInvalid("the URI has no valid host", field="uri") from None
+        raise UriInvalid("the URI has no valid host", field="uri", hint=_LOOKS) from None
     container, at, host = parts.netloc.rpartition("@")
     is_hadoop = scheme.lower() != "https"
     host = host.lower().rstrip(".").removesuffix(":443")
@@ -103,18 +105,22 @@ def parse_azure(uri: str) -> AzureAddress:
     if not is_hadoop:
         container, _, path = path.lstrip("/").partition("/")
     elif match["service"] == "file":
-        raise UriInvalid(f"an {scheme}:// URI names no file share", field="uri")
+        raise UriInvalid(
+            f"an {scheme}:// URI names no file share",
+            field="uri",
+            hint="a share looks like https://account.file.core.windows.net/share/path/to/model",
+        )
     service: Service = "file" if match["service"] == "file" else "blob"
     if not _CONTAINER.match(container):
         kind = "container" if service == "blob" else "share"
         raise UriInvalid(
             f"the URI has no {kind}" if not container else f"{container!r} is no name of a {kind}",
             field="uri",
-            hint=f"it looks like {_EXAMPLE}",
+            hint=_LOOKS if service == "blob" else _LOOKS.replace(".blob.", ".file."),
         )
     prefix = path.strip("/")
     if any(part in {".", ".."} for part in prefix.split("/")):
-        raise UriInvalid("the URI's path has a part '.' or '..'", field="uri")
+        raise UriInvalid("the URI's path has a part '.' or '..'", field="uri", hint=_LOOKS)
     return AzureAddress(
         service=service,
         host=host.replace(".dfs.", ".blob.") if match["service"] == "dfs" else host,
@@ -130,7 +136,11 @@ def _decode(path: str) -> str:
     try:
         return unquote(path, errors="strict")
     except UnicodeDecodeError:
-        raise UriInvalid("the URI's path is no UTF-8, percent-encoded", field="uri") from None
+        raise UriInvalid(
+            "the URI's path is no UTF-8, percent-encoded",
+            field="uri",
+            hint="write a name's special characters as the UTF-8 of them: é is %C3%A9",
+        ) from None
 
 
 def _parse_query(query: str, service: Service, prefix: str) -> str:
@@ -139,19 +149,27 @@ def _parse_query(query: str, service: Service, prefix: str) -> str:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError:
-        raise UriInvalid("the URI's query is not name=value&…", field="uri") from None
+        raise UriInvalid("the URI's query is not name=value&…", field="uri", hint=_KNOWN) from None
     for name, _ in pairs:
         if name not in _OPTIONS:
             raise UriInvalid(
                 f"the URI's query has an unknown option {name[:64]!r}",
                 field="uri",
-                hint="known are versionid, snapshot, and a whole shared access signature",
+                hint=_KNOWN,
             )
     if len(pairs) > 1:
-        raise UriInvalid("the URI's query names more than one state of a blob", field="uri")
+        raise UriInvalid(
+            "the URI's query names more than one state of a blob",
+            field="uri",
+            hint="leave one of versionid and snapshot",
+        )
     ((name, value),) = pairs
     if service == "file" or not prefix or not value:
-        raise UriInvalid(f"{name} needs the path of one blob", field="uri")
+        raise UriInvalid(
+            f"{name} needs the path of one blob",
+            field="uri",
+            hint=f"such as https://account.blob.core.windows.net/container/model.tar.gz?{name}=…",
+        )
     return f"{name}={quote(value, safe=':-_.')}"
 
 

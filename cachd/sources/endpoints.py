@@ -24,6 +24,7 @@ def normalise_endpoint(
     ``scheme`` is assumed where none is given. ``what`` it is, and an ``example``, for messages.
     """
     text = endpoint.strip()
+    looks = f"it looks like {example}"
     if "://" not in text:
         text = f"{scheme}://{text}"
     try:
@@ -37,12 +38,12 @@ def normalise_endpoint(
         raise UriInvalid(
             f"{what} is no http:// or https:// URL with a host",
             field=field,
-            hint=f"it looks like {example}",
+            hint=looks,
         )
     if "@" in parts.netloc:
-        raise UriInvalid(f"{what} can't carry user information", field=field)
+        raise UriInvalid(f"{what} can't carry user information", field=field, hint=looks)
     if parts.query or parts.fragment:
-        raise UriInvalid(f"{what} can't carry a query or a fragment", field=field)
+        raise UriInvalid(f"{what} can't carry a query or a fragment", field=field, hint=looks)
     shown = f"[{host}]" if ":" in host else host
     if port is not None and port != _DEFAULT_PORTS[scheme]:
         shown = f"{shown}:{port}"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 GOOGLE_ENDPOINT = "https://storage.googleapis.com"
 # "Bucket names" in Cloud Storage's documentation; names with dots may have 222 characters.
 _BUCKET = re.compile(r"^[a-z0-9][a-z0-9._-]{1,220}[a-z0-9]$")
+_EXAMPLE = "it looks like gs://bucket/path/to/model"
+_PINNED = "one state of an object looks like gs://bucket/model.tar.gz?generation=1700000000000000"
 _GENERATION = re.compile(r"^[0-9]{1,19}$", re.ASCII)
 
 
@@ -47,9 +49,7 @@ def parse_gs(uri: str) -> GoogleAddress:
     generation = _parse_query(query) if mark else None
     bucket, _, name = path.partition("/")
     if not bucket:
-        raise UriInvalid(
-            "the URI has no bucket", field="uri", hint="it looks like gs://bucket/path/to/model"
-        )
+        raise UriInvalid("the URI has no bucket", field="uri", hint=_EXAMPLE)
     if "@" in bucket:
         raise UriInvalid(
             "a gs:// URI can't carry user information",
@@ -57,12 +57,16 @@ def parse_gs(uri: str) -> GoogleAddress:
             hint="send a service account's key as credentials of the request",
         )
     if not _BUCKET.match(bucket) or ".." in bucket:
-        raise UriInvalid(f"{bucket!r} is no name of a bucket", field="uri")
+        raise UriInvalid(
+            f"{bucket!r} is no name of a bucket",
+            field="uri",
+            hint=f"{_EXAMPLE}; a bucket's name has small letters, digits, '-', '_' and '.'",
+        )
     prefix = name.strip("/")
     if any(part in {".", ".."} for part in prefix.split("/")):
-        raise UriInvalid("the URI's path has a part '.' or '..'", field="uri")
+        raise UriInvalid("the URI's path has a part '.' or '..'", field="uri", hint=_EXAMPLE)
     if generation and not prefix:
-        raise UriInvalid("generation needs the name of one object", field="uri")
+        raise UriInvalid("generation needs the name of one object", field="uri", hint=_PINNED)
     return GoogleAddress(bucket=bucket, prefix=prefix, generation=generation)
 
 
@@ -70,7 +74,7 @@ def _parse_query(query: str) -> str:
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     except ValueError:
-        raise UriInvalid("the URI's query is not name=value&…", field="uri") from None
+        raise UriInvalid("the URI's query is not name=value&…", field="uri", hint=_PINNED) from None
     for name, _ in pairs:
         if name != "generation":
             raise UriInvalid(
@@ -79,9 +83,9 @@ def _parse_query(query: str) -> str:
                 hint="known is generation; an endpoint is named beside the URI (--endpoint)",
             )
     if len(pairs) != 1:
-        raise UriInvalid("the URI's query has generation twice", field="uri")
+        raise UriInvalid("the URI's query has generation twice", field="uri", hint=_PINNED)
     if not _GENERATION.match(pairs[0][1]):
-        raise UriInvalid("the URI's generation is no number", field="uri")
+        raise UriInvalid("the URI's generation is no number", field="uri", hint=_PINNED)
     return pairs[0][1]
 
 

@@ -191,6 +191,7 @@ def storage(**config: Any) -> dict[str, str]:
             {"endpoint": "http://azurite:10000"},
         ),
         (BLOB, {"AZURE_SERVICE_URL": "https://other.blob.core.windows.net"}, {}, {}),
+        (BLOB, {"AZURE_ACCESS_TOKEN": "changed by the client", "minio-headers": "{}"}, {}, {}),
         (
             ABFS,
             {"account.blob.core.windows.net-headers": '{"Authorization": "x"}'},
@@ -224,11 +225,14 @@ def test_environment(
         ("https://host/x", {**MAP, "CA_BUNDLE_VOLUME_MOUNT_POINT": "/none"}, "Failed to find"),
         ("model-registry://r/m", {"AWS_CA_BUNDLE": "/etc/bad.pem"}, "no PEM certificate"),
         ("mlflow://r/m", {"GOOGLE_APPLICATION_CREDENTIALS": "/none"}, "can't be read"),
+        ("models:/m/1", {"AZURE_ACCESS_TOKEN": "secret"}, "AZURE_ACCESS_TOKEN isn't sent"),
+        ("mlflow://r/m", {"minio-headers": '{"A": "secret"}'}, "minio-headers isn't sent"),
     ],
 )
 def test_warnings(uri: str, environ: dict[str, str], word: str) -> None:
     result = gather(environ, uri, read=read)
     assert word in result.warnings[0]
+    assert "secret" not in str(result.warnings) + str(result.credentials)
     assert "ca_pem" not in result.options
 
 

@@ -173,8 +173,9 @@ def test_endpoints() -> None:
     ],
 )
 def test_uris_that_mean_nothing(uri: str, words: str) -> None:
-    with pytest.raises(UriInvalid, match=words):
+    with pytest.raises(UriInvalid, match=words) as caught:
         request(uri, NOBODY)
+    assert "s3://" not in caught.value.hint
 
 
 # --- XML -----------------------------------------------------------------------------------------

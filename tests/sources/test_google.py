@@ -103,13 +103,15 @@ def test_a_ref_says_how_to_ask_for_it_again(uri: str, endpoint: str | None) -> N
     ],
 )
 def test_uris_that_mean_nothing(uri: str, words: str) -> None:
-    with pytest.raises(UriInvalid, match=words):
+    with pytest.raises(UriInvalid, match=words) as caught:
         request(uri)
+    assert "s3://" not in caught.value.hint
 
 
 def test_endpoints_that_mean_nothing() -> None:
-    with pytest.raises(UriInvalid, match="user information"):
+    with pytest.raises(UriInvalid, match="user information") as caught:
         request("gs://bucket/x", endpoint="https://u:p@host")
+    assert caught.value.hint == "it looks like https://storage.googleapis.com"
     with pytest.raises(ValueError, match="before the host"):
         settings(gs={"endpoint": "host:1"})
 
