@@ -1,0 +1,7 @@
+"""``mlflow://`` and what its artifact proxy has under the contract."""
+
+from tests.contract.rows import EveryRow
+
+
+class TestMlflow(EveryRow):
+    pass
