@@ -33,7 +33,8 @@ test: $(VENV)/.stamp $(PEERS)/.stamp ## All tests but the slow ones.
 test-slow: $(VENV)/.stamp $(PEERS)/.stamp $(VENV)-api/.stamp ## The tests that take minutes.
 	@scripts/install-test-packages --missing
 	@scripts/install-azurite $(AZURITE)
-	SCHEMATHESIS=$(abspath $(VENV)-api/bin/schemathesis) $(BIN)/python -m pytest -m slow $(ARGS)
+	SCHEMATHESIS=$(abspath $(VENV)-api/bin/schemathesis) $(BIN)/python -m pytest -m slow -n $(JOBS) --dist loadfile \
+	  $(ARGS)
 
 crash-matrix: $(VENV)/.stamp ## kill -9 at every step, counted; writes docs/crash-matrix.md.
 	$(BIN)/python -m tests.crash.matrix --jobs $(JOBS) $(ARGS)

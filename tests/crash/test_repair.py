@@ -8,6 +8,8 @@ import pytest
 
 from tests.crash.world import NEW, OLD, PART, World, world
 
+pytestmark = pytest.mark.slow
+
 STEPS = [
     "repair marked",
     "repair copied",

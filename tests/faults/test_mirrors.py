@@ -14,6 +14,8 @@ from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern
 from tests.servers.hub import Hub
 
+pytestmark = pytest.mark.slow
+
 DATA = pattern(2 * PART + 1000)
 MAIN, SMALL = "/models/m/weights.bin", "/models/m/config.json"
 KEYS = {"access_key_id": "AKIAEXAMPLE", "secret_access_key": "not-a-secret"}

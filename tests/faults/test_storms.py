@@ -16,6 +16,8 @@ from tests.harness import Daemon, Reply, call, eventually, running
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, pattern, s3_error
 
+pytestmark = pytest.mark.slow
+
 MODELS = 20
 CONNECTIONS = 12
 BUSY = Fault("status", status=503, headers={"Retry-After": "1"}, body=s3_error("SlowDown"))

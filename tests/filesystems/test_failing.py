@@ -16,6 +16,8 @@ from tests.filesystems.volumes import MIB, Volume
 from tests.harness import Daemon, call, eventually
 from tests.process.origin import CountingOrigin
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def disk(make_volume) -> Volume:

@@ -17,6 +17,8 @@ from tests.process.origin import CountingOrigin
 from tests.servers import require
 from tests.servers.process import ServerProcess, find_program
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"xfs": 400 * MIB, "btrfs": 400 * MIB, "ext4": 200 * MIB, "tmpfs": 200 * MIB}
 SHARES = {"xfs": "reflink", "btrfs": "reflink", "ext4": "copy", "tmpfs": "copy", "fuse": "copy"}
 

@@ -10,10 +10,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.harness import Daemon, eventually, running
 from tests.process.origin import CountingOrigin
 from tests.process.pods import pod, tree_of
 from tests.servers.s3 import S3Server
+
+pytestmark = pytest.mark.slow
 
 MEMORY = 220 * 2**20
 """What docs/initializer.md says of all processes together."""

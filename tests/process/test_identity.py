@@ -135,7 +135,7 @@ def test_credentials_that_end_are_followed_by_the_next_on_the_same_fetch(
         assert set(origin.read_by[2:]) == {"AKIA2"}
         assert origin.refused == []
         assert daemon.metric("cachd_requests_total", endpoint="ask", code="200") == 1
-        for secret in ("secret-1", "session-1", "session-2", "2718"):
+        for secret in ("secret-1", "session-1", "session-2", "own-token-2718"):
             assert secret not in out + err + daemon.log()
 
 
@@ -170,4 +170,4 @@ def test_a_role_that_is_refused_is_told(
     assert pull.returncode == 5
     assert "AWS's STS doesn't take this pod's identity (400 InvalidIdentityToken)" in err
     assert "service account's annotation" in err
-    assert "2718" not in err
+    assert "own-token-2718" not in err

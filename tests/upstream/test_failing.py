@@ -14,6 +14,8 @@ from tests.harness import eventually
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, MIB, PART, Pair, Zone, check, endpoint
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_neighbour_is_killed_in_mid_transfer(zone: Zone) -> None:
     [port] = free_ports(1)
