@@ -13,10 +13,12 @@ import pytest
 
 from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate
+from tests.origins.gate import Gate, Refusal
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
 
 OTHER_KEY = base64.b64encode(b"a key of somebody else's files, 64 bytes".ljust(64, b".")).decode()
+POOR = "poor-signature-1644"
+"""Of a signature that may list alone; the server knows none but its key's own."""
 DIRECTORIES = "a share has directories: no file can be one, too"
 
 
@@ -36,6 +38,14 @@ class AzureFiles(Adapter):
             codes=("credentials_invalid",),
             says="credentials.azure_account_key",
         ),
+        "denied": Pass(
+            credentials={
+                "azure_sas": f"sv=2021-08-06&sr=s&sp=l&se=2099-01-01T00%3A00%3A00Z&sig={POOR}"
+            },
+            secrets=(POOR,),
+            codes=("access_denied",),
+            says="credentials.azure_sas",
+        ),
         "none": NOBODY,
     }
 
@@ -46,9 +56,14 @@ class AzureFiles(Adapter):
         where = urlsplit(self._server.endpoint)
         assert where.hostname
         assert where.port
-        self.gate = Gate((where.hostname, where.port), None)
+        self.gate = Gate((where.hostname, where.port), None, self._guard)
         self._closing += [self._server.stop, self.gate.close]
         self.options = {"endpoint": self.gate.url}
+
+    def _guard(self, seen: Seen) -> Refusal | None:
+        if POOR not in seen.target:
+            return None
+        return 403, {"x-ms-error-code": "AuthorizationPermissionMismatch"}, b""
 
     def put(self, files: Mapping[str, bytes]) -> Place:
         return Place(self, self._server.make_bucket(files), dict(files))
