@@ -108,9 +108,11 @@ async def _list(
             return []
         for kind, found in page.items:
             name = found.get("Name", "")
-            if not name or "/" in name:
-                raise client.no_listing()
             path = f"{below}/{name}" if below else name
+            if not name or "/" in name:
+                if name:
+                    check_name(path)  # what is hostile is told for what it is
+                raise client.no_listing()
             if kind == "Directory":
                 check_name(path)
                 census.count(path)

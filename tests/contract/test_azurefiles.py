@@ -1,10 +1,7 @@
-"""Files at Azure under the contract, where they differ from blobs: changes that no precondition
-tells, and passes. What they mean is in ``tests/sources/test_azure.py`` and ``tests/conformance``.
-"""
+"""Files at Azure under the contract."""
 
-from tests.contract.rows_moving import Moving
-from tests.contract.rows_passes import Passes
+from tests.contract.rows import EveryRow
 
 
-class TestAzureFiles(Moving, Passes):
+class TestAzureFiles(EveryRow):
     pass

@@ -25,18 +25,17 @@ ADAPTERS = {
     "gs": "google",
     "hdfs": "webhdfs",
     "https": "http",
-    "mlflow": "kubeflow",
-    "mlflow-artifacts": "kubeflow",
+    "mlflow-artifacts": "mlflow",
     "model-registry": "kubeflow",
-    "models": "kubeflow",
+    "models": "mlflow",
     "oci+fetch": "oci",
     "oci+native": "oci",
     "swebhdfs": "webhdfs",
     "wasb": "azure",
     "wasbs": "azure",
 }
-"""By scheme, where it isn't called the same: another form of the same source, or a registry, all of
-which give a model's place to the source that has it."""
+"""By scheme, where it isn't called the same: another form of the same source, or of a registry, or
+what a registry's names lead to."""
 BESIDE = {"azurefiles"}
 """Second adapters of a scheme."""
 PATH = "m/model.bin"

@@ -113,7 +113,7 @@ def test_artifacts_behind_the_proxy_take_the_registrys_pass(tmp_path: Path, mlfl
         for token in ("wrong-token-3", ""):
             wrong = {**body, "credentials": {"registry_token": token}}
             assert daemon.ask("mlflow://iris/1", **wrong).status == 401
-        mlflow.listed = [{"path": "../up", "is_dir": False, "file_size": 1}]
+        mlflow.listed["0/bad"] = [{"path": "../up", "is_dir": False, "file_size": 1}]
         assert daemon.ask("mlflow://bad/1", **body).json()["code"] == "path_unsafe"
         assert "ml-token-1" not in daemon.log()
 

@@ -30,8 +30,9 @@ def etag_of(body: bytes) -> str:
 
 class FakeFiles:
     """``shares``: path → body. ``page``: most entries of one answer. Directories are those that
-    files lie in. ``refusals`` are (status, code) for the next calls. Who shows no good signature
-    and no token of ``tokens`` is refused."""
+    files lie in; ``listed``: by share, names that its root lists for files, whatever they are.
+    ``has_md5``: whether uploaders gave one. ``refusals`` are (status, code) for the next calls.
+    Who shows no good signature and no token of ``tokens`` is refused."""
 
     name = "azurefiles"
 
@@ -42,6 +43,8 @@ class FakeFiles:
         self.refusals: list[tuple[int, str]] = []
         self.seen: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
         self.page = 5000
+        self.listed: dict[str, list[str]] = {}
+        self.has_md5 = False
         files = self
 
         class FilesHandler(Handler):
@@ -111,15 +114,17 @@ class FakeFiles:
         if path and not inside:
             _refuse(handler, 404, "ResourceNotFound")
             return
+        rows = [(*name.partition("/")[:2], body) for name, body in inside.items()]
+        if not path:
+            rows += [(name, "", b"x") for name in self.listed.get(share, ())]
         entries: dict[str, str] = {}
-        for name, body in inside.items():
-            first, slash, _ = name.partition("/")
+        for first, slash, body in rows:
             shown = escape(first)
             if first.isprintable() is False:
                 shown = quote(first)
             encoded = ' Encoded="true"' if shown != escape(first) else ""
             if slash:
-                entries[first] = (
+                entries[f"{first}/"] = (
                     f"<Directory><FileId>1</FileId><Name{encoded}>{shown}</Name><Properties />"
                     "</Directory>"
                 )
@@ -158,6 +163,8 @@ class FakeFiles:
             "Accept_Ranges": "bytes",
             "X_Ms_Server_Encrypted": "true",
         }
+        if self.has_md5:
+            told["Content_MD5"] = base64.b64encode(hashlib.md5(body).digest()).decode()
         span = headers.get("x-ms-range") or headers.get("range", "")
         if not span or handler.command == "HEAD":
             handler.send(200, body, **told)
@@ -167,6 +174,8 @@ class FakeFiles:
         if not part:
             _refuse(handler, 416, "InvalidRange")
             return
+        if self.has_md5:  # Content-MD5 of an answer is that of its body
+            told["X_Ms_Content_MD5"] = told.pop("Content_MD5")
         told["Content_Range"] = f"bytes {first}-{int(first) + len(part) - 1}/{len(body)}"
         handler.send(206, part, **told)
 

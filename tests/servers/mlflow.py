@@ -10,21 +10,21 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 _API = "/api/2.0/mlflow"
-_FILES = "/api/2.0/mlflow-artifacts/artifacts"
+FILES = "/api/2.0/mlflow-artifacts/artifacts"
 
 Json = dict[str, Any]
 
 
 class Mlflow:
     """``versions``: of each model, number → URI; ``aliases``: of each, alias → number. ``logged``:
-    model id → URI. ``files`` are behind the proxy; ``listed`` adds names to its lists."""
+    model id → URI. ``files`` are behind the proxy; ``listed`` adds rows to a directory's list."""
 
     def __init__(self) -> None:
         self.versions: dict[str, dict[str, str]] = {}
         self.aliases: dict[str, dict[str, str]] = {}
         self.logged: dict[str, str] = {}
         self.files: dict[str, bytes] = {}
-        self.listed: list[Json] = []
+        self.listed: dict[str, list[Json]] = {}
         self.pending: set[str] = set()
         self.authorization = ""
         self.asked: list[str] = []
@@ -63,16 +63,17 @@ class Mlflow:
         self.asked.append(handler.path)
         if self.authorization and handler.headers.get("Authorization") != self.authorization:
             _send(handler, 401, b"You are not authenticated.")
-        elif parts.path.startswith(f"{_FILES}/"):
-            body = self.files.get(unquote(parts.path.removeprefix(f"{_FILES}/")))
+        elif parts.path.startswith(f"{FILES}/"):
+            body = self.files.get(unquote(parts.path.removeprefix(f"{FILES}/")))
             _send(handler, 404 if body is None else 200, body or b"{}")
         else:
             status, answer = self._act(parts.path, query)
             _send(handler, status, json.dumps(answer).encode())
 
     def _act(self, path: str, query: dict[str, str]) -> tuple[int, Json]:
-        if path == _FILES:
-            return 200, {"files": [*self._list(query.get("path", "")), *self.listed]}
+        if path == FILES:
+            below = query.get("path", "")
+            return 200, {"files": [*self._list(below), *self.listed.get(below, [])]}
         name, version = query.get("name", ""), query.get("version", "")
         known = self.versions.get(name, {})
         match path.removeprefix(f"{_API}/").split("/"):

@@ -1,4 +1,5 @@
-"""Files at Azure: a server of ours that Microsoft's own client vouches for."""
+"""Files at Azure: a server of ours that Microsoft's own client vouches for. Who uploaded them gave
+their MD5."""
 
 from __future__ import annotations
 
@@ -12,23 +13,22 @@ import pytest
 
 from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate
+from tests.origins.gate import Gate, Refusal
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
 
 OTHER_KEY = base64.b64encode(b"a key of somebody else's files, 64 bytes".ljust(64, b".")).decode()
+POOR = "poor-signature-1644"
+"""Of a signature that may list alone; the server knows none but its key's own."""
 DIRECTORIES = "a share has directories: no file can be one, too"
 
 
 class AzureFiles(Adapter):
     name = "azurefiles"
     lacks: ClassVar[Mapping[str, str]] = {
-        "digests": "Azure Files tells an MD5 only where the uploader gave one",
         "sha256": "Azure Files tells an MD5 at most",
         "public": "there are no public shares",
         "keeps": DIRECTORIES,
         "markers": DIRECTORIES,
-        "hostile": "it lists one component at a time",
-        "huge": "one share of 100,000 files says no more than one container",
     }
     passes: ClassVar[Mapping[str, Pass]] = {
         "good": Pass(credentials={"azure_account_key": KEY}, secrets=(KEY,)),
@@ -38,21 +38,42 @@ class AzureFiles(Adapter):
             codes=("credentials_invalid",),
             says="credentials.azure_account_key",
         ),
+        "denied": Pass(
+            credentials={
+                "azure_sas": f"sv=2021-08-06&sr=s&sp=l&se=2099-01-01T00%3A00%3A00Z&sig={POOR}"
+            },
+            secrets=(POOR,),
+            codes=("access_denied",),
+            says="credentials.azure_sas",
+        ),
         "none": NOBODY,
     }
 
     def __init__(self) -> None:
         super().__init__()
         self._server = FakeFiles()
+        self._server.has_md5 = True
         where = urlsplit(self._server.endpoint)
         assert where.hostname
         assert where.port
-        self.gate = Gate((where.hostname, where.port), None)
+        self.gate = Gate((where.hostname, where.port), None, self._guard)
         self._closing += [self._server.stop, self.gate.close]
         self.options = {"endpoint": self.gate.url}
 
+    def _guard(self, seen: Seen) -> Refusal | None:
+        if POOR not in seen.target:
+            return None
+        return 403, {"x-ms-error-code": "AuthorizationPermissionMismatch"}, b""
+
     def put(self, files: Mapping[str, bytes]) -> Place:
         return Place(self, self._server.make_bucket(files), dict(files))
+
+    def put_hostile(self, names: list[str]) -> Place:
+        """Names that would be other directories' are listed as they are."""
+        raw = [name for name in names if set(name.split("/")) & {"", ".", ".."}]
+        place = self.put({name: b"x" for name in names if name not in raw})
+        self._server.listed[place.name] = raw
+        return place
 
     def uri(self, place: Place, path: str) -> str:
         base = f"https://{ACCOUNT}.file.core.windows.net/{place.name}"

@@ -25,7 +25,6 @@ class ModelScopes(Adapter):
         "archives": "a repository's files stay as they are",
         "keeps": "git has no file that is a directory",
         "markers": "git has no empty directories",
-        "huge": "it lists 3000 files at most of one directory",
     }
     passes: ClassVar[Mapping[str, Pass]] = {
         "good": Pass(credentials={"token": GOOD}, secrets=(GOOD,)),
