@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cachd.cache.digest_checks import Pinning
-from cachd.cache.naming import NamedBy
+from cachd.cache.named_by import NamedBy
 from cachd.cache.pods import Pods
 from cachd.cache.slots import Slots
 from cachd.cache.updating import Updates

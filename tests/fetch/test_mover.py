@@ -224,11 +224,8 @@ async def test_redirects_lose_the_pass_at_another_host(rig: Rig, origin: FaultOr
         body = origin.put("/m", data)
         other.put("/real", data, etag=body.etag)
         origin.fault("/m", Fault("redirect", location=other.url("/real?sig=1")))
-        auth = Auth(
-            kind="headers",
-            headers=(("authorization", "Bearer x"),),
-            host=f"localhost:{origin.port}",
-        )
+        host = f"localhost:{origin.port}"
+        auth = Auth(kind="headers", headers=(("authorization", "Bearer x"),), host=host)
         file = planned(origin, "m", data)
         file = planned(origin, "m", data, url=origin.url("/m").replace("127.0.0.1", "localhost"))
         await rig.mover(connections=1)
