@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from cachd.sources.egress import EgressGuard
 
 MAX_ATTEMPTS = 3
+_PAUSE_MOST = 5.0
+"""Seconds between two tries."""
+
 BODY_MOST = 64 * 1024 * 1024
 """Bytes of an answer that is read whole, if nothing else is said."""
 
@@ -191,7 +194,7 @@ class HttpClient:
             else:
                 if answer.status < 500 or answer.status == 503 or attempt >= self._attempts:
                     return answer
-            await asyncio.sleep(random.uniform(0.1, 0.2 * 2**attempt))
+            await asyncio.sleep(random.uniform(0.1, min(_PAUSE_MOST, 0.2 * 2**attempt)))
 
     async def _follow(
         self,

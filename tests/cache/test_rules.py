@@ -31,6 +31,22 @@ def allows(
     return decide(rules, caller, verb, uri, **more).is_allowed
 
 
+@pytest.mark.parametrize(
+    "tree", ["s3://b", "gs://b", "hf://o/m", "hdfs://nn:9870/a", "https://a.example/c"]
+)
+def test_a_directory_above_what_is_denied_is_denied(tree: str) -> None:
+    rules = [rule(effect="deny", uris=[f"{tree}/secret/*"])]
+    assert not allows(rules, POD, "read", tree)
+    assert allows(rules, POD, "read", f"{tree}/open/m.bin")
+
+
+def test_spellings_of_git_lead_past_no_rule() -> None:
+    rules = [rule(uris=["git+https://h/team-a/*"], verbs=["read"])]
+    asked = "git+https://h/team-a/../team-b/repo.git"
+    assert not allows(rules, POD, "read", asked, default="deny")
+    assert allows(rules, POD, "read", "git+https://h/team-a/repo.git", default="deny")
+
+
 @pytest.mark.parametrize("default", ["allow", "deny"])
 def test_another_daemon_reads_and_fetches_whatever_the_rules(default: Any) -> None:
     """Its callers are subject to its own rules; and it may do nothing else."""

@@ -74,16 +74,23 @@ class Place:
             self.files[path] = body
 
     def ask(
-        self, daemon: Daemon, path: str = "", who: str = "good", *, to: str = "", **body: Any
+        self,
+        daemon: Daemon,
+        path: str = "",
+        who: str = "good",
+        *,
+        to: str = "",
+        patience: float = 60.0,
+        **body: Any,
     ) -> Reply:
-        """``to``: another route of the API that takes the same body."""
+        """``to``: another route of the API that takes the same body. ``patience`` in seconds."""
         told = {
             "uri": self.uri(path),
             "options": {**self.adapter.options, **self.options},
             "credentials": dict(self.adapter.passes[who].credentials),
             **body,
         }
-        return call(daemon.socket, "POST", to or "/v1/models", told)
+        return call(daemon.socket, "POST", to or "/v1/models", told, timeout=patience)
 
 
 class Adapter:

@@ -76,10 +76,11 @@ class Names:
         assert any(part[:20] in shown for part in names[-1].split("\0"))
 
     @pytest.mark.slow
+    @pytest.mark.timeout(300)
     def test_a_listing_of_100_000_files(self, adapter: Adapter, daemon: Daemon) -> None:
         adapter.need("huge")
         place = adapter.put_huge(HUGE)
-        reply = place.ask(daemon, to="/v1/plan")
+        reply = place.ask(daemon, to="/v1/plan", patience=200)
         assert reply.status == 200, reply.body
         assert reply.json()["needed"] == HUGE
         assert most_memory(daemon) < MOST_MEMORY

@@ -156,7 +156,7 @@ def test_a_model_that_moves_in_mid_fetch_is_never_mixed(
 ) -> None:
     origin = origins(kind)
     model = make_model(kind, origin, "moving")
-    origin.upon(model.main, 1, lambda: model.publish(77))
+    origin.upon(model.main, 2, lambda: model.publish(77))
     answer = check_right(daemon, model)
     assert answer["result"] == "miss"
     assert check_right(daemon, model)["revision"] == answer["revision"]

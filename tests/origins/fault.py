@@ -247,7 +247,7 @@ class FaultOrigin:
             self.seen.append(Seen(method, target, path, headers, peer))
         if self.hold is not None:
             self.hold.wait(30)
-        fault = self._next_fault(path) if method == "GET" else None
+        fault = self._next_fault(path) if method in ("GET", "POST") else None
         body = self._bodies.get(path)
         kind = fault.kind if fault else ""
         if fault is not None and kind == "silent":
