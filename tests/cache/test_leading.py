@@ -56,8 +56,6 @@ def test_a_registry_that_the_caller_chose_lends_nothing(
     # Nor anywhere but at the stores that the daemon would call by itself.
     at_evil = SourceOptions(endpoint="http://evil:9000")
     led = lead(one, named("s3://bucket/m", options=at_evil), parts)
-        one, named("s3://bucket/m", options=SourceOptions(endpoint="http://evil:9000")), parts
-    )
     assert led.principal is not DAEMON
 
 

@@ -82,7 +82,7 @@ class Driver:
             if name == "timeout":
                 found[name] = 2
             elif name == "max_attempts":
-                # Twenty tries at a port that nobody listens on are slower than this driver's patience.
+                # Twenty tries at a closed port are slower than this driver's patience.
                 found[name] = self.random.choice([None, 0, 1, 2, 21])
             elif name in schema.get("required", ()) or self.random.random() < 0.3 / (depth + 1):
                 found[name] = self.value(inner, name, depth + 1)
