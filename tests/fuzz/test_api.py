@@ -81,6 +81,9 @@ class Driver:
         for name, inner in schema.get("properties", {}).items():
             if name == "timeout":
                 found[name] = 2
+            elif name == "rate":
+                # At three bytes a second an answer takes days.
+                found[name] = self.random.choice([None, -1, 0, 1 << 40])
             elif name == "max_attempts":
                 # Twenty tries at a closed port are slower than this driver's patience.
                 found[name] = self.random.choice([None, 0, 1, 2, 21])
