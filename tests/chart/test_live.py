@@ -21,6 +21,8 @@ from tests.servers.ports import LOOPBACK, free_ports
 from tests.servers.process import ServerProcess
 from tests.servers.require import program
 
+pytestmark = pytest.mark.slow
+
 # Labelled counters that this test's traffic brings about; others have no series until something
 # happens.
 EXERCISED = {

@@ -13,6 +13,8 @@ from tests.filesystems.conftest import is_right, names, pull
 from tests.filesystems.volumes import MIB
 from tests.harness import eventually
 
+pytestmark = pytest.mark.slow
+
 PERCENT = 1.28 * MIB
 """One hundredth of the volume of 128 MiB."""
 

@@ -19,6 +19,8 @@ from tests.harness import Daemon, eventually
 from tests.process.origin import CountingOrigin
 from tests.servers import require
 
+pytestmark = pytest.mark.slow
+
 POD = "0f8b3c2a-1111-4222-8333-944444444444"
 NEXT = "1f8b3c2a-1111-4222-8333-944444444444"
 UID = 10001

@@ -16,6 +16,7 @@ from tests.process.origin import CountingOrigin
 from tests.process.ruling import ask, pods
 
 
+@pytest.mark.slow
 def test_the_rules_file_is_read_again(make_ruled, origin: CountingOrigin, tmp_path: Path):
     """As kubelet changes a ConfigMap: a link to a directory is swapped."""
     origin.bodies["/m.bin"] = b"x"

@@ -18,6 +18,8 @@ from tests.origins.fault import pattern
 from tests.servers.certificates import Certificates
 from tests.servers.webhdfs import Hdfs, HdfsServer
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 WEIGHTS = pattern(20 * MIB + 5)
 PARTS = {"FETCH_PART_SIZE": "8MiB"}

@@ -7,6 +7,8 @@ import json
 import ssl
 from pathlib import Path
 
+import pytest
+
 from tests.faults.conftest import pack
 from tests.origins.fault import Fault, s3_error
 from tests.origins.proxy import Proxy
@@ -14,6 +16,8 @@ from tests.process.test_airgap import tree
 from tests.servers.hub import Hub
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, KEYS, PART, Pair, Zone, check, endpoint
+
+pytestmark = pytest.mark.slow
 
 
 def test_a_fresh_node_takes_the_bytes_from_its_neighbour(pair: Pair) -> None:
