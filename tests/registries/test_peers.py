@@ -3,7 +3,9 @@ use, and MLflow's own server keeps a model that MLflow itself has logged."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,12 +97,16 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ]  # fmt: skip
     log = (folder / "log").open("wb")
     environ = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=folder)
+    # A group of its own: it has workers and job runners of its own, which outlive it.
+    server = subprocess.Popen(
+        command, stdout=log, stderr=log, env=environ, cwd=folder, start_new_session=True
+    )
     try:
         eventually(lambda: b"startup complete" in (folder / "log").read_bytes(), 120)
         yield f"http://127.0.0.1:{port}"
     finally:
-        server.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
         server.wait(30)
         log.close()
 
