@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -93,7 +94,7 @@ class Place:
         return call(daemon.socket, "POST", to or "/v1/models", told, timeout=patience)
 
 
-class Adapter:
+class Adapter(ABC):
     """One source. A subclass gives ``put``, ``uri`` and, unless ``lacks`` says otherwise, the rest.
 
     ``passes``: "good", "wrong" (a secret that isn't one), "none" and "denied" (known, without
@@ -140,21 +141,22 @@ class Adapter:
         self._count += 1
         return f"place{self._count}"
 
+    @abstractmethod
     def put(self, files: Mapping[str, bytes]) -> Place:
         """A place of its own with ``files``."""
-        raise NotImplementedError
 
+    @abstractmethod
     def uri(self, place: Place, path: str) -> str:
         """What names ``path`` of ``place``: a file, a directory, "" for all of it. A slash at the
         end is kept."""
-        raise NotImplementedError
 
+    @abstractmethod
     def change(self, place: Place, path: str, body: bytes | None) -> None:
-        raise NotImplementedError
+        """Give the file other bytes, or take it away."""
 
+    @abstractmethod
     def is_data(self, seen: Seen) -> bool:
         """Whether an exchange brings bytes of a file, not of a listing."""
-        raise NotImplementedError
 
     def holds(self, path: str) -> bool:
         """Whether a file can have that name there."""
@@ -190,5 +192,5 @@ class Adapter:
         return self.put_public(files)
 
     def put_public(self, files: Mapping[str, bytes]) -> Place:
-        """A place that is read without a pass."""
-        raise NotImplementedError
+        """A place that is read without a pass; of adapters that don't lack "public"."""
+        raise AssertionError(f"the adapter {self.name} says neither how nor that it lacks it")

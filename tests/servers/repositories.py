@@ -11,6 +11,7 @@ import re
 import secrets
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -74,7 +75,7 @@ class Seen:
     headers: dict[str, str]
 
 
-class Serving:
+class Serving(ABC):
     """A server on loopback, in threads. ``next`` answers are given before any other: status and
     headers."""
 
@@ -121,9 +122,9 @@ class Serving:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @abstractmethod
     def act(self, call: Call) -> None:
         """Answer ``call``. In several threads."""
-        raise NotImplementedError
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         call = Call(handler)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import pytest
 
 from tests.contract.adapter import Adapter, Place
+from tests.origins.exchange import Seen
 
 NO_HTTP = "it is read from the disk"
 LISTS_PATHS = "a file system lists nothing else"
@@ -43,6 +44,10 @@ class Files(Adapter):
     def uri(self, place: Place, path: str) -> str:
         base = f"file://{self._folder}/{place.name}"
         return f"{base}/{path}" if path else base
+
+    def is_data(self, seen: Seen) -> bool:
+        """Nothing of it goes over HTTP."""
+        return False
 
     def change(self, place: Place, path: str, body: bytes | None) -> None:
         file = self._folder / place.name / path
