@@ -1,0 +1,78 @@
+"""What the adapters of model hubs have in common: a token says who may read, and big files come
+from the hub itself (tests/process/test_hubs.py has them elsewhere)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from urllib.parse import urlsplit
+
+from tests.contract.adapter import Adapter, Pass, Place
+from tests.origins.exchange import Seen
+from tests.origins.gate import Gate
+
+
+def passes_of(good: str, wrong: str, denied: str, none_says: str) -> Mapping[str, Pass]:
+    """By token: one that is good, one that nobody gave out, and one that may not read."""
+    says = "the token that was sent"
+    return {
+        "good": Pass(credentials={"token": good}, secrets=(good,)),
+        "wrong": Pass(
+            credentials={"token": wrong},
+            secrets=(wrong,),
+            codes=("credentials_invalid",),
+            says=says,
+        ),
+        "denied": Pass(
+            credentials={"token": denied}, secrets=(denied,), codes=("access_denied",), says=says
+        ),
+        "none": Pass(codes=("credentials_missing",), says=none_says),
+    }
+
+
+class Hub(Adapter):
+    """``branch`` is the hub's default one, ``data`` marks requests for a file's bytes, ``closed``
+    is what keeps a repository from those who hold no good token."""
+
+    branch: ClassVar[str]
+    data: ClassVar[str]
+    closed: ClassVar[Mapping[str, object]]
+    lacks: ClassVar[Mapping[str, str]] = {
+        "archives": "a repository's files stay as they are",
+        "keeps": "git has no file that is a directory",
+        "markers": "git has no empty directories",
+    }
+
+    def __init__(self, server: Any) -> None:
+        super().__init__()
+        self._hub = server
+        self._hub.is_direct = True
+        self._hub.tokens = set(self.passes["denied"].secrets)
+        where = urlsplit(self._hub.url)
+        assert where.hostname
+        assert where.port
+        self.gate = Gate((where.hostname, where.port))
+        self._closing += [self._hub.close, self.gate.close]
+        self.options = {"endpoint": self.gate.url}
+
+    def put(self, files: Mapping[str, bytes]) -> Place:
+        return self._put(files, readers=set(self.passes["good"].secrets), **self.closed)
+
+    def put_public(self, files: Mapping[str, bytes]) -> Place:
+        return self._put(files)
+
+    def _put(self, files: Mapping[str, bytes], **more: object) -> Place:
+        name = f"org/{self.fresh_name()}"
+        self._hub.add(name, dict(files), **more)
+        return Place(self, name, dict(files))
+
+    def uri(self, place: Place, path: str) -> str:
+        return f"{self.name}://{place.name}/{path}"
+
+    def change(self, place: Place, path: str, body: bytes | None) -> None:
+        files = {**place.files, path: body}
+        kept = {name: each for name, each in files.items() if each is not None}
+        self._hub.repositories[place.name].commit(kept, self.branch)
+
+    def is_data(self, seen: Seen) -> bool:
+        return self.data in seen.target
