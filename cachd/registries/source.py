@@ -190,8 +190,9 @@ def _places(
         raise UriInvalid(
             f"the URI names no registry, and none of the kind {kind.kind} is configured for it",
             field="uri",
-            hint="name its host in the URI; or set MODEL_REGISTRY_BASE_URL (MLFLOW_TRACKING_URI for "
-            "MLflow) where you ask, options.registry in the API, or the daemon's sources.registries",
+            hint="name its host in the URI; or set MODEL_REGISTRY_BASE_URL (for MLflow "
+            "MLFLOW_TRACKING_URI) where you ask, options.registry in the API, or the daemon's "
+            "sources.registries",
         )
     return [("", normalise_url(own, "the daemon's environment"))]
 
