@@ -49,7 +49,8 @@ def test_idle_models_go_before_kubelet_would_evict_pods(make_volume, serve, orig
     # The oldest goes as soon as the floor is touched, the others stay.
     volume.fill(leave=int(17 * PERCENT))
     eventually(lambda: names(daemon) == {"leased", "b", "c"})
-    assert volume.free > 15 * PERCENT
+    # What goes is out of the list before its bytes are free, and they count for what comes now.
+    eventually(lambda: volume.free > 25 * PERCENT)
     # All that is idle isn't enough: what is leased stays, and it is said.
     volume.fill(leave=MIB)
     eventually(lambda: names(daemon) == {"leased"})
