@@ -4,7 +4,8 @@ registry that named it. For people and for dashboards; nothing is decided by it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +36,8 @@ MAX_TEXT: Final = 4096
 
 MAX_PROPERTIES: Final = 100
 
+_YEAR_10000: Final = 253_402_300_800_000
+
 
 def tidy(found: Mapping[str, str | None]) -> dict[str, str]:
     """What may be kept of ``found``: known names and properties, cut to size, without empty ones.
@@ -52,6 +55,18 @@ def tidy(found: Mapping[str, str | None]) -> dict[str, str]:
             continue
         kept[_plain(name)[:256]] = _plain(value)[:MAX_TEXT]
     return kept
+
+
+def moment(milliseconds: Any) -> str | None:
+    """A registry's time (milliseconds since the epoch, a number or its digits) by RFC 3339; None
+    for what is no time."""
+    text = str(milliseconds or "")
+    if (
+        not (text.isascii() and text.isdigit() and len(text) < 16)
+        or not 0 < int(text) < _YEAR_10000
+    ):
+        return None
+    return datetime.fromtimestamp(int(text) / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _plain(text: str) -> str:

@@ -8,16 +8,15 @@ host, a rule decides here; where it takes what comes first, states, kinds and ti
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from cachd.errors import ContentError, NotFound, UriInvalid
-from cachd.metadata import PROPERTY, tidy
+from cachd.metadata import PROPERTY, moment, tidy
 from cachd.registries.base import Entry, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from cachd.registries.server import RegistryServer
 
@@ -153,17 +152,20 @@ class KubeflowRegistry:
 
     async def _newest(self, entry: Entry, path: str, server: RegistryServer) -> Json:
         """The server's own order is by id, or none at all in older ones: times are compared."""
-        versions = await _list(
+        newest: Json | None = None
+        count = 0
+        async for each in _list(
             server, f"{path}/versions",
             orderBy="CREATE_TIME", sortOrder="DESC",
-        )  # fmt: skip
-        live = [each for each in versions if each.get("state", "LIVE") == "LIVE"]
-        if live:
-            return max(live, key=_age_of)
-        if versions:
+        ):  # fmt: skip
+            count += 1
+            if each.get("state", "LIVE") == "LIVE":
+                newest = _newer(newest, each)
+        if newest is not None:
+            return newest
+        if count:
             raise NotFound(
-                f"all {len(versions)} versions of model {entry.model!r} are archived in the "
-                f"{server.who}",
+                f"all {count} versions of model {entry.model!r} are archived in the {server.who}",
                 hint="register a new version, or restore one",
             )
         raise NotFound(
@@ -173,18 +175,23 @@ class KubeflowRegistry:
     async def _artifact(
         self, entry: Entry, version: Json, api: str, server: RegistryServer
     ) -> Json:
-        found = await _list(
+        newest: Json | None = None
+        states: set[str] = set()
+        async for each in _list(
             server, f"{api}/model_versions/{_id(version, server)}/artifacts",
             artifactType="model-artifact", orderBy="CREATE_TIME", sortOrder="DESC",
-        )  # fmt: skip
-        models = [each for each in found if each.get("artifactType") == "model-artifact"]
-        usable = [each for each in models if each.get("state", "LIVE") not in _GONE]
-        if usable:
-            return max(usable, key=_age_of)
+        ):  # fmt: skip
+            if each.get("artifactType") != "model-artifact":
+                continue
+            states.add(str(each.get("state"))[:40])
+            if str(each.get("state", "LIVE")) not in _GONE:
+                newest = _newer(newest, each)
+        if newest is not None:
+            return newest
         named = f"version {version.get('name')!r} of model {entry.model!r} in the {server.who}"
-        if models:
-            states = ", ".join(sorted({str(each.get("state")) for each in models}))
-            raise NotFound(f"no model artifact of {named} can be used: {states}")
+        if states:
+            shown = ", ".join(sorted(states)[:10])
+            raise NotFound(f"no model artifact of {named} can be used: {shown}")
         raise NotFound(f"no model artifact found for {named}")
 
 
@@ -213,30 +220,34 @@ def _number(text: Any) -> int:
     return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 20 else 0
 
 
-async def _list(server: RegistryServer, path: str, **query: str) -> list[Json]:
-    """All pages."""
-    items: list[Json] = []
+def _newer(known: Json | None, item: Json) -> Json:
+    return item if known is None or _age_of(item) > _age_of(known) else known
+
+
+async def _list(server: RegistryServer, path: str, **query: str) -> AsyncIterator[Json]:
+    """The rows of all pages; one page is held at a time."""
     token = ""
     for _ in range(_PAGES_MOST):
         more = {"nextPageToken": token} if token else {}
         page = await server.get(path, pageSize=_PAGE, **query, **more)
-        found = page.get("items") or []
-        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
-            raise server.nonsense("a list that is none")
-        items += found
+        for row in server.rows(page, "items"):
+            yield row
         following = str(page.get("nextPageToken") or "")
         if not following or following == token:
-            return items
+            return
         token = following
-    raise ContentError(f"the {server.who} lists more than {_PAGES_MOST} pages")
+    raise ContentError(
+        f"the {server.who} lists more than {_PAGES_MOST} pages of {path}",
+        hint="name the version; remove versions or artifacts that nobody needs",
+    )
 
 
 def _metadata(model: Json, version: Json, artifact: Json) -> dict[str, str]:
     properties: dict[str, str | None] = {}
     for item in (model, version, artifact):
-        for name, value in (item.get("customProperties") or {}).items():
+        custom = item.get("customProperties")
+        for name, value in custom.items() if isinstance(custom, dict) else ():
             properties[f"{PROPERTY}{name}"] = _text(value)
-    made = _number(version.get("createTimeSinceEpoch"))
     return tidy(
         {
             "name": model.get("name"),
@@ -245,17 +256,11 @@ def _metadata(model: Json, version: Json, artifact: Json) -> dict[str, str]:
             "description": version.get("description") or model.get("description"),
             "format": artifact.get("modelFormatName"),
             "format_version": artifact.get("modelFormatVersion"),
-            "created": _moment(made),
+            "created": moment(version.get("createTimeSinceEpoch")),
             "state": version.get("state"),
             **properties,
         }
     )
-
-
-def _moment(milliseconds: int) -> str | None:
-    if not 0 < milliseconds < 253402300800000:
-        return None
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
 
 
 def _text(value: Any) -> str | None:

@@ -9,13 +9,12 @@ says, or behind the server's artifact proxy (``mlflow-artifacts:/…``).
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
 
 from cachd.credentials import SourceOptions
 from cachd.errors import NotFound, OriginError, UriInvalid
-from cachd.metadata import PROPERTY, tidy
+from cachd.metadata import PROPERTY, moment, tidy
 from cachd.registries.base import Entry, Target
 
 if TYPE_CHECKING:
@@ -129,7 +128,7 @@ class MlflowRegistry:
             "check the model's name; a host before it has a ':' or a '.'",
         )  # fmt: skip
         model = _object(answer, "registered_model", server)
-        versions = [v for v in model.get("latest_versions") or [] if isinstance(v, dict)]
+        versions = server.rows(model, "latest_versions")
         numbered = [v for v in versions if _NUMBER.fullmatch(str(v.get("version")))]
         if not numbered:
             raise NotFound(f"model {entry.model!r} has no versions in the {server.who}")
@@ -151,7 +150,7 @@ class MlflowRegistry:
                 "name": info.get("name"),
                 "version": model_id,
                 "format": "mlflow",
-                "created": _moment(info.get("creation_timestamp_ms")),
+                "created": moment(info.get("creation_timestamp_ms")),
                 "state": info.get("status"),
                 **tags,
             }
@@ -190,14 +189,17 @@ def _target(uri: str, identity: str, metadata: dict[str, str], server: RegistryS
     if not uri.startswith(_PROXY):
         return Target(uri=uri, identity=identity, metadata=metadata)
     # mlflow-artifacts:/path is behind the server that was asked; with a host it names another.
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        path = quote(parts.path.strip("/"), safe="/%-_.~")
+    except ValueError:
+        raise server.nonsense("a place of the artifact that is no URI") from None
     own = urlsplit(server.url)
     if parts.netloc and parts.netloc.lower() != own.netloc.lower():
         raise NotFound(
             f"the artifact is behind another server's proxy ({parts.netloc}) than the {server.who}",
             hint="ask that server for the model",
         )
-    path = quote(parts.path.strip("/"), safe="/%-_.~")
     return Target(
         uri=f"mlflow-artifacts://{own.netloc}/{path}",
         options=SourceOptions(registry=server.url),
@@ -216,7 +218,7 @@ def _metadata(version: Json) -> dict[str, str]:
             "author": version.get("user_id"),
             "description": version.get("description"),
             "format": "mlflow",
-            "created": _moment(version.get("creation_timestamp")),
+            "created": moment(version.get("creation_timestamp")),
             "state": version.get("status"),
             **tags,
         }
@@ -224,12 +226,5 @@ def _metadata(version: Json) -> dict[str, str]:
 
 
 def _pairs(tags: Any) -> list[tuple[str, str]]:
-    rows = [tag for tag in tags or [] if isinstance(tag, dict)]
+    rows = [tag for tag in tags if isinstance(tag, dict)] if isinstance(tags, list) else []
     return [(str(tag.get("key")), str(tag.get("value"))) for tag in rows]
-
-
-def _moment(milliseconds: Any) -> str | None:
-    text = str(milliseconds or "")
-    if not (text.isascii() and text.isdigit()) or not 0 < int(text) < 253402300800000:
-        return None
-    return datetime.fromtimestamp(int(text) / 1000, UTC).isoformat(timespec="seconds")

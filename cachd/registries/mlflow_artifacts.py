@@ -133,9 +133,7 @@ async def _walk(server: RegistryServer, root: str) -> AsyncIterator[tuple[str, i
     while pending:
         below = pending.pop()
         listed = await server.get(_ARTIFACTS, path=f"{root}/{below}" if below else root)
-        for row in listed.get("files") or []:
-            if not isinstance(row, dict):
-                raise server.nonsense("a list that is none")
+        for row in server.rows(listed, "files"):
             name = str(row.get("path") or "")
             # The server gives paths below the directory that was asked for.
             if name in {"", ".", ".."} or "/" in name:
@@ -150,7 +148,7 @@ async def _walk(server: RegistryServer, root: str) -> AsyncIterator[tuple[str, i
 
 def _size(row: dict[str, Any], server: RegistryServer) -> int:
     text = str(row.get("file_size") or 0)
-    if not text.isascii() or not text.isdigit():
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise server.nonsense("a file without a size")
     return int(text)
 

@@ -121,6 +121,16 @@ class RegistryServer:
             return Auth()
         return Auth(kind="headers", headers=self._pass.headers, host=urlsplit(self.url).netloc)
 
+    def rows(self, answer: dict[str, Any], name: str) -> list[dict[str, Any]]:
+        """The list of objects that ``answer`` has by ``name``, empty if it has none. Raises
+        OriginError for anything else."""
+        found = answer.get(name)
+        if found is None:
+            return []
+        if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+            raise self.nonsense(f"{name} that are no list of objects")
+        return found
+
     def nonsense(self, what: str) -> OriginError:
         """The registry's answer isn't what its API says."""
         return OriginError(

@@ -22,7 +22,7 @@ class Census:
     def count(self, path: str) -> None:
         """One more file. Raises ContentError."""
         self._files += 1
-        self._names += len(path.encode("utf-8", "surrogateescape"))
+        self._names += len(path.encode("utf-8", "surrogatepass"))
         if self._files > MAX_FILES:
             raise self._too_much(f"more than {MAX_FILES} files")
         if self._names > MAX_NAMES:

@@ -101,6 +101,13 @@ async def _callers(
         )
     if given.google_key and not given.anonymous:
         key = _parse_key(given.google_key, InvalidError, "credentials.google_key")
+        if _token_url(key).startswith("http://") and not endpoint.startswith("http://"):
+            raise InvalidError(
+                "the Google key in credentials.google_key has an http:// token_uri, where anybody "
+                "on the way would read what is shown",
+                field="credentials.google_key",
+                hint="its token_uri begins with https://, but at an http:// endpoint (an emulator)",
+            )
         return await _of_key(key, context, connect, tokens, "credentials.google_key", fresh=fresh)
     if given.token and not given.anonymous:
         return _bearer(Token(value=given.token), "the token that was sent")
@@ -166,6 +173,10 @@ def _parse_key(text: str, kind: type[CachdError], where: str) -> dict[str, Any]:
     return key
 
 
+def _token_url(key: dict[str, Any]) -> str:
+    return str(key.get("token_uri") or EXCHANGE)
+
+
 async def _of_key(
     key: dict[str, Any],
     context: SourceContext,
@@ -175,7 +186,7 @@ async def _of_key(
     *,
     fresh: bool,
 ) -> Pass:
-    url = str(key.get("token_uri") or EXCHANGE)
+    url = _token_url(key)
     if key["type"] == "service_account":
         who = f"the service account {str(key['client_email'])[:200]} ({where})"
         form = {"grant_type": GRANT}

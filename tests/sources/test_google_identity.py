@@ -167,3 +167,14 @@ async def test_a_key_that_is_refused(gcs: FakeGcs) -> None:
     assert EMAIL in caught.value.message
     assert "credentials.google_key" in caught.value.message
     assert "PRIVATE" not in str(caught.value.to_wire())
+
+
+async def test_a_key_is_not_shown_in_clear(gcs: FakeGcs) -> None:
+    """At an https:// endpoint; an emulator of http:// may have a token server of http://."""
+    uri = f"gs://{gcs.make_bucket({})}/m"
+    credentials = Credentials(google_key=gcs.service_account())
+    before = len(gcs.exchanges)
+    with pytest.raises(InvalidError, match="http:// token_uri") as caught:
+        await resolve(uri, credentials, endpoint="https://storage.googleapis.com")
+    assert caught.value.field == "credentials.google_key"
+    assert len(gcs.exchanges) == before
