@@ -169,6 +169,10 @@ class SourcesSettings(Section):
     resolve_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds for listing a model at its source."""
 
+    max_concurrent_listings: Annotated[int, Field(ge=4)] = 32
+    """Models that are listed at their sources at the same time; one caller has at most a quarter of
+    them. Each may take the memory that the names of its files need."""
+
 
 class RefreshRule(Section):
     """One entry of `freshness.refresh`."""
