@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from cachd.credentials import Credentials
 from cachd.errors import ConfigInvalid, ContentError, CredentialsInvalid, OriginBusy, OriginError
 from cachd.model import Auth
+from cachd.sources.census import MAX_SIZE
 from cachd.sources.http_client import HttpClient, headers_for
 from cachd.sources.http_rules import authority, parse_retry_after, shown
 from cachd.sources.hub_uri import HubAddress, parse_hub
@@ -203,6 +204,6 @@ def as_list(answer: HttpAnswer, value: Any) -> list[dict[str, Any]]:
 
 def size_of(value: object, where: str) -> int:
     """A file's size as a hub tells it. Raises ContentError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_SIZE:
         raise ContentError(f"{where} lists a file without a usable size")
     return value

@@ -16,7 +16,7 @@ from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree, escape
 from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
-from cachd.sources.census import Census
+from cachd.sources.census import MAX_SIZE, Census
 from cachd.sources.patterns import is_wanted
 from cachd.sources.trust import connect_of
 from cachd.sources.webhdfs_identity import identity_of
@@ -40,7 +40,6 @@ _BATCHES_FROM = 1000
 """Entries of a directory from which on it is listed in batches (dfs.ls.limit is 1000)."""
 
 _DEPTH_MOST = 256
-_SIZE_MOST = 1 << 62
 _REMEMBERED = 1000
 _CRCS = {"COMPOSITE-CRC32C": "crc32c", "COMPOSITE-CRC32": "crc32"}
 """Checksums of the whole file's bytes. ``MD5-of-…MD5-of-…CRC32C``, the default, depends on how the
@@ -317,7 +316,7 @@ def _entry(status: dict[str, Any], path: str, place: str, address: HdfsAddress) 
             hint="those of HDFS are not followed: leave it out by an ignore pattern",
         )
     numbers = (status.get("length"), status.get("modificationTime"), status.get("fileId", 0))
-    if not all(isinstance(n, int) and 0 <= n <= _SIZE_MOST for n in numbers):
+    if not all(isinstance(n, int) and 0 <= n <= MAX_SIZE for n in numbers):
         raise _odd(address)
     size, modified, file_id = (int(number or 0) for number in numbers)
     return _Entry(path, place, size, modified, file_id)
