@@ -180,7 +180,7 @@ async def open_server(
     request: SourceRequest, context: SourceContext, kind: str, place: tuple[str, str]
 ) -> AsyncIterator[RegistryServer]:
     """The registry at ``place`` (name, URL), for the request's caller. Raises ConfigInvalid."""
-    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+    from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
     name, url = place
     rule = next(
@@ -188,14 +188,7 @@ async def open_server(
     ) if name else None  # fmt: skip
     shown = await pass_of(request, context, rule, url)
     connect = await _connect(request, rule, shown)
-    async with HttpClient(
-        guard=context.egress,
-        connect=connect,
-        credentials=Credentials(),
-        max_redirects=context.settings.http.max_redirects,
-        attempts=request.location.options.max_attempts,
-        keep_alive=True,
-    ) as client:
+    async with client_for(request, context, connect, Credentials()) as client:
         yield RegistryServer(
             client,
             kind=kind,

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qs, quote
 
-from cachd.credentials import Credentials
 from cachd.errors import ConfigInvalid, ContentError, NotFound
 from cachd.metadata import tidy
 from cachd.model import Auth, Digest, Plan, PlannedFile, UnpackRule
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from cachd.credentials import SourceOptions
+    from cachd.credentials import Credentials, SourceOptions
     from cachd.model import Connect
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
@@ -181,16 +180,9 @@ class _At:
         return headers_for(self.credentials, self.address.repository)
 
     def client(self) -> HttpClient:
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415
+        from cachd.sources.http_client import client_for  # noqa: PLC0415
 
-        return HttpClient(
-            guard=self.context.egress,
-            connect=self.connect,
-            credentials=self.credentials,
-            max_redirects=self.context.settings.http.max_redirects,
-            attempts=self.request.location.options.max_attempts,
-            keep_alive=True,
-        )
+        return client_for(self.request, self.context, self.connect, self.credentials)
 
     def session(self, http: HttpClient) -> GitClient:
         from cachd.sources.git_client import GitClient  # noqa: PLC0415
@@ -213,7 +205,7 @@ class _At:
 async def _at(request: SourceRequest, context: SourceContext) -> _At:
     address = parse(request.location.uri)
     own = context.settings.git
-    credentials = request.credentials if request.identity == "caller" else Credentials()
+    credentials = request.used_credentials
     username, password, whose = "", "", "nobody"
     if request.identity == "caller" and not credentials.anonymous:
         named = parse_qs(credentials.query).get("username", [""])[0]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from cachd.credentials import Credentials
     from cachd.model import Connect
+    from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.egress import EgressGuard
 
 MAX_ATTEMPTS = 3
@@ -105,6 +106,25 @@ def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ..
         if host.strip().lower().rstrip(".") in names
         for name, value in headers
         if name.strip().lower() not in FORBIDDEN_HEADERS
+    )
+
+
+def client_for(
+    request: SourceRequest,
+    context: SourceContext,
+    connect: Connect,
+    credentials: Credentials,
+    *,
+    keep_alive: bool = True,
+) -> HttpClient:
+    """The session for ``request``, which shows ``credentials`` to the hosts that they name."""
+    return HttpClient(
+        guard=context.egress,
+        connect=connect,
+        credentials=credentials,
+        max_redirects=context.settings.http.max_redirects,
+        attempts=request.location.options.max_attempts,
+        keep_alive=keep_alive,
     )
 
 

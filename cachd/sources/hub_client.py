@@ -12,7 +12,7 @@ from cachd.credentials import Credentials
 from cachd.errors import ConfigInvalid, ContentError, CredentialsInvalid, OriginBusy, OriginError
 from cachd.model import Auth
 from cachd.sources.census import MAX_SIZE
-from cachd.sources.http_client import HttpClient, headers_for
+from cachd.sources.http_client import client_for, headers_for
 from cachd.sources.http_rules import authority, parse_retry_after, shown
 from cachd.sources.hub_uri import HubAddress, parse_hub
 from cachd.sources.rate_limit import seconds_to_wait
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cachd.settings.hub import HubSettings
     from cachd.settings.modelscope import ModelScopeSettings
     from cachd.sources.base import SourceContext, SourceRequest
-    from cachd.sources.http_client import HttpAnswer
+    from cachd.sources.http_client import HttpAnswer, HttpClient
     from cachd.sources.hubs import HubNames
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -69,14 +69,9 @@ class Hub:
         self.connect = await connect_of(
             request.location.options, ca_bundle=self._settings.ca_bundle
         )
-        self._client = HttpClient(
-            guard=context.egress,
-            connect=self.connect,
-            # Those for the hub's own host are part of the pass.
-            credentials=Credentials(),
-            max_redirects=context.settings.http.max_redirects,
-            attempts=request.location.options.max_attempts,
-            keep_alive=self._many,
+        # The caller's for the hub's own host are part of the pass.
+        self._client = client_for(
+            request, context, self.connect, Credentials(), keep_alive=self._many
         )
         await self._client.__aenter__()
         return self

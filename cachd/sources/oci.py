@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cachd.credentials import Credentials
 from cachd.docker_config import Login, gather_logins, parse_logins
 from cachd.errors import ConfigInvalid, OriginError
 from cachd.metadata import tidy
@@ -144,16 +143,9 @@ async def _connect(request: SourceRequest, context: SourceContext) -> Connect:
 
 
 def _http(request: SourceRequest, context: SourceContext, connect: Connect) -> HttpClient:
-    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+    from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
-    return HttpClient(
-        guard=context.egress,
-        connect=connect,
-        credentials=request.credentials if request.identity == "caller" else Credentials(),
-        max_redirects=context.settings.http.max_redirects,
-        attempts=request.location.options.max_attempts,
-        keep_alive=True,
-    )
+    return client_for(request, context, connect, request.used_credentials)
 
 
 async def _client(

@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.credentials import Credentials
 from cachd.errors import CachdError, ContentError, NotFound, OriginChanged, OriginError
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan, PlannedFile, Validator
@@ -25,7 +24,7 @@ from cachd.sources.webhdfs_location import locate, origin_of, parse_namenodes, u
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from cachd.credentials import SourceOptions
+    from cachd.credentials import Credentials, SourceOptions
     from cachd.model import Auth, Connect
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
@@ -164,16 +163,9 @@ class _At:
     credentials: Credentials
 
     def client(self) -> HttpClient:
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+        from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
-        return HttpClient(
-            guard=self.context.egress,
-            connect=self.connect,
-            credentials=self.credentials,
-            max_redirects=self.context.settings.http.max_redirects,
-            attempts=self.request.location.options.max_attempts,
-            keep_alive=True,
-        )
+        return client_for(self.request, self.context, self.connect, self.credentials)
 
     def headers(self, base: str) -> tuple[tuple[str, str], ...]:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415
@@ -184,7 +176,7 @@ class _At:
 async def _at(request: SourceRequest, context: SourceContext) -> _At:
     location = request.location
     options = location.options
-    credentials = request.credentials if request.identity == "caller" else Credentials()
+    credentials = request.used_credentials
     return _At(
         request,
         context,
