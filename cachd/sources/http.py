@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -26,6 +24,7 @@ from cachd.sources.http_rules import (
     sha256_of,
     split_secret,
 )
+from cachd.sources.revisions import hash_state
 from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
@@ -202,8 +201,7 @@ def _moment(last_modified: str | None) -> str:
 
 def _revision(uri: str, validator: Validator, size: int | None) -> str:
     moment = None if validator.strong_etag else validator.last_modified
-    row = [uri, validator.etag, moment, size]
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+    return hash_state([uri, validator.etag, moment, size])
 
 
 def _auth(answer: HttpAnswer, asked: str) -> Auth:

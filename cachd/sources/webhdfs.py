@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +15,7 @@ from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
 from cachd.sources.census import MAX_SIZE, Census
 from cachd.sources.patterns import is_wanted
+from cachd.sources.revisions import hash_state
 from cachd.sources.trust import connect_of
 from cachd.sources.webhdfs_identity import identity_of
 from cachd.sources.webhdfs_location import locate, origin_of, parse_namenodes, url_of
@@ -339,8 +338,7 @@ def _planned(hdfs: WebHdfs, entry: _Entry) -> PlannedFile:
 
 
 def _revision(entries: list[_Entry]) -> str:
-    rows = [[e.path, e.size, e.modified, e.file_id] for e in entries]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    return hash_state([[e.path, e.size, e.modified, e.file_id] for e in entries])
 
 
 async def _digests(hdfs: WebHdfs, entries: list[_Entry], most: int) -> dict[str, Digest]:
