@@ -10,7 +10,7 @@ import asyncio
 import base64
 import io
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qs, quote
 
@@ -82,7 +82,7 @@ class GitSource:
             uri=address.uri,
             origin=f"git+{origin_of(address.repository)}",
             is_default_origin=True,
-            options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+            options=options.without_s3(),
             # Many hosts take a token as the user's name.
             secret_query=f"username={quote(address.username)}" if address.username else "",
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
@@ -66,7 +65,7 @@ class HttpSource:
             uri=url,
             origin=origin_of(url),
             is_default_origin=True,
-            options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+            options=options.without_s3(),
             secret_query=secret,
         )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -70,13 +69,12 @@ class OciSource:
         reference = parse_reference(uri)
         is_plain = reference.registry in {host.lower() for host in settings.oci.plain_http}
         wants_plain = is_plain if options.plain_http is None else options.plain_http
-        kept = replace(options, endpoint=None, region=None, addressing=None, accelerate=None)
         return Location(
             scheme="oci",
             uri=reference.uri,
             origin=f"oci+{reference.endpoint(plain_http=wants_plain)}",
             is_default_origin=wants_plain == is_plain,
-            options=kept,
+            options=options.without_s3(),
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:

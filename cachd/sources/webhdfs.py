@@ -82,13 +82,7 @@ class WebHdfsSource:
             uri=address.uri,
             origin=origin_of(address.bases, {"root": options.root, "user": options.user}),
             is_default_origin=is_own and not options.root and not options.user,
-            options=replace(
-                options,
-                endpoint=";".join(address.bases),
-                region=None,
-                addressing=None,
-                accelerate=None,
-            ),
+            options=options.without_s3(";".join(address.bases)),
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
