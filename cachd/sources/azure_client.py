@@ -13,9 +13,10 @@ from cachd.model import Digest, Plan
 from cachd.names import check_tree
 from cachd.sources import azure_xml
 from cachd.sources.archives import unpack_of
-from cachd.sources.azure_errors import check, code_of, no_model
+from cachd.sources.azure_errors import check, code_of
 from cachd.sources.azure_identity import VERSION
 from cachd.sources.census import parse_size
+from cachd.sources.prefixes import no_model
 from cachd.sources.revisions import revision_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class AzureClient:
     ) -> Plan:
         """Raises NotFound, PathUnsafe."""
         if not files:
-            raise no_model(self.address.uri, is_filtered=is_filtered)
+            what = "what it holds lies"
+            raise no_model(self.address.uri, is_filtered=is_filtered, what=what)
         files = sorted(files, key=lambda f: f.path)
         check_tree(f.path for f in files)
         return Plan(

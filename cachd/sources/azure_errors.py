@@ -93,17 +93,3 @@ def _error(answer: HttpAnswer, base: str, address: AzureAddress, identity: Pass)
     if status == 400 and code in _NAMES:
         return InvalidError(f"{base} refuses {what}, or the path in it ({said})", field="uri")
     return OriginError(f"{base} answered {said}", status=status)
-
-
-def no_model(uri: str, *, is_filtered: bool) -> NotFound:
-    """``is_filtered``: patterns went over what is there."""
-    if is_filtered:
-        return NotFound(
-            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
-            hint="patterns match paths below the URI, such as '*.safetensors'; without them the "
-            "same error means that the path is wrong",
-        )
-    return NotFound(
-        f"No model found in {uri}",
-        hint="check the path; a prefix is a directory, and what it holds lies below it",
-    )

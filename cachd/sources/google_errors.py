@@ -15,7 +15,6 @@ from cachd.errors import (
     CredentialsInvalid,
     CredentialsMissing,
     InvalidError,
-    NotFound,
     OriginBusy,
     OriginError,
 )
@@ -80,17 +79,3 @@ def _reason(body: bytes) -> str:
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return ""
     return reason if isinstance(reason, str) and _REASON.match(reason) else ""
-
-
-def no_model(uri: str, *, is_filtered: bool) -> NotFound:
-    """``is_filtered``: patterns went over what is there."""
-    if is_filtered:
-        return NotFound(
-            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
-            hint="patterns match paths below the URI, such as '*.safetensors'; without them the "
-            "same error means that the path is wrong",
-        )
-    return NotFound(
-        f"No model found in {uri}",
-        hint="check the path; a prefix is a directory, and its objects lie below it",
-    )

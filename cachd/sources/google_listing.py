@@ -18,9 +18,9 @@ from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree, escape
 from cachd.sources.archives import unpack_of
 from cachd.sources.census import parse_size
-from cachd.sources.google_errors import check, no_model
+from cachd.sources.google_errors import check
 from cachd.sources.google_location import list_url, media_url, object_url
-from cachd.sources.prefixes import Listing, check_held, object_or_directory
+from cachd.sources.prefixes import Listing, check_held, no_model, object_or_directory
 from cachd.sources.revisions import revision_of
 
 if TYPE_CHECKING:

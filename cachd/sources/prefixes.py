@@ -37,6 +37,20 @@ async def object_or_directory(
     return listed
 
 
+def no_model(uri: str, *, is_filtered: bool, what: str = "its objects lie") -> NotFound:
+    """``is_filtered``: patterns went over what is there. ``what`` a prefix holds, for the hint."""
+    if is_filtered:
+        return NotFound(
+            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
+            hint="patterns match paths below the URI, such as '*.safetensors'; without them the "
+            "same error means that the path is wrong",
+        )
+    return NotFound(
+        f"No model found in {uri}",
+        hint=f"check the path; a prefix is a directory, and {what} below it",
+    )
+
+
 async def check_held(
     uri: str, prefix: str, path: str, look: Callable[[str], Awaitable[object | None]]
 ) -> None:
