@@ -7,14 +7,14 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import CachdError, ContentError, NotFound, OriginChanged, OriginError
+from cachd.errors import CachdError, ContentError, OriginChanged, OriginError
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree, escape
 from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
 from cachd.sources.census import MAX_SIZE, Census
-from cachd.sources.patterns import is_wanted
+from cachd.sources.patterns import is_wanted, none_wanted
 from cachd.sources.revisions import hash_state
 from cachd.sources.trust import connect_of
 from cachd.sources.webhdfs_identity import identity_of
@@ -227,12 +227,7 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
             hint="name the model's own directory",
         )
     if not found:
-        why = ": nothing there passes the allow and ignore patterns"
-        raise NotFound(
-            f"Failed to fetch model. No model found in {address.uri}"
-            + (why if request.allow or request.ignore else ", which holds no files"),
-            hint="check the path and the patterns",
-        )
+        raise none_wanted(address.uri, request.allow, request.ignore)
     return sorted(found, key=lambda entry: entry.path)
 
 
