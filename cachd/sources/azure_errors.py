@@ -19,7 +19,6 @@ from cachd.errors import (
     OriginError,
 )
 from cachd.sources import azure_xml
-from cachd.sources.http_rules import parse_retry_after
 
 if TYPE_CHECKING:
     from cachd.sources.azure_identity import Pass
@@ -59,10 +58,7 @@ def _error(answer: HttpAnswer, base: str, address: AzureAddress, identity: Pass)
     said = f"{status} {code}".strip()
     what = f"the {address.kind} {address.container}"
     if status in (429, 503):
-        return OriginBusy(
-            f"{base} is busy ({said})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        return OriginBusy(f"{base} is busy ({said})", retry_after=answer.retry_after)
     if code in _MISSING:
         return NotFound(
             f"{what} does not exist at {base} ({said})",

@@ -18,7 +18,6 @@ from cachd.errors import (
     OriginBusy,
     OriginError,
 )
-from cachd.sources.http_rules import parse_retry_after
 
 if TYPE_CHECKING:
     from cachd.sources.google_identity import Pass
@@ -43,10 +42,7 @@ def _error(answer: HttpAnswer, endpoint: str, address: GoogleAddress, identity: 
     status, reason = answer.status, _reason(answer.body)
     said = f"{status} {reason}".strip()
     if status in (429, 503) or (status == 403 and reason in _BUSY):
-        return OriginBusy(
-            f"{endpoint} is busy ({said})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        return OriginBusy(f"{endpoint} is busy ({said})", retry_after=answer.retry_after)
     if status == 401 and identity.is_signed:
         return CredentialsInvalid(
             f"authentication failed at {endpoint}: it refuses {identity.who} ({said})",

@@ -88,6 +88,11 @@ class HttpAnswer:
     was_credentialed: bool
     body: bytes = b""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks to be left alone."""
+        return parse_retry_after(self.headers.get("Retry-After"))
+
     def json(self) -> Any:
         """The body as JSON. Raises OriginError; nothing of the body is in the message."""
         try:
@@ -376,8 +381,5 @@ def check_status(answer: HttpAnswer) -> None:
     if status in {404, 410}:
         raise NotFound(f"{where} was not found ({status})", hint="check the URL")
     if status in {429, 503}:
-        raise OriginBusy(
-            f"{where} is busy ({status})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        raise OriginBusy(f"{where} is busy ({status})", retry_after=answer.retry_after)
     raise OriginError(f"{where} answered {status}", status=status)

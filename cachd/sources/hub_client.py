@@ -13,7 +13,7 @@ from cachd.errors import ConfigInvalid, ContentError, CredentialsInvalid, Origin
 from cachd.model import Auth
 from cachd.sources.census import MAX_SIZE
 from cachd.sources.http_client import client_for, headers_for
-from cachd.sources.http_rules import authority, parse_retry_after, shown
+from cachd.sources.http_rules import authority, shown
 from cachd.sources.hub_uri import HubAddress, parse_hub
 from cachd.sources.rate_limit import seconds_to_wait
 from cachd.sources.trust import connect_of
@@ -166,7 +166,7 @@ def _read_token(file: Path, name: str) -> str:
 def _check_busy(answer: HttpAnswer) -> None:
     if answer.status not in (429, 503):
         return
-    wait = parse_retry_after(answer.headers.get("Retry-After"))
+    wait = answer.retry_after
     if wait is None:
         wait = seconds_to_wait(answer.headers)
     raise OriginBusy(
