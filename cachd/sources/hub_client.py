@@ -20,7 +20,6 @@ from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from cachd.errors import CachdError
     from cachd.model import Connect
@@ -76,13 +75,8 @@ class Hub:
         await self._client.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.__aexit__()
 
     @property
     def who(self) -> str:
