@@ -7,21 +7,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.harness import Daemon, call, eventually, running
 from tests.process.test_passes import as_whom, send, serving
+from tests.servers.loopback import Handler
 
 BODY = os.urandom(9 * 1024 * 1024)
 
 
-def private(name: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def private(name: str) -> Callable[[Handler], None]:
     """Answers of an origin that shows its file to ``name`` alone."""
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         wanted = handler.headers.get("Range")
         if handler.headers["Authorization"] != name:
             send(handler, 401)
@@ -76,7 +76,7 @@ def test_a_pull_of_a_private_model_has_nothing_to_complain_of(
 def test_a_lease_is_a_pass_to_the_page_of_its_own_revision(tmp_path: Path) -> None:
     body = [b"one"]
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         if not handler.headers["Authorization"]:
             return send(handler, 401)
         return send(handler, 200, body[0], etag=body[0].decode())
@@ -122,7 +122,7 @@ def test_idle_connections_of_one_pod_shut_nobody_out(tmp_path: Path) -> None:
 
 
 def test_too_many_leases_are_told_with_the_way_out(tmp_path: Path) -> None:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         send(handler, 200, b"x")
 
     with serving(answer) as host, running(tmp_path, LEASES_MAX_PER_KEY="2") as daemon:
