@@ -4,12 +4,13 @@ from the hub itself (tests/process/test_hubs.py has them elsewhere)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 from tests.contract.adapter import Adapter, Pass, Place
 from tests.origins.exchange import Seen
 from tests.origins.gate import Gate
+from tests.servers.repositories import RepositoryServer
 
 
 def passes_of(good: str, wrong: str, denied: str, none_says: str) -> Mapping[str, Pass]:
@@ -31,10 +32,9 @@ def passes_of(good: str, wrong: str, denied: str, none_says: str) -> Mapping[str
 
 
 class Hub(Adapter):
-    """``branch`` is the hub's default one, ``data`` marks requests for a file's bytes, ``closed``
-    is what keeps a repository from those who hold no good token."""
+    """``data`` marks requests for a file's bytes, ``closed`` is what keeps a repository from those
+    who hold no good token."""
 
-    branch: ClassVar[str]
     data: ClassVar[str]
     closed: ClassVar[Mapping[str, object]]
     lacks: ClassVar[Mapping[str, str]] = {
@@ -43,7 +43,7 @@ class Hub(Adapter):
         "markers": "git has no empty directories",
     }
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: RepositoryServer) -> None:
         super().__init__()
         self._hub = server
         self._hub.is_direct = True
@@ -72,7 +72,7 @@ class Hub(Adapter):
     def change(self, place: Place, path: str, body: bytes | None) -> None:
         files = {**place.files, path: body}
         kept = {name: each for name, each in files.items() if each is not None}
-        self._hub.repositories[place.name].commit(kept, self.branch)
+        self._hub.repositories[place.name].commit(kept, self._hub.branch)
 
     def is_data(self, seen: Seen) -> bool:
         return self.data in seen.target

@@ -117,6 +117,10 @@ class FakeGcs:
     def stop(self) -> None:
         self._server.stop()
 
+    def authorizations(self) -> set[str]:
+        """With which ones it was asked."""
+        return {headers.get("authorization", "") for _, _, _, headers in self.seen}
+
     # --- what tests put there ----------------------------------------------------------------
 
     def make_bucket(self, objects: Mapping[str, bytes], bucket: str = "") -> str:

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from tests.servers.loopback import Handler, Server
@@ -157,6 +157,32 @@ class Call:
             self.send(206, body[start:end], **headers)
         else:
             self.send(200, body, **headers)
+
+
+class RepositoryServer(Serving):
+    """What two hubs share: ``repositories`` by name; ``tokens`` are known ones. ``is_direct``: big
+    files aren't at another host. ``branch``: what a repository has at first."""
+
+    branch: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.tokens: set[str] = set()
+        self.is_direct = False
+        self.store = Store()
+        super().__init__()
+
+    def close(self) -> None:
+        super().close()
+        self.store.close()
+
+    def add(self, name: str, files: dict[str, bytes], **more: object) -> Repository:
+        """A repository with one commit."""
+        repository = Repository(**more)  # type: ignore[arg-type]
+        repository.commit(files, self.branch)
+        self.repositories[name] = repository
+        self.tokens |= repository.readers
+        return repository
 
 
 class Store(Serving):

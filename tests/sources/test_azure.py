@@ -26,7 +26,7 @@ from cachd.sources import azure_xml
 from cachd.sources.azure_identity import service_sas
 from cachd.sources.azure_location import base_url, item_url, parse_azure
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
-from tests.sources.asking import NOBODY, context, paths, request, settings
+from tests.sources.asking import NOBODY, context, paths, request, resolve_once, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,28 +41,17 @@ SHARE = f"https://{ACCOUNT}.file.core.windows.net"
 OWN = Credentials(azure_account_key=KEY)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeFiles]:
-    served = FakeFiles()
-    yield served
-    served.stop()
-
-
 @pytest.fixture
-def files(server: FakeFiles, monkeypatch: pytest.MonkeyPatch) -> FakeFiles:
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFiles]:
     for name in ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"):
         monkeypatch.delenv(name, raising=False)
-    server.shares.clear()
-    server.seen.clear()
-    server.refusals.clear()
-    server.page = 5000
-    return server
+    server = FakeFiles()
+    yield server
+    server.stop()
 
 
 async def resolve(uri: str, credentials: Credentials = OWN, **kwargs: Any) -> Plan:
-    kwargs.setdefault("max_attempts", 1)
-    source, asked = request(uri, credentials, **kwargs)
-    return await source.resolve(asked, context(kwargs.get("given")))
+    return await resolve_once(uri, credentials, **kwargs)
 
 
 # --- what a URI means ----------------------------------------------------------------------------

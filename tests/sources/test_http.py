@@ -25,15 +25,12 @@ from cachd.errors import (
 from cachd.model import Auth
 from tests.servers.origin import serve
 from tests.servers.ports import free_ports
-from tests.sources.asking import context, paths, request, resolve, settings
+from tests.sources.asking import NONE, context, paths, request, resolve, settings
 
 if TYPE_CHECKING:
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
 from tests.sources.answering import OCTETS, file, status
-
-NONE = Credentials()
-
 
 # --- statuses and failures ---------------------------------------------------------------------
 

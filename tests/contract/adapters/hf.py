@@ -15,7 +15,6 @@ from tests.servers.hub import Hub as Server
 
 class HuggingFace(Hub):
     name = "hf"
-    branch = "main"
     data = "/resolve/"
     closed: ClassVar[Mapping[str, object]] = {"gated": True}
     passes: ClassVar[Mapping[str, Pass]] = passes_of(

@@ -15,7 +15,6 @@ from tests.servers.modelscope import ModelScope as Server
 
 class ModelScopes(Hub):
     name = "modelscope"
-    branch = "master"
     data = "/repo?"
     closed: ClassVar[Mapping[str, object]] = {"private": True}
     passes: ClassVar[Mapping[str, Pass]] = passes_of(
