@@ -48,9 +48,7 @@ def daemon(
 
 
 def server_context(certificates: Certificates) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
-    return context
+    return certificates.server_context()
 
 
 @dataclass

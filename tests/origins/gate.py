@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.origins.exchange import Seen
 from tests.servers.ports import LOOPBACK
@@ -55,6 +56,14 @@ class Rule:
 
 def anything(_: Seen) -> bool:
     return True
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """The ``target`` of a gate before the server there."""
+    where = urlsplit(url)
+    assert where.hostname
+    assert where.port
+    return where.hostname, where.port
 
 
 @dataclass

@@ -156,8 +156,7 @@ def test_a_failover_in_mid_fetch(tmp_path: Path) -> None:
 def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, certificates: Certificates) -> None:
     import ssl
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
+    context = certificates.server_context()
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     with HdfsServer(filled(), tls=context) as server, running(tmp_path) as daemon:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -320,8 +319,7 @@ async def test_what_comes_first(files: FakeFiles) -> None:
 async def test_an_application(
     files: FakeFiles, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates.chain, certificates.key)
+    tls = certificates.server_context()
     authority = FakeFiles(tls)
     authority.tokens = files.tokens
     try:
