@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import ssl
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,10 +44,6 @@ def daemon(
     settings = {"SOURCES_S3_CA_BUNDLE": trust, "SOURCES_HTTP_CA_BUNDLE": trust}
     with running(tmp_path_factory.mktemp("faults"), **QUICK, **settings) as one:
         yield one
-
-
-def server_context(certificates: Certificates) -> ssl.SSLContext:
-    return certificates.server_context()
 
 
 @dataclass

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, running
+from tests.harness import pull, running
 from tests.origins.fault import pattern
-from tests.servers import require
-from tests.servers.git import GitServer
+from tests.servers.git import GitServer, git_server
 
 MIB = 1024 * 1024
 WEIGHTS = pattern(9 * MIB)
@@ -31,36 +27,18 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
-    require.program("git", "git")
-    require.program("git-lfs", "git-lfs")
-    one = GitServer(tmp_path_factory.mktemp("git"))
-    try:
+    with git_server(tmp_path_factory.mktemp("git")) as one:
         one.make("m.git", is_private=True)
         one.track("m.git", "*.bin")
         links = {"a/link.txt": "one.txt", "same.bin": "w/model.bin"}
         one.commit("m.git", {**FILES, "w/model.bin": WEIGHTS}, links=links)
         yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(autouse=True)
 def _forget(server: GitServer) -> None:
     server.seen.clear()
     server.status.clear()
-
-
-def pull(
-    daemon: Daemon, uri: str, target: Path, **environ: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", uri, str(target)],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 ME = {"GIT_USERNAME": "me", "GIT_PASSWORD": "sesame"}

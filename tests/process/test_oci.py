@@ -9,8 +9,6 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, call, eventually, running
+from tests.harness import Daemon, call, eventually, pull, running
 from tests.origins.fault import FaultOrigin, pattern
 from tests.process.repairing import assert_accounts, damage, verify
 from tests.servers.certificates import Certificates
@@ -77,20 +75,11 @@ def test_a_private_image_is_pulled_as_kserve_has_it_pulled(
     login = {"username": USER, "password": PASSWORD}
     config.write_text(json.dumps({"auths": {f"https://{private_registry.host}/v2/": login}}))
     (tmp_path / "cabundle.crt").write_text(certificates.ca_pem)
-    done = subprocess.run(
-        [sys.executable, "-m", "cachd", "pull",
-         uri_of(private_registry, "process/car:v1"), str(tmp_path / "models")],
-        env={
-            "PATH": os.environ["PATH"],
-            "CACHD_SOCKET": str(daemon.socket),
-            "KSERVE_OCI_DOCKER_CONFIG": str(config),
-            "CA_BUNDLE_CONFIGMAP_NAME": "global-ca-bundle",
-            "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = pull(
+        daemon, uri_of(private_registry, "process/car:v1"), tmp_path / "models",
+        KSERVE_OCI_DOCKER_CONFIG=str(config),
+        CA_BUNDLE_CONFIGMAP_NAME="global-ca-bundle",
+        CA_BUNDLE_VOLUME_MOUNT_POINT=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert tree_of(tmp_path / "models") == {

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, call, eventually, running
+from tests.harness import call, eventually, pull, running
 from tests.process.test_passes import as_whom, send, serving
 from tests.servers.loopback import Handler
 
@@ -40,24 +38,13 @@ def private(name: str) -> Callable[[Handler], None]:
     return answer
 
 
-def pull(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", *arguments],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("options", [[], ["--verify"]])
 def test_a_pull_of_a_private_model_has_nothing_to_complain_of(
     tmp_path: Path, options: list[str]
 ) -> None:
     with serving(private("me")) as host, running(tmp_path) as daemon:
         uri, target = f"http://{host}/m.bin", tmp_path / "out"
-        done = pull(daemon, uri, str(target), "--header", "Authorization: me", *options)
+        done = pull(daemon, uri, target, "--header", "Authorization: me", *options)
         assert done.returncode == 0, done.stderr
         assert (target / "m.bin").read_bytes() == BODY
         key = daemon.admin("GET", "/v1/models").json()["models"][0]["key"]

@@ -3,9 +3,6 @@ failovers."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, running
+from tests.harness import pull, running
 from tests.origins.fault import pattern
 from tests.servers.certificates import Certificates
 from tests.servers.webhdfs import Hdfs, HdfsServer
@@ -37,19 +34,6 @@ def filled() -> Hdfs:
     hdfs.put("/models/m/conf/ü config.json", b"{}")
     hdfs.put("/models/m/empty", b"")
     return hdfs
-
-
-def pull(
-    daemon: Daemon, uri: str, target: Path, **environ: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", uri, str(target)],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def secret(folder: Path, **keys: str) -> dict[str, str]:

@@ -10,15 +10,17 @@ import json
 import os
 import re
 import subprocess
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests.servers import require
 from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _LFS = "application/vnd.git-lfs+json"
@@ -184,6 +186,18 @@ class GitServer:
             return False
         user, _, password = base64.b64decode(value).decode().partition(":")
         return self.users.get(user) == password
+
+
+@contextmanager
+def git_server(folder: Path) -> Iterator[GitServer]:
+    """With what the real clients need, or the test is skipped."""
+    require.program("git", "git")
+    require.program("git-lfs", "git-lfs")
+    server = GitServer(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
 def _front(server: GitServer) -> type[Handler]:
