@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.disk import tree_of
 from tests.harness import Daemon, Reply, call, running
 from tests.origins.bucket import Bucket
 from tests.origins.exchange import Body
@@ -86,11 +87,7 @@ class Model:
         return call(daemon.socket, "POST", "/v1/models", body)
 
     def read(self, root: Path) -> dict[str, bytes]:
-        return {
-            str(path.relative_to(root)): path.read_bytes()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
+        return tree_of(root)
 
 
 def pack(files: dict[str, bytes]) -> bytes:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import tree_of
 from tests.harness import pull, running
 from tests.origins.fault import pattern
 from tests.servers.git import GitServer, git_server
@@ -44,14 +45,6 @@ def _forget(server: GitServer) -> None:
 ME = {"GIT_USERNAME": "me", "GIT_PASSWORD": "sesame"}
 
 
-def tree(target: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(target).as_posix(): path.read_bytes()
-        for path in target.rglob("*")
-        if path.is_file()
-    }
-
-
 def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> None:
     attributes = (server.folder / "work/m.git/.gitattributes").read_bytes()
     whole = {
@@ -67,7 +60,7 @@ def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> Non
         assert "GIT_USERNAME" in refused.stderr
         done = pull(daemon, f"{server.url}/m.git", tmp_path / "out", **ME)
         assert done.returncode == 0, done.stderr
-        assert tree(tmp_path / "out") == whole
+        assert tree_of(tmp_path / "out") == whole
         # Of LFS the same bytes are fetched once, whatever names them.
         puts = {a.path for a in server.asked("store") if a.method == "GET"}
         assert len(puts) == 1
@@ -75,7 +68,7 @@ def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> Non
         named = server.url.replace("http://", "http://me:ignored@")
         done = pull(daemon, f"{named}/m.git@main/w", tmp_path / "w", GIT_PASSWORD="sesame")
         assert done.returncode == 0, done.stderr
-        assert tree(tmp_path / "w") == {"model.bin": WEIGHTS}
+        assert tree_of(tmp_path / "w") == {"model.bin": WEIGHTS}
         assert not server.asked("store")
         for secret in ("sesame", "ignored", "link-1"):
             assert secret not in daemon.log()
@@ -134,7 +127,7 @@ def test_links_that_lead_to_no_file(tmp_path: Path, server: GitServer) -> None:
             assert f"{link!r}" in reply["detail"]
             # An ignore pattern leaves it out.
             spared = daemon.ask(f"{server.url}/{name}", ignore=[link]).json()
-            assert tree(Path(spared["path"])) == {"folder/file": b"x"}
+            assert tree_of(Path(spared["path"])) == {"folder/file": b"x"}
 
 
 def test_a_submodule_is_left_out(tmp_path: Path, server: GitServer) -> None:
@@ -147,7 +140,7 @@ def test_a_submodule_is_left_out(tmp_path: Path, server: GitServer) -> None:
     server.git(copy, "push", "-q", "origin", "HEAD:main")
     with running(tmp_path) as daemon:
         answer = daemon.ask(f"{server.url}/outer.git").json()
-        assert tree(Path(answer["path"])) == {"file": b"x"}
+        assert tree_of(Path(answer["path"])) == {"file": b"x"}
 
 
 def test_a_damaged_pack_is_never_published(tmp_path: Path, server: GitServer) -> None:

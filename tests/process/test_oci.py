@@ -17,9 +17,10 @@ from typing import Any
 
 import pytest
 
+from tests.disk import flip, tree_of
 from tests.harness import Daemon, call, eventually, pull, running
 from tests.origins.fault import FaultOrigin, pattern
-from tests.process.repairing import assert_accounts, damage, verify
+from tests.process.repairing import assert_accounts, verify
 from tests.servers.certificates import Certificates
 from tests.servers.registry import PASSWORD, TITLE, USER, Registry
 from tests.servers.token_registry import token_registry
@@ -37,14 +38,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One for all tests that leave it as it is."""
     with running(tmp_path_factory.mktemp("daemon"), **FAST) as one:
         yield one
-
-
-def tree_of(place: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(place)): path.read_bytes()
-        for path in place.rglob("*")
-        if path.is_file()
-    }
 
 
 def uri_of(registry: Any, name: str) -> str:
@@ -210,7 +203,7 @@ def test_a_bad_block_of_an_image_is_repaired(
     answer = given(node, uri_of(registry, "process/rot:v1"))
     tree = Path(answer["path"])
     good = (tree / "x").stat().st_ino
-    damage(tree / "w.bin", 8 << 20)
+    flip(tree / "w.bin", 8 << 20)
     assert not verify(node, answer["key"])["ok"]
     again = given(node, uri_of(registry, "process/rot:v1"))
     assert again["path"] == answer["path"]
