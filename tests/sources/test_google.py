@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from awscrt.checksums import crc32c
@@ -31,9 +31,6 @@ from cachd.sources.resolver import Resolver
 from tests.servers.gcs import FakeGcs, Stored
 from tests.sources.asking import NOBODY, NONE, context, paths, request, settings
 from tests.sources.asking import resolve_once as resolve
-
-if TYPE_CHECKING:
-    pass
 
 W = b"weights" * 1000
 
