@@ -137,8 +137,8 @@ class Asking:
             return
         try:
             found = await self._lookup.find(asked)
-            if not isinstance(found, Found):
-                await self._stay(asked, found)
+            if plan := found.ahead if isinstance(found, Found) else found:
+                await self._stay(asked, plan)
         except CachdError as problem:
             log.warning("%s can't go on elsewhere: %s", asked.ref.key, problem.message)
 

@@ -174,14 +174,22 @@ class Lookup:
             log.warning("%s is served stale: %s", ref.key, error.message)
             return Found(snapshot=snapshot, result="stale")
         snapshot = parts.store.current(ref)
-        if snapshot is not None and snapshot.revision == plan.revision:
-            await parts.updates.note(snapshot, plan.revision)
-            return Found(snapshot=snapshot, result="hit", was_asked=True)
+        # Other validators at a mirror are no sign of a change at the origin, nor are the same ones
+        # a sign that it has gone back to them.
         is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
+        if snapshot is not None and snapshot.revision == plan.revision:
+            if not is_hearsay:
+                await parts.updates.note(snapshot, plan.revision)
+            return Found(snapshot=snapshot, result="hit", was_asked=True)
         may_fetch = self._may(asked, "fetch", plan.named).is_allowed
-        if snapshot is not None and not is_hearsay:
+        if snapshot is not None and (not is_hearsay or parts.updates.holds(snapshot, plan)):
             beside = await self._beside(
-                asked, snapshot, plan, is_newest=is_newest, may_fetch=may_fetch
+                asked,
+                snapshot,
+                plan,
+                is_newest=is_newest,
+                may_fetch=may_fetch,
+                is_hearsay=is_hearsay,
             )
             if beside is not None:
                 return beside
@@ -189,8 +197,7 @@ class Lookup:
             return stale
         self.check(asked, "fetch", plan.named)
         if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
-            # Other validators at a mirror are no sign of a change at the origin; what was begun
-            # there the origin had shown itself.
+            # What was begun the origin had shown itself.
             return self.stale(asked) or plan
         return plan
 
@@ -208,19 +215,22 @@ class Lookup:
         *,
         is_newest: bool,
         may_fetch: bool,
+        is_hearsay: bool,
     ) -> Found | None:
         """What is given though the source has ``plan``, or what it has, where that is here already;
-        None: it is to be fetched."""
+        None: it is to be fetched. ``is_hearsay``: a mirror says so."""
         parts, ref = self._parts, asked.ref
         if not parts.updates.holds(current, plan):
             taken = await parts.updates.take(current, plan.revision)
             return Found(snapshot=taken, result="hit", was_asked=True) if taken else None
-        await parts.updates.note(current, plan.revision)
+        if not is_hearsay:
+            await parts.updates.note(current, plan.revision)
         if not is_newest:
             if current.info.named != plan.named:
                 await self._prove_kept(asked, current, plan)
             parts.proofs.record(asked.prover, ref, plan.revision, current.revision)
             is_wanted = parts.updates.wants(ref, plan.revision) and may_fetch
+            is_wanted = is_wanted and (not is_hearsay or parts.store.has_ingest(ref, plan.revision))
             return Found(snapshot=current, result="hit", ahead=plan if is_wanted else None)
         newest = parts.store.get(ref.key, plan.revision)
         if newest is None or newest.ref != ref or newest.damage:
