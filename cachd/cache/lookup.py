@@ -154,7 +154,7 @@ class Lookup:
                     snapshot.info,
                     principal,
                     parts.settings.access,
-                    has_open_hits=self._has_open_hits(asked, named),
+                    has_open_hits=self.has_open_hits(asked, named),
                 )
                 or parts.proofs.holds(principal, ref, snapshot.revision)
             )
@@ -242,13 +242,19 @@ class Lookup:
         nothing of the other. Raises Forbidden, AccessError and what the artifact's source says."""
         parts, info = self._parts, current.info
         self.check(asked, "read", info.named)
-        if not info.is_credentialed or self._has_open_hits(asked, info.named):
+        if not info.is_credentialed or self.has_open_hits(asked, info.named):
             return
         if parts.settings.access.open_hits or parts.proofs.holds(
             asked.prover, asked.ref, current.revision
         ):
             return
         await prove(lead_back(asked, plan, info.named, parts), parts)
+
+    async def prove_named(self, asked: Asked, named: Named | None) -> None:
+        """See that the caller may have what the registry's name led to before. Raises Forbidden,
+        AccessError and what registry and source say."""
+        plan = await self._plan(asked, self._parts.settings.fetch.origin_patience, is_new=False)
+        await prove(lead_back(asked, plan, named, self._parts), self._parts)
 
     async def _plan(self, asked: Asked, patience: float, *, is_new: bool) -> Plan:
         """What the ref means now. What a registry names is judged by the rules before anybody else
@@ -272,7 +278,9 @@ class Lookup:
             lambda: resolve_anywhere(led, parts, patience),
         )
 
-    def _has_open_hits(self, asked: Asked, named: Named | None) -> bool:
+    def has_open_hits(self, asked: Asked, named: Named | None) -> bool:
+        """Whether the rules give hits to the caller without a pass: of the URI, and of what a
+        registry's name led to."""
         if named is None or not asked.has_open_hits:
             return asked.has_open_hits
         return self._may(asked, "read", named).has_open_hits
@@ -315,7 +323,7 @@ class Lookup:
             return False
         return (
             parts.settings.access.open_hits
-            or self._has_open_hits(asked, named)
+            or self.has_open_hits(asked, named)
             or not snapshot.info.is_credentialed
             or (
                 asked.principal.identity == snapshot.info.identity == "daemon"
