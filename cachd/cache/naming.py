@@ -259,11 +259,8 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
     )
     if scheme_of(target.uri) in REGISTRIES:
         raise chained
-    own = asked.location.options
-    if target.is_at_registry and naming.principal is DAEMON and asked.lending != "daemon":
-        own = _own_trust(own)
     try:
-        location = parts.resolver.locate(target.uri, _options(own, target))
+        location = parts.resolver.locate(target.uri, _options(asked.location.options, target))
     except UriInvalid as error:
         raise ContentError(
             f"the registry {registry} names an artifact for {asked.ref.uri} that can't be had: "
@@ -274,6 +271,9 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
         raise chained
     named = Named(uri=location.uri, origin=location.origin, registry=registry)
     principal = naming.principal if target.is_at_registry else _store_principal(asked, location)
+    if principal is DAEMON and asked.lending != "daemon" and location.scheme != "s3":
+        # A token is shown: as in ``Lookup.understand``.
+        location = replace(location, options=_own_trust(location.options))
     return replace(
         asked,
         location=location,
