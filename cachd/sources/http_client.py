@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import ssl
 import urllib.request
 from dataclasses import dataclass
@@ -54,6 +55,9 @@ _PAUSE_MOST = 5.0
 BODY_MOST = 64 * 1024 * 1024
 """Bytes of an answer that is read whole, if nothing else is said."""
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What may be half a character, which no URL, no file and no message can hold."""
+
 _REDIRECTS = {301, 302, 303, 307, 308}
 FORBIDDEN_HEADERS = frozenset(
     {
@@ -88,11 +92,19 @@ class HttpAnswer:
     body: bytes = b""
 
     def json(self) -> Any:
-        """The body as JSON. Raises OriginError; nothing of the body is in the message."""
+        """The body as JSON, whose texts are valid Unicode. Raises OriginError; nothing of the body
+        is in the message."""
         try:
-            return json.loads(self.body)
+            text = self.body.decode("utf-8-sig")
+            found = json.loads(text)
+            if _HALF.search(text):
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
-            raise OriginError(f"{shown(self.url)} answered {self.status} with no JSON") from None
+            raise OriginError(
+                f"{shown(self.url)} answered {self.status} with no JSON",
+                hint="is this the right endpoint, and is there a proxy on the way?",
+            ) from None
+        return found
 
 
 def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ...]:
@@ -156,7 +168,8 @@ class HttpClient:
         self, method: str, url: str, *, is_at_home: bool = False, **headers: str
     ) -> HttpAnswer:
         """The head of the answer after redirects; a body is not read. Any status but a redirect,
-        and with ``is_at_home`` one that leads to another origin, which isn't followed.
+        and with ``is_at_home`` one that leads to another origin, which isn't followed, unless all
+        of that server has moved there; ``headers`` don't go along then.
 
         5xx and failed connections are tried again; one that is busy (503) is not, for the daemon
         knows when others may call it too. Raises EgressForbidden, OriginError.
@@ -206,7 +219,8 @@ class HttpClient:
         most: int | None = None,
         is_at_home: bool = False,
     ) -> HttpAnswer:
-        """``most`` None: the body isn't read, and ``headers`` go along wherever it leads."""
+        """``most`` None: the body isn't read, and ``headers`` go along wherever it leads, unless
+        that is to be ``is_at_home``."""
         was_credentialed = needs_final = False
         first, first_headers = url, headers_for(self._credentials, url)
         for _ in range(self._max_redirects + 1):
@@ -214,11 +228,12 @@ class HttpClient:
             own = headers_for(self._credentials, url)
             was_credentialed = was_credentialed or bool(own)
             needs_final = needs_final or (bool(own) and origin_of(url) != origin_of(first))
-            is_same = most is None or origin_of(url) == origin_of(first)
+            goes_anywhere = most is None and not is_at_home
+            is_same = goes_anywhere or origin_of(url) == origin_of(first)
             sent = {**dict(own), **headers} if is_same else dict(own)
             status, answered, body = await self._once(method, url, sent, data, most)
             target = self._next(url, answered.get("Location")) if status in _REDIRECTS else None
-            if target is None or (is_at_home and origin_of(target) != origin_of(first)):
+            if target is None or (is_at_home and _is_elsewhere(url, target)):
                 return HttpAnswer(
                     url=url,
                     status=status,
@@ -301,6 +316,13 @@ def proxy_for(url: str) -> str | None:
     if not proxy or bypass(parts.netloc, proxies):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_elsewhere(url: str, target: str) -> bool:
+    """Whether a redirect sends on for this one file. One that only names another server for it
+    sends everybody there, and says nothing of who may read."""
+    here, there = urlsplit(url), urlsplit(target)
+    return origin_of(url) != origin_of(target) and here[2:4] != there[2:4]
 
 
 def _refused_redirect(url: str, how: str) -> EgressForbidden:

@@ -170,6 +170,19 @@ async def test_links_into_lfs_are_renewed(server: GitServer) -> None:
     assert renewed.headers == before.auth.headers
 
 
+@pytest.mark.parametrize("seconds", [10**400, "soon", []])
+async def test_links_into_lfs_of_an_odd_age(
+    server: GitServer, seconds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "expires_in", seconds)
+    if seconds:
+        with pytest.raises(OriginError, match="can be understood") as caught:
+            await resolve(f"{server.url}/lfs.git", ME)
+        assert caught.value.hint
+    else:
+        assert (await resolve(f"{server.url}/lfs.git", ME)).auth.expires is None
+
+
 async def test_an_object_that_was_never_pushed(server: GitServer) -> None:
     ((oid, data),) = server.objects.items()
     del server.objects[oid]

@@ -1,0 +1,130 @@
+"""Whatever an origin answers with, an ask ends with a plan or with an error that says what to do."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from aiohttp import web
+
+from cachd.credentials import Credentials
+from cachd.errors import CachdError, CredentialsMissing, OriginError, PathUnsafe
+from cachd.sources import modelscope
+from tests.servers.origin import serve
+from tests.sources.asking import resolve
+
+NONE = Credentials()
+COMMIT = "0123456789" * 4
+HALF = "a\ud800b"
+"""Half a character: JSON can say it, and no URL, no file and no message can."""
+
+
+def says(value: object, **headers: str) -> web.Response:
+    return web.Response(text=json.dumps(value), content_type="application/json", headers=headers)
+
+
+async def refused(handler: Any, uri: str, credentials: Credentials = NONE, **more: Any) -> Any:
+    """The error of an ask for ``uri``, which has the server's host for ``HOST``."""
+    async with serve(handler) as origin:
+        place = {} if "HOST" in uri else {"endpoint": origin.url}
+        uri = uri.replace("HOST", urlsplit(origin.url).netloc)
+        with pytest.raises(CachdError) as caught:
+            await resolve(uri, credentials, max_attempts=1, **place, **more)
+    error = caught.value
+    assert json.dumps(error.to_wire(), ensure_ascii=False).encode()
+    return error
+
+
+@pytest.mark.parametrize("link", ["http://[x", "http://h/?a b"])
+async def test_a_hubs_next_page_that_is_no_url(link: str) -> None:
+    async def hub(request: web.BaseRequest) -> web.Response:
+        if "/revision/" in request.path:
+            return says({"sha": COMMIT})
+        return says([], Link=f'<{link}>; rel="next"')
+
+    error = await refused(hub, "hf://org/m")
+    assert type(error) is OriginError
+    assert error.hint
+
+
+@pytest.mark.parametrize("path", [HALF, "a\0b", "a//b", "a/../.."])
+async def test_a_hubs_directory_that_no_url_can_name(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hub(request: web.BaseRequest) -> web.Response:
+        is_whole = request.query["Recursive"] == "True"
+        folder = {"Path": path, "Type": "tree"}
+        return says({"Data": {"Files": [folder] * (3 if is_whole else 1)}})
+
+    monkeypatch.setattr(modelscope, "_LISTED_MOST", 3)
+    error = await refused(hub, "modelscope://org/m")
+    assert isinstance(error, PathUnsafe | OriginError)
+    assert error.hint
+
+
+async def test_a_hubs_directories_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hub(request: web.BaseRequest) -> web.Response:
+        if request.query["Recursive"] == "True":
+            return says({"Data": {"Files": [{"Type": "tree"}] * 2}})
+        root = request.query.get("Root", "")
+        inner = f"{root}/a" if root else "a"
+        return says({"Data": {"Files": [{"Path": inner, "Type": "tree"}]}})
+
+    monkeypatch.setattr(modelscope, "_LISTED_MOST", 2)
+    # Some server's limit of a URL, or ours of a name.
+    assert isinstance(await refused(hub, "modelscope://org/m"), PathUnsafe | OriginError)
+
+
+@pytest.mark.parametrize("kind", ["FILE", "DIRECTORY"])
+async def test_a_namenodes_name_that_no_url_can_have(kind: str) -> None:
+    child = {"pathSuffix": HALF, "type": kind, "length": 1, "modificationTime": 1}
+
+    async def namenode(request: web.BaseRequest) -> web.Response:
+        if request.query["op"] == "GETFILESTATUS":
+            return says({"FileStatus": {"pathSuffix": "", "type": "DIRECTORY"}})
+        return says({"FileStatuses": {"FileStatus": [child]}})
+
+    assert isinstance(await refused(namenode, "webhdfs://HOST/m"), PathUnsafe | OriginError)
+
+
+@pytest.mark.parametrize("uri", ["gs://bucket/m", "gs://bucket"])
+async def test_an_objects_name_that_no_url_can_have(uri: str) -> None:
+    async def gcs(request: web.BaseRequest) -> web.Response:
+        item = {"name": f"m/{HALF}", "size": "1", "generation": "1"}
+        return says(item if request.path.endswith("/o/m") else {"items": [item]})
+
+    assert isinstance(await refused(gcs, uri), PathUnsafe | OriginError)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"token": "a\rb"},
+        {"token": "a b"},
+        {"token": "a\0b"},
+        {"access_token": "é"},
+    ],
+)
+async def test_a_registrys_token_that_no_header_can_carry(answer: Any) -> None:
+    error = await refused(challenging(answer), "oci://HOST/a/b:v1", plain_http=True)
+    assert type(error) is OriginError
+    assert "without a token that can be sent" in error.message
+    assert error.hint
+
+
+async def test_a_registrys_token_that_lives_for_ever() -> None:
+    told = {"token": "t", "expires_in": 10**400}
+    error = await refused(challenging(told), "oci://HOST/a/b:v1", plain_http=True)
+    assert isinstance(error, CredentialsMissing)
+
+
+def challenging(answer: Any) -> Any:
+    async def registry(request: web.BaseRequest) -> web.Response:
+        if request.path == "/token":
+            return says(answer)
+        realm = f'Bearer realm="http://{request.host}/token"'
+        return web.Response(status=401, headers={"WWW-Authenticate": realm})
+
+    return registry
