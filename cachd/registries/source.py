@@ -52,22 +52,29 @@ class RegistrySource:
         base = normalise_url(options.registry, "options.registry") if options.registry else ""
         path, query = _split(uri)
         wanted = query.pop("registry", "")
-        entry = _parse(kind, scheme, path, query, base, configured, environ)
-        if wanted and entry.host:
-            raise UriInvalid(
-                "the URI names a registry twice: by its host, and by registry=", field="uri"
-            )
-        named = wanted or entry.host
-        places = _places(kind, named, bool(wanted), entry, base, configured, environ)
+
+        def find(base: str) -> tuple[Entry, list[tuple[str, str]]]:
+            entry = _parse(kind, scheme, path, query, base, configured, environ)
+            if wanted and entry.host:
+                raise UriInvalid(
+                    "the URI names a registry twice: by its host, and by registry=", field="uri"
+                )
+            named = wanted or entry.host
+            return entry, _places(kind, named, bool(wanted), entry, base, configured, environ)
+
+        def find_own() -> tuple[Entry, list[tuple[str, str]]] | None:
+            """What would be asked if the caller said nothing."""
+            try:
+                return find("")
+            except UriInvalid:
+                return None
+
+        entry, places = found = find(base)
         if wanted:
             query["registry"] = wanted
         given = f"?{urlencode(query)}" if query else ""
         asides = _asides(options, settings, environ)
-        is_own = (
-            not base
-            or bool(wanted or entry.host)
-            or places == _own_places(kind, entry, configured, environ)
-        )
+        is_own = not base or found == find_own()
         return Location(
             scheme=scheme,
             uri=f"{scheme}://{path}{given}",
@@ -195,19 +202,6 @@ def _places(
             "sources.registries",
         )
     return [("", normalise_url(own, "the daemon's environment"))]
-
-
-def _own_places(
-    kind: Registry,
-    entry: Entry,
-    configured: Sequence[RegistryRule],
-    environ: Mapping[str, str],
-) -> list[tuple[str, str]]:
-    """What would be asked if the caller said nothing."""
-    try:
-        return _places(kind, "", False, entry, "", configured, environ)
-    except UriInvalid:
-        return []
 
 
 def normalise_url(url: str, field: str) -> str:

@@ -164,6 +164,18 @@ def test_what_makes_another_key():
         other = locate("model-registry://iris", MAIN, **options)
         assert other.origin != plain.origin
         assert not other.is_default_origin
+    # Where the caller's word decides what the URI's first part is, or how its host is called.
+    for uri, base in (
+        ("model-registry://h:1/iris", "https://h:1/path"),
+        ("model-registry://h:1/iris", "https://other:1"),
+        ("mlflow://reg/iris", "http://reg"),
+    ):
+        alone, led = locate(uri, TRACKING), locate(uri, TRACKING, registry=base)
+        assert alone.is_default_origin
+        assert (led.uri, led.is_default_origin) == (alone.uri, False)
+        assert led.origin != alone.origin
+    named = locate("model-registry://h:1/iris", registry="http://elsewhere:1")
+    assert (named.origin, named.is_default_origin) == ("model-registry+http://h:1", True)
     # What the daemon would use anyway makes none.
     aws = locate("model-registry://iris", MAIN, endpoint="https://s3.amazonaws.com")
     assert aws.origin == plain.origin
