@@ -48,6 +48,10 @@ _INFLATED_MOST = 8
 """Times ``max_listing`` that a listing may take when it is inflated."""
 
 
+_Key = tuple[str, str, str, bool, str | None]
+"""Of a listing: the repository, the commit, the path, and how far the server is trusted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Listing:
     """What a directory of a commit holds. ``files``: paths of what the pack has; ``links``: where
@@ -67,7 +71,7 @@ class GitSource:
     schemes = ("git", "git+https", "git+http")
 
     def __init__(self) -> None:
-        self._listings: OrderedDict[tuple[str, str, str], _Listing] = OrderedDict()
+        self._listings: OrderedDict[_Key, _Listing] = OrderedDict()
 
     def locate(
         self,
@@ -135,14 +139,15 @@ class GitSource:
             pointers = {
                 pointer.oid: pointer
                 for key, listing in self._listings.items()
-                if key[0] == git.base and key[2] == at.address.path
+                if key == at.key(git, key[1])
                 for pointer in _pointers(listing, _wanted(listing, request, is_lenient=True))
             }
             return at.auth(git, await git.links(list(pointers.values()), is_lenient=True))
 
     async def _listing(self, git: GitClient, at: _At, commit: str) -> _Listing:
-        """Of the caller who has just been let in. What names a commit names its content."""
-        key = (git.base, commit, at.address.path)
+        """Of the caller who has just been let in. What names a commit names its content, but whoever
+        sends it may leave pointers to LFS out: so another's trust in a server isn't this one's."""
+        key = at.key(git, commit)
         found = self._listings.get(key)
         if found is None:
             most = int(at.context.settings.git.max_listing)
@@ -179,6 +184,9 @@ class _At:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415  (heavy)
 
         return headers_for(self.credentials, self.address.repository)
+
+    def key(self, git: GitClient, commit: str) -> _Key:
+        return git.base, commit, self.address.path, self.connect.verify, self.connect.ca_pem
 
     def client(self) -> HttpClient:
         from cachd.sources.http_client import HttpClient  # noqa: PLC0415

@@ -58,6 +58,7 @@ BODY_MOST = 64 * 1024 * 1024
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 """What may be half a character, which no URL, no file and no message can hold."""
 
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REDIRECTS = {301, 302, 303, 307, 308}
 FORBIDDEN_HEADERS = frozenset(
     {
@@ -276,6 +277,12 @@ class HttpClient:
         most: int | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None
+        if any(_UNFIT.search(name + value) for name, value in headers.items()):
+            raise CredentialsInvalid(
+                f"what is to be shown to {origin_of(url)} holds a line break, or another character "
+                "that no header can carry",
+                hint="check the token that was sent, or the file that it comes from",
+            )
         try:
             async with self._session.request(
                 method,

@@ -12,6 +12,7 @@ from cachd.credentials import Credentials
 from cachd.errors import (
     AccessError,
     CachdError,
+    ConfigInvalid,
     ContentError,
     CredentialsInvalid,
     CredentialsMissing,
@@ -388,6 +389,34 @@ async def test_the_daemons_key(files: FakeFiles, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "another")
     with pytest.raises(CredentialsMissing):
         await resolve(uri, **asked)
+    monkeypatch.delenv("AZURE_STORAGE_ACCOUNT")
+    for name, value in (
+        ("AZURE_STORAGE_ACCESS_KEY", "no base64!-2718"),
+        ("AZURE_STORAGE_SAS_TOKEN", "nothing-2718"),
+    ):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigInvalid, match=name) as caught:
+            await resolve(uri, **asked)
+        assert "2718" not in str(caught.value.to_wire())
+        assert caught.value.hint != InvalidError.next_step
+
+
+async def test_an_authority_that_can_not_be_called(
+    files: FakeFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("azure_tenant_id", "azure_client_id", "azure_client_secret")
+    secret = Credentials(**dict.fromkeys(names, "x"))
+    asked: dict[str, Any] = {"endpoint": files.endpoint}
+    for url in ("http://login", "https://lo gin", "https://[x"):
+        with pytest.raises(InvalidError) as caught:
+            await resolve(f"{SHARE}/con/m", secret, authority=url, **asked)
+        assert caught.value.field == "options.authority"
+        monkeypatch.setenv("AZURE_AUTHORITY_HOST", url)
+        for name in names:
+            monkeypatch.setenv(name.upper(), "x")
+        with pytest.raises(ConfigInvalid) as own:
+            await resolve(f"{SHARE}/con/m", identity="daemon", **asked)
+        assert own.value.field == "AZURE_AUTHORITY_HOST"
 
 
 @pytest.mark.parametrize(

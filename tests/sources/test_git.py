@@ -22,6 +22,7 @@ from cachd.errors import (
     PathUnsafe,
 )
 from cachd.model import Digest, Plan
+from cachd.sources import git_client, git_pkt
 from tests.servers import require
 from tests.servers.git import GitServer
 from tests.sources.asking import NOBODY, context, request, resolve, settings
@@ -181,6 +182,26 @@ async def test_links_into_lfs_of_an_odd_age(
         assert caught.value.hint
     else:
         assert (await resolve(f"{server.url}/lfs.git", ME)).auth.expires is None
+
+
+async def test_who_trusts_anybody_decides_for_nobody_else(
+    server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is between such a caller and the server can show a commit without its pointers."""
+
+    def fetch_without_blobs(commit: str, *, is_filtered: bool) -> str:
+        asked = [f"want {commit}", "deepen 1", "filter blob:none", "done"]
+        return git_pkt.request("fetch", asked)
+
+    source, lax = request(f"{server.url}/lfs.git", ME, verify=False)
+    _, strict = request(f"{server.url}/lfs.git", ME)
+    with monkeypatch.context() as patched:
+        patched.setattr(git_client, "fetch_request", fetch_without_blobs)
+        shown = await source.resolve(lax, context())
+    assert [f.path for f in shown.files] == ["pack"]
+    plan = await source.resolve(strict, context())
+    assert any(f.path.startswith("lfs/") for f in plan.files)
+    assert (await source.authorize(strict, context())).signed == plan.auth.signed
 
 
 async def test_an_object_that_was_never_pushed(server: GitServer) -> None:

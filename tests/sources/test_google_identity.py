@@ -149,13 +149,27 @@ async def test_the_daemons_metadata_server(gcs: FakeGcs, monkeypatch: pytest.Mon
             '{"type": "service_account", "client_email": "a@b", "private_key": "2718"}',
             "no PEM text of an RSA key",
         ),
+        ('{"type": "service_account", "client_email": "\\ud8002718"}', "no JSON object"),
+        (
+            '{"type": "service_account", "client_email": "a@b", "private_key": "2718",'
+            ' "token_uri": "ftp://h/2718"}',
+            "token_uri that is no URL",
+        ),
     ],
 )
-async def test_keys_that_are_none(gcs: FakeGcs, key: str, words: str) -> None:
+async def test_keys_that_are_none(
+    gcs: FakeGcs, key: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidError, match=words) as caught:
         await resolve(f"gs://{gcs.make_bucket({})}/m", Credentials(google_key=key))
     assert caught.value.field == "credentials.google_key"
     assert "2718" not in str(caught.value.to_wire())
+    assert caught.value.hint != InvalidError.next_step
+    (tmp_path / "key.json").write_text(key)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    with pytest.raises(ConfigInvalid, match=words) as own:
+        await resolve(f"gs://{gcs.make_bucket({})}/m", identity="daemon")
+    assert own.value.field == "GOOGLE_APPLICATION_CREDENTIALS"
 
 
 async def test_a_key_that_is_refused(gcs: FakeGcs) -> None:
