@@ -186,11 +186,12 @@ async def _at(request: SourceRequest, context: SourceContext) -> _At:
     location = request.location
     options = location.options
     credentials = request.credentials if request.identity == "caller" else Credentials()
+    address = locate(location.uri, options.endpoint, None, options.root)
     return _At(
         request,
         context,
-        locate(location.uri, options.endpoint, None, options.root),
-        await identity_of(request, context.settings),
+        address,
+        await identity_of(request, context.settings, address.bases),
         await connect_of(
             options,
             ca_bundle=context.settings.hdfs.ca_bundle,
