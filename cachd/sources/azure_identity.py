@@ -121,7 +121,9 @@ async def _callers(given: Credentials, authority_url: str | None, means: Means) 
         )
     if given.token:
         return _bearer(Token(value=given.token), "the token that was sent", means)
-    return Pass(headers=headers, is_sent_by_client=True)
+    # Some gateway before the store may let in by any header.
+    who = "the headers that were sent" if headers else ""
+    return Pass(who=who, headers=headers, is_sent_by_client=True)
 
 
 async def _daemons(means: Means) -> Pass:

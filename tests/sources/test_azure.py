@@ -379,6 +379,15 @@ async def test_an_application(
         authority.stop()
 
 
+async def test_a_header_of_any_name_may_be_a_pass(files: FakeFiles) -> None:
+    """Here nobody gets in by it."""
+    given = ((files.endpoint.removeprefix("http://"), (("X-Api-Key", "31415"),)),)
+    uri = f"{SHARE}/{files.make_bucket({'m/x': W})}/m"
+    with pytest.raises(AccessError, match="the headers that were sent") as caught:
+        await resolve(uri, Credentials(headers=given), endpoint=files.endpoint)
+    assert "31415" not in str(caught.value.to_wire())
+
+
 async def test_the_daemons_key(files: FakeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"{SHARE}/{files.make_bucket({'m/x': W})}/m"
     monkeypatch.setenv("AZURE_STORAGE_ACCESS_KEY", KEY)

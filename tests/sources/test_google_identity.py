@@ -100,6 +100,15 @@ async def test_headers_and_tokens_that_were_sent(gcs: FakeGcs) -> None:
     assert (await resolve(f"gs://{bucket}/m", Credentials(token=gcs.issue()))).is_credentialed
 
 
+async def test_a_header_of_any_name_may_be_a_pass(gcs: FakeGcs) -> None:
+    uri = f"gs://{gcs.make_bucket({'m/x': W})}/m"
+    given = ((gcs.endpoint.removeprefix("http://"), (("X-Api-Key", "31415"),)),)
+    plan = await resolve(uri, Credentials(headers=given))
+    assert plan.is_credentialed
+    assert plan.auth.headers == given[0][1]
+    assert not (await resolve(uri)).is_credentialed
+
+
 async def test_the_daemons_own(
     gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
