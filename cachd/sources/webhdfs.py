@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 
 RANGE_QUERY = "offset={offset}&length={length}"
 _AT_ONCE = 8
+_TASKS = 256
+"""Directories that tasks are made for: half a million tasks take 800 MiB."""
+
 _BATCHES_FROM = 1000
 """Entries of a directory from which on it is listed in batches (dfs.ls.limit is 1000)."""
 
@@ -230,9 +233,10 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
                         found.append(_entry(child, path, _below(address.path, path), address))
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for folder, status in folders:
-                    group.create_task(visit(folder, status, gate, below))
+            for first in range(0, len(folders), _TASKS):
+                async with asyncio.TaskGroup() as group:
+                    for folder, status in folders[first : first + _TASKS]:
+                        group.create_task(visit(folder, status, gate, below))
         except* CachdError as errors:
             raise _first(errors) from None
         folders = below

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from cachd.credentials import Credentials
-from cachd.errors import CachdError, CredentialsMissing, OriginError, PathUnsafe
+from cachd.errors import CachdError, CredentialsMissing, NotFound, OriginError, PathUnsafe
 from cachd.sources import modelscope
 from tests.servers.origin import serve
 from tests.sources.asking import resolve
@@ -87,6 +88,37 @@ async def test_a_namenodes_name_that_no_url_can_have(kind: str) -> None:
         return says({"FileStatuses": {"FileStatus": [child]}})
 
     assert isinstance(await refused(namenode, "webhdfs://HOST/m"), PathUnsafe | OriginError)
+
+
+async def test_directories_without_number() -> None:
+    """However many a server names, they aren't all in hand at once."""
+    most = 0
+
+    def note() -> None:
+        nonlocal most
+        most = max(most, len(asyncio.all_tasks()))
+
+    async def namenode(request: web.BaseRequest) -> web.Response:
+        note()
+        if request.query["op"] == "GETFILESTATUS":
+            return says({"FileStatus": {"pathSuffix": "", "type": "DIRECTORY"}})
+        is_top = request.path.endswith("/m")
+        names = [{"pathSuffix": str(n), "type": "DIRECTORY"} for n in range(1000 if is_top else 0)]
+        return says({"FileStatuses": {"FileStatus": names}})
+
+    async def share(request: web.BaseRequest) -> web.Response:
+        note()
+        if request.method == "HEAD":
+            return web.Response(status=404)
+        is_top = request.path.endswith("/m")
+        names = [f"<Directory><Name>{n}</Name></Directory>" for n in range(1000 if is_top else 0)]
+        entries = f"<Entries>{''.join(names)}</Entries>"
+        return web.Response(text=f"<EnumerationResults>{entries}</EnumerationResults>")
+
+    uri = "https://account.file.core.windows.net/share/m"
+    for handler, where in ((namenode, "webhdfs://HOST/m"), (share, uri)):
+        assert isinstance(await refused(handler, where), NotFound)
+        assert 8 < most < 500
 
 
 @pytest.mark.parametrize("uri", ["gs://bucket/m", "gs://bucket"])
