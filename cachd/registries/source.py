@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from cachd.errors import InternalError, UriInvalid
 from cachd.registries.kinds import kind_of
 from cachd.registries.server import open_server
+from cachd.sources import endpoints
 from cachd.sources.base import Location
 from cachd.sources.s3_location import default_endpoint, normalise_endpoint
 from cachd.sources.s3_partition import AWS, find_partition
@@ -206,14 +207,13 @@ def _places(
 
 def normalise_url(url: str, field: str) -> str:
     """``scheme://host[:port][/path]``. Raises UriInvalid."""
-    try:
-        return normalise_endpoint(url if "://" in url else f"http://{url}", field)
-    except UriInvalid:
-        raise UriInvalid(
-            "the registry's URL is no http:// or https:// URL with a host",
-            field=field,
-            hint="it looks like https://registry.example:8443",
-        ) from None
+    return endpoints.normalise_endpoint(
+        url,
+        field,
+        what="the registry's URL",
+        example="https://registry.example:8443; a name and a password go beside it",
+        scheme="http",
+    )
 
 
 def _asides(options: SourceOptions, settings: SourcesSettings, environ: Mapping[str, str]) -> str:

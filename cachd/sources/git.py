@@ -209,7 +209,10 @@ class _At:
     def auth(self, git: GitClient, links: Links) -> Auth:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415
 
-        headers = (*headers_for(self.credentials, git.base), *git.headers.items())
+        # As the HTTP client sends them: of two by one name, ours.
+        ours = {name.lower() for name in git.headers}
+        sent = headers_for(self.credentials, git.base)
+        headers = (*(p for p in sent if p[0].lower() not in ours), *git.headers.items())
         if not headers and not links.signed:
             return Auth()
         host = origin_of(git.base).partition("://")[2]

@@ -54,7 +54,7 @@ class ModelScopeSource(HubSource):
         )
         address = hub.address
         return Plan(
-            revision=_revision(files),
+            revision=_revision(files, hub.base),
             files=files,
             auth=hub.auth,
             connect=hub.connect,
@@ -91,10 +91,12 @@ def _file_url(hub: Hub, revision: str, path: str) -> str:
     return _api(hub, f"/repo?{urlencode(query, errors='surrogateescape')}")
 
 
-def _revision(files: Sequence[PlannedFile]) -> str:
-    """32 hex digits over path, size and digest of each; the URL holds the commit where there is no
-    digest, and no secret."""
-    rows = [[f.path, f.size, f.digest.value if f.digest else f.url] for f in files]
+def _revision(files: Sequence[PlannedFile], base: str) -> str:
+    """32 hex digits over path, size and digest of each; what follows ``base`` in its URL holds the
+    commit where there is no digest."""
+    rows = [
+        [f.path, f.size, f.digest.value if f.digest else f.url.removeprefix(base)] for f in files
+    ]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
 
 

@@ -149,6 +149,13 @@ def test_configured_ones_come_in_order_and_by_match():
     assert list(locate("models://iris/1", *rules).registries) == [("tracking", TRACKING["url"])]
 
 
+def test_a_password_in_a_registrys_address():
+    with pytest.raises(UriInvalid, match="the registry's URL can't carry user inf") as caught:
+        locate("mlflow://iris", registry="https://ada:sesame@ml.example")
+    assert "beside it" in caught.value.hint
+    assert "sesame" not in str(caught.value.to_wire())
+
+
 def test_what_makes_another_key():
     plain = locate("model-registry://iris", MAIN)
     assert plain.is_default_origin

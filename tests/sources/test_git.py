@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -231,6 +232,16 @@ async def test_hostile_names_are_refused(server: GitServer) -> None:
     server.put_raw("hostile.git", [".."])
     with pytest.raises(PathUnsafe):
         await resolve(f"{server.url}/hostile.git", NOBODY)
+
+
+async def test_one_pass_is_shown_where_two_were_sent(server: GitServer) -> None:
+    """The same one for the commit and for its pack."""
+    given = ((server.host, (("authorization", "Bearer x"), ("X-Other", "y"))),)
+    both = replace(ME, headers=given)
+    plan = await resolve(f"{server.url}/lfs.git", both)
+    names = [name.lower() for name, _ in plan.auth.headers]
+    assert sorted(names) == ["authorization", "x-other"]
+    assert dict(plan.auth.headers)["Authorization"].startswith("Basic ")
 
 
 # --- passes and errors -----------------------------------------------------------------------
