@@ -100,8 +100,8 @@ class KubeflowRegistry:
         uri = artifact.get("uri") or _stored(artifact, server.root)
         if not uri:
             raise NotFound(
-                f"version {escape(str(version.get('name')))} of model {entry.model!r} has a model artifact "
-                f"without a URI in the {server.who}",
+                f"version {escape(str(version.get('name')))} of model {entry.model!r} has a model "
+                f"artifact without a URI in the {server.who}",
                 hint="register its URI; a storageKey needs STORAGE_CONFIG with a bucket where the "
                 "client runs",
             )

@@ -137,7 +137,9 @@ async def _walk(server: RegistryServer, root: str) -> AsyncIterator[tuple[str, i
             name = str(row.get("path") or "")
             # The server gives paths below the directory that was asked for.
             if name in {"", ".", ".."} or "/" in name:
-                raise PathUnsafe(f"the {server.who} lists a name that can't be a file's: {escape(name)}")
+                raise PathUnsafe(
+                    f"the {server.who} lists a name that can't be a file's: {escape(name)}"
+                )
             path = f"{below}/{name}" if below else name
             census.count(path)
             if row.get("is_dir"):

@@ -145,8 +145,8 @@ class GitSource:
             return at.auth(git, await git.links(list(pointers.values()), is_lenient=True))
 
     async def _listing(self, git: GitClient, at: _At, commit: str) -> _Listing:
-        """Of the caller who has just been let in. What names a commit names its content, but whoever
-        sends it may leave pointers to LFS out: so another's trust in a server isn't this one's."""
+        """Of the caller who has just been let in. What names a commit names its content, but who
+        sends it may leave pointers to LFS out: so it is for callers of the same trust alone."""
         key = at.key(git, commit)
         found = self._listings.get(key)
         if found is None:

@@ -121,7 +121,10 @@ def choose(data: dict[str, Any], platform: str, what: str) -> str:
         return (exact or close)[0]
     if len(bare) == 1 and not others:
         return bare[0]
-    have = ", ".join(escape(one)[1:-1] for one in sorted(others)[:_SHOWN]) or f"{len(bare)} manifests for no platform"
+    have = (
+        ", ".join(escape(one)[1:-1] for one in sorted(others)[:_SHOWN])
+        or f"{len(bare)} manifests for no platform"
+    )
     raise NotFound(
         f"{what} has no image for {platform}: it has {have}",
         hint="name the manifest by its digest, or set sources.oci.platform",

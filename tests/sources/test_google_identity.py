@@ -160,8 +160,14 @@ async def test_the_daemons_metadata_server(gcs: FakeGcs, monkeypatch: pytest.Mon
         ),
         ('{"type": "service_account", "client_email": "\\ud8002718"}', "no JSON object"),
         (
-            '{"type": "service_account", "client_email": "a@b", "private_key": "2718",'
-            ' "token_uri": "ftp://h/2718"}',
+            json.dumps(
+                {
+                    "type": "service_account",
+                    "client_email": "a@b",
+                    "private_key": "2718",
+                    "token_uri": "ftp://h/2718",
+                }
+            ),
             "token_uri that is no URL",
         ),
     ],

@@ -255,7 +255,7 @@ async def test_a_gated_repository_lists_and_isnt_read(hub: Hub) -> None:
 
 
 async def test_a_hub_that_has_moved_proves_nothing_by_saying_so(hub: Hub) -> None:
-    """It sends everybody on, whoever may read; where to a file's bytes lie it sends those who may."""
+    """It sends everybody on. To where a file's bytes lie it sends those who may read them."""
     hub.add("org/gated", FILES, gated=True, readers={"hf_reader"})
     hub.add("org/m", FILES)
 

@@ -1,4 +1,4 @@
-"""Whatever an origin answers with, an ask ends with a plan or with an error that says what to do."""
+"""Whatever an origin answers with, an ask ends with a plan, or with words that say what to do."""
 
 from __future__ import annotations
 
