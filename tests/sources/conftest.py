@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import pytest_asyncio
 
+from tests.servers.azurefiles import FakeFiles
 from tests.servers.gcs import FakeGcs
 from tests.sources.asking import OPEN
 
@@ -50,3 +51,21 @@ def gcs(own_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
     own_gcs.refusals.clear()
     own_gcs.page, own_gcs.token_life = 1000, 3600
     return own_gcs
+
+
+@pytest.fixture(scope="module")
+def own_files() -> Iterator[FakeFiles]:
+    served = FakeFiles()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def files(own_files: FakeFiles, monkeypatch: pytest.MonkeyPatch) -> FakeFiles:
+    for name in ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    own_files.shares.clear()
+    own_files.seen.clear()
+    own_files.refusals.clear()
+    own_files.page = 5000
+    return own_files
