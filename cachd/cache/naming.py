@@ -7,8 +7,6 @@ with that artifact, whatever the registry says meanwhile.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -35,6 +33,7 @@ from cachd.model import Named, Plan
 from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
 from cachd.sources.endpoints import endpoint_of
+from cachd.sources.revisions import hash_state
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -93,7 +92,7 @@ class Led:
         row = [revision, self.named.origin, self.named.uri]
         if not is_validated:
             row.append(self.naming.target.identity)
-        return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+        return hash_state(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

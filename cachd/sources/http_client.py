@@ -17,15 +17,11 @@ from yarl import URL
 
 from cachd import __version__
 from cachd.errors import (
-    AccessError,
     CachdError,
     ConfigInvalid,
     ContentError,
     CredentialsInvalid,
-    CredentialsMissing,
     EgressForbidden,
-    NotFound,
-    OriginBusy,
     OriginError,
     OriginTls,
     OriginUnreachable,
@@ -46,6 +42,7 @@ if TYPE_CHECKING:
 
     from cachd.credentials import Credentials
     from cachd.model import Connect
+    from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.egress import EgressGuard
 
 MAX_ATTEMPTS = 3
@@ -92,6 +89,11 @@ class HttpAnswer:
     was_credentialed: bool
     body: bytes = b""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks to be left alone."""
+        return parse_retry_after(self.headers.get("Retry-After"))
+
     def json(self) -> Any:
         """The body as JSON, whose texts are valid Unicode. Raises OriginError; nothing of the body
         is in the message."""
@@ -118,6 +120,25 @@ def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ..
         if host.strip().lower().rstrip(".") in names
         for name, value in headers
         if name.strip().lower() not in FORBIDDEN_HEADERS
+    )
+
+
+def client_for(
+    request: SourceRequest,
+    context: SourceContext,
+    connect: Connect,
+    credentials: Credentials,
+    *,
+    keep_alive: bool = True,
+) -> HttpClient:
+    """The session for ``request``, which shows ``credentials`` to the hosts that they name."""
+    return HttpClient(
+        guard=context.egress,
+        connect=connect,
+        credentials=credentials,
+        max_redirects=context.settings.http.max_redirects,
+        attempts=request.location.options.max_attempts,
+        keep_alive=keep_alive,
     )
 
 
@@ -360,33 +381,3 @@ def _failed(url: str, error: BaseException) -> CachdError:
     return OriginUnreachable(
         f"no connection to {where}: {reason}", hint="check the host, the port, and the way there"
     )
-
-
-def check_status(answer: HttpAnswer) -> None:
-    """Raises what the status means, with the words of KServe's messages."""
-    status, where = answer.status, shown(answer.url)
-    if status < 300:
-        return
-    if status == 401:
-        if answer.was_credentialed:
-            raise CredentialsInvalid(
-                f"authentication failed: {where} answered 401 to the request's headers",
-                hint="check the headers (--header, HOST-headers)",
-            )
-        raise CredentialsMissing(
-            f"authentication is needed: {where} answered 401",
-            hint="send a header for that host, such as Authorization",
-        )
-    if status == 403:
-        sent = "to the request's headers" if answer.was_credentialed else "and no header was sent"
-        raise AccessError(
-            f"access denied: {where} answered 403 {sent}", hint="may these headers read that file?"
-        )
-    if status in {404, 410}:
-        raise NotFound(f"{where} was not found ({status})", hint="check the URL")
-    if status in {429, 503}:
-        raise OriginBusy(
-            f"{where} is busy ({status})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
-    raise OriginError(f"{where} answered {status}", status=status)

@@ -9,7 +9,6 @@ A listing ends silently at ``_LISTED_MOST`` entries: then each directory is aske
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from cachd.sources.http_rules import shown
 from cachd.sources.hub_source import HubSource, choose
 from cachd.sources.hub_uri import is_commit
 from cachd.sources.hubs import MODELSCOPE
+from cachd.sources.revisions import hash_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -97,7 +97,7 @@ def _revision(files: Sequence[PlannedFile], base: str) -> str:
     rows = [
         [f.path, f.size, f.digest.value if f.digest else f.url.removeprefix(base)] for f in files
     ]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    return hash_state(rows)
 
 
 async def _listed(hub: Hub) -> AsyncIterator[Listed]:
