@@ -11,10 +11,18 @@ import pytest
 from aiohttp import web
 
 from cachd.credentials import Credentials
-from cachd.errors import CachdError, CredentialsMissing, NotFound, OriginError, PathUnsafe
+from cachd.errors import (
+    CachdError,
+    CredentialsMissing,
+    NotFound,
+    OriginBusy,
+    OriginError,
+    PathUnsafe,
+)
 from cachd.sources import modelscope
 from tests.servers.origin import serve
-from tests.sources.asking import resolve
+from tests.sources.asking import NOBODY, resolve
+from tests.sources.test_s3_stub import listing
 
 NONE = Credentials()
 COMMIT = "0123456789" * 4
@@ -88,6 +96,32 @@ async def test_a_namenodes_name_that_no_url_can_have(kind: str) -> None:
         return says({"FileStatuses": {"FileStatus": [child]}})
 
     assert isinstance(await refused(namenode, "webhdfs://HOST/m"), PathUnsafe | OriginError)
+
+
+@pytest.mark.parametrize("is_first_down", [True, False])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/m", "gs://bucket/m", "https://account.blob.core.windows.net/con/m"]
+)
+async def test_half_of_an_answer_is_none(uri: str, is_first_down: bool) -> None:
+    """While the object of that very name can't be looked for, what lies below it is no model; nor
+    is an empty one, while what lies below it can't be listed."""
+
+    async def store(request: web.BaseRequest) -> web.Response:
+        is_exact = request.method == "HEAD" or request.path.endswith("/o/m")
+        if is_exact == is_first_down:
+            return web.Response(status=503)
+        if request.method == "HEAD":
+            return web.Response(headers={"Content-Length": "0", "ETag": '"e"'})
+        item = {"name": "m" if is_exact else "m/x", "size": f"{1 - is_exact:d}", "generation": "1"}
+        if uri.startswith("gs:"):
+            return says(item if is_exact else {"items": [item]})
+        if uri.startswith("s3:"):
+            return listing({"m/x": 1})
+        blob = "<Name>m/x</Name><Properties><Content-Length>1</Content-Length></Properties>"
+        page = f"<EnumerationResults><Blobs><Blob>{blob}</Blob></Blobs></EnumerationResults>"
+        return web.Response(text=page)
+
+    assert isinstance(await refused(store, uri, NOBODY), OriginBusy)
 
 
 async def test_directories_without_number() -> None:
