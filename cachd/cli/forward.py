@@ -73,8 +73,8 @@ def gather(
         host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
         found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
     if source in _WEB or is_open:
-        host = oci_host(uri) if source in _OCI else None
-        found.append(gather_web(environ, uri, overrides, read, host=host))
+        place = oci_host(uri) if source in _OCI else None
+        found.append(gather_web(environ, uri, overrides, read, host=place))
     if source in HUBS:
         found.append(gather_hub(environ, source, overrides, read))
     elif is_open:

@@ -84,8 +84,8 @@ class MlflowRegistry:
         number = str(version.get("version") or "")
         if str(version.get("status") or "READY") != "READY":
             raise NotFound(
-                f"version {escape(number)} of model {entry.model!r} is "
-                f"{escape(str(version.get('status')))} in the {server.who}",
+                f"version {_plain(number)} of model {entry.model!r} is "
+                f"{_plain(version.get('status'))} in the {server.who}",
                 hint="ask again when it is READY",
             )
         told = await server.get(
@@ -198,7 +198,7 @@ def _target(uri: str, identity: str, metadata: dict[str, str], server: RegistryS
     own = urlsplit(server.url)
     if parts.netloc and parts.netloc.lower() != own.netloc.lower():
         raise NotFound(
-            f"the artifact is behind another server's proxy ({escape(parts.netloc)}) than the "
+            f"the artifact is behind another server's proxy ({_plain(parts.netloc)}) than the "
             f"{server.who}",
             hint="ask that server for the model",
         )
@@ -225,6 +225,11 @@ def _metadata(version: Json) -> dict[str, str]:
             **tags,
         }
     )
+
+
+def _plain(told: object) -> str:
+    """For a message."""
+    return escape(str(told))[1:-1]
 
 
 def _pairs(tags: Any) -> list[tuple[str, str]]:

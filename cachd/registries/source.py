@@ -14,7 +14,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from cachd.errors import InternalError, UriInvalid
+from cachd.errors import ConfigInvalid, InternalError, UriInvalid
 from cachd.registries.kinds import kind_of
 from cachd.registries.server import open_server
 from cachd.sources import endpoints
@@ -46,7 +46,7 @@ class RegistrySource:
         settings: SourcesSettings,
         environ: Mapping[str, str],
     ) -> Location:
-        """Raises UriInvalid."""
+        """Raises UriInvalid; ConfigInvalid where the daemon's environment names no server."""
         scheme = uri.partition("://")[0]
         kind = kind_of(scheme)
         configured = [rule for rule in settings.registries if rule.kind == kind.kind]
@@ -55,13 +55,16 @@ class RegistrySource:
         wanted = query.pop("registry", "")
 
         def find(base: str) -> tuple[Entry, list[tuple[str, str]]]:
-            entry = _parse(kind, scheme, path, query, base, configured, environ)
-            if wanted and entry.host:
-                raise UriInvalid(
-                    "the URI names a registry twice: by its host, and by registry=", field="uri"
-                )
-            named = wanted or entry.host
-            return entry, _places(kind, named, bool(wanted), entry, base, configured, environ)
+            try:
+                entry = _parse(kind, scheme, path, query, base, configured, environ)
+                if wanted and entry.host:
+                    raise UriInvalid(
+                        "the URI names a registry twice: by its host, and by registry=", field="uri"
+                    )
+                named = wanted or entry.host
+                return entry, _places(kind, named, bool(wanted), entry, base, configured, environ)
+            except ValueError:
+                raise _bad_environment() from None
 
         def find_own() -> tuple[Entry, list[tuple[str, str]]] | None:
             """What would be asked if the caller said nothing."""
@@ -184,7 +187,7 @@ def _places(
             scheme = "https"
         return [("", normalise_url(f"{scheme}://{wanted}", "uri"))]
     if base or entry.namespace:
-        url = normalise_url(kind.default_url(entry, base, environ) or base, "options.registry")
+        url = _own_url(kind, entry, base, environ) or base
         return [(next((r.name for r in configured if r.url == url), ""), url)]
     found = [
         (rule.name, rule.url)
@@ -193,7 +196,7 @@ def _places(
     ]
     if found:
         return found
-    own = kind.default_url(entry, "", environ)
+    own = _own_url(kind, entry, "", environ)
     if not own:
         raise UriInvalid(
             f"the URI names no registry, and none of the kind {kind.kind} is configured for it",
@@ -202,7 +205,23 @@ def _places(
             "MLFLOW_TRACKING_URI) where you ask, options.registry in the API, or the daemon's "
             "sources.registries",
         )
-    return [("", normalise_url(own, "the daemon's environment"))]
+    return [("", own)]
+
+
+def _own_url(kind: Registry, entry: Entry, base: str, environ: Mapping[str, str]) -> str:
+    """Where an entry that names no registry leads, "" for nowhere; ``base`` is normalised."""
+    try:
+        url = kind.default_url(entry, base, environ)
+        return normalise_url(url, "") if url else ""
+    except (ValueError, UriInvalid):
+        raise _bad_environment() from None
+
+
+def _bad_environment() -> ConfigInvalid:
+    return ConfigInvalid(
+        "the daemon's environment names a registry by what is no http:// or https:// URL",
+        hint="correct MODEL_REGISTRY_BASE_URL, or what else names it, where the daemon runs",
+    )
 
 
 def normalise_url(url: str, field: str) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cachd.errors import UriInvalid
+from cachd.errors import ConfigInvalid, UriInvalid
 from cachd.registries.base import Entry
 from cachd.registries.kinds import kind_of
 from cachd.registries.source import _split
@@ -147,6 +147,14 @@ def test_configured_ones_come_in_order_and_by_match():
     with pytest.raises(UriInvalid, match="none of the kind mlflow"):
         locate("mlflow://iris", MAIN)
     assert list(locate("models://iris/1", *rules).registries) == [("tracking", TRACKING["url"])]
+
+
+@pytest.mark.parametrize("url", ["http://[x", "http://mr:8o80", "ftp://mr"])
+@pytest.mark.parametrize("query", ["", "?namespace=ns"])
+def test_an_environment_that_names_no_server(url: str, query: str):
+    with pytest.raises(ConfigInvalid) as caught:
+        locate(f"model-registry://iris{query}", environ={"MODEL_REGISTRY_BASE_URL": url})
+    assert "MODEL_REGISTRY_BASE_URL" in caught.value.hint
 
 
 def test_a_password_in_a_registrys_address():
