@@ -166,6 +166,15 @@ def test_no_document_type_is_read() -> None:
             azure_xml.parse(text)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "foo", "rot13", "idna"])
+def test_the_encoding_is_utf_8_whatever_is_said(encoding: str) -> None:
+    head = f'\ufeff<?xml version="1.0" encoding="{encoding}"?>'
+    page = azure_xml.parse(f"{head}<Error><Code>é</Code></Error>".encode())
+    assert page.code == "é"
+    with pytest.raises(ValueError, match="no XML"):
+        azure_xml.parse(f"{head}<Error><Code>é</Code></Error>".encode("latin-1", "replace"))
+
+
 def test_names_that_xml_cannot_hold() -> None:
     page = azure_xml.parse(
         b'<E><Blobs><Blob><Name Encoded="true">a%00b</Name></Blob>'
