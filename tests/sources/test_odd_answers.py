@@ -124,6 +124,13 @@ async def test_half_of_an_answer_is_none(uri: str, is_first_down: bool) -> None:
     assert isinstance(await refused(store, uri, NOBODY), OriginBusy)
 
 
+async def test_a_store_that_is_busy_for_ever() -> None:
+    async def store(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": "9" * 400})
+
+    assert (await refused(store, "s3://bucket/m", NOBODY)).retry_after == 86400
+
+
 async def test_directories_without_number() -> None:
     """However many a server names, they aren't all in hand at once."""
     most = 0
