@@ -60,7 +60,6 @@ class _Listing:
     pointers: Mapping[str, Pointer]
     links: Mapping[str, str]
     is_file: bool
-    modules: tuple[str, ...]
 
 
 class GitSource:
@@ -272,10 +271,10 @@ def _read(body: bytes, commit: str, address: GitAddress, most: int) -> _Listing:
         for entry, _, content in pack.walk(frozenset({BLOB}), with_plain=True)
         if content.size < POINTER_MOST
     }
-    census, modules = Census(address.uri), list[str]()
+    census = Census(address.uri)
     files, pointers, links = set[str](), dict[str, "Pointer"](), dict[str, str]()
     is_file = False
-    for leaf in leaves_of(objects, commit, address.path, modules.append):
+    for leaf in leaves_of(objects, commit, address.path):
         census.count(leaf.path)
         files.add(leaf.path)
         is_file = leaf.is_named
@@ -285,7 +284,7 @@ def _read(body: bytes, commit: str, address: GitAddress, most: int) -> _Listing:
             links[leaf.path] = end or ""
         elif pointer := pointer_of(data):
             pointers[leaf.path] = pointer
-    return _Listing(frozenset(files), pointers, links, is_file, tuple(modules))
+    return _Listing(frozenset(files), pointers, links, is_file)
 
 
 def _too_large(most: int) -> NoReturn:
