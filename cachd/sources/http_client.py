@@ -8,7 +8,7 @@ import random
 import re
 import ssl
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -80,14 +80,14 @@ class HttpAnswer:
     ``needs_final``: a host on the way, or at its end, took headers that the first doesn't, so that
     following the redirects again takes more than the first's."""
 
-    url: str
+    url: str = field(repr=False)
     status: int
-    headers: Mapping[str, str]
-    sent_headers: tuple[tuple[str, str], ...]
-    first_headers: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str] = field(repr=False)
+    sent_headers: tuple[tuple[str, str], ...] = field(repr=False)
+    first_headers: tuple[tuple[str, str], ...] = field(repr=False)
     needs_final: bool
     was_credentialed: bool
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def retry_after(self) -> float | None:

@@ -69,6 +69,15 @@ async def test_our_headers_dont_follow_a_redirect_elsewhere(
     assert seen.headers["x-mine"] == "1"
 
 
+async def test_an_answer_is_not_for_logs(origin: FaultOrigin) -> None:
+    origin.put("/token", b'{"access_token": "sesame-1"}')
+    mine = Credentials(headers=((origin.base.removeprefix("http://"), (("X-Mine", "sesame-2"),)),))
+    async with client(mine) as http:
+        answer = await http.call("GET", origin.url("/token?sig=sesame-3"))
+    assert answer.first_headers
+    assert "sesame" not in repr(answer)
+
+
 @pytest.mark.parametrize("value", ["Bearer a\nb", "a\r", "\0"])
 async def test_a_header_that_can_be_no_header(origin: FaultOrigin, value: str) -> None:
     async with client() as http:
