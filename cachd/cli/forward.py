@@ -18,6 +18,7 @@ from cachd.cli.forward_hdfs import gather_hdfs
 from cachd.cli.forward_hdfs import hosts_of as hdfs_hosts
 from cachd.cli.forward_hub import gather_hub, gather_hub_headers, url_of_hub
 from cachd.cli.forward_oci import gather_oci, gather_oci_everywhere
+from cachd.cli.forward_oci import host_of as oci_host
 from cachd.cli.forward_registry import gather_registry
 from cachd.cli.forward_s3 import gather_s3
 from cachd.cli.forward_values import (
@@ -72,7 +73,8 @@ def gather(
         host = google_host(overrides.endpoint or found[-1].options.get("endpoint"))
         found.append(gather_web(environ, uri, overrides, read, host=host.partition(":")[0]))
     if source in _WEB or is_open:
-        found.append(gather_web(environ, uri, overrides, read))
+        place = oci_host(uri) if source in _OCI else None
+        found.append(gather_web(environ, uri, overrides, read, host=place))
     if source in HUBS:
         found.append(gather_hub(environ, source, overrides, read))
     elif is_open:
@@ -149,6 +151,8 @@ def _hosts_of(uri: str, endpoint: str | None) -> list[str]:
         hosts = [azure_host(uri, endpoint).partition(":")[0]]
     elif source == "gs":
         hosts = [google_host(endpoint).partition(":")[0]]
+    elif source in _OCI:
+        hosts = [oci_host(uri)]
     elif source == "s3" or source in REGISTRIES:
         hosts = []
     else:

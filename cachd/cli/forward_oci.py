@@ -12,7 +12,8 @@ import base64
 from typing import TYPE_CHECKING, Any
 
 from cachd.cli.forward_values import Forwarded, is_true, parts_of
-from cachd.docker_config import gather_logins, host_of, registry_of
+from cachd.docker_config import gather_logins, registry_of
+from cachd.docker_config import host_of as api_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,7 +35,7 @@ def gather_oci(environ: Mapping[str, str], uri: str, read: Callable[[str], str])
         login = logins.find(registry, repository)
         if login is not None:
             if login.token:
-                credentials = {"headers": {host_of(registry): {"Authorization": _header(login)}}}
+                credentials = {"headers": {api_of(registry): {"Authorization": _header(login)}}}
             else:
                 credentials = {"username": login.username, "password": login.password}
             break
@@ -55,10 +56,15 @@ def gather_oci_everywhere(environ: Mapping[str, str], read: Callable[[str], str]
     headers: dict[str, dict[str, str]] = {}
     for logins in found:
         for host, login in logins.hosts():
-            headers.setdefault(host_of(host), {"Authorization": _header(login)})
+            headers.setdefault(api_of(host), {"Authorization": _header(login)})
     options = {"plain_http": True} if is_true(environ.get(_INSECURE)) else {}
     credentials = {"headers": headers} if headers else {}
     return Forwarded(credentials=credentials, options=options, warnings=tuple(warnings))
+
+
+def host_of(uri: str) -> str:
+    """The host that is asked for ``uri``: Docker Hub's API is at another than its names say."""
+    return api_of((parts_of(uri).hostname or "").lower())
 
 
 def _header(login: Login) -> str:

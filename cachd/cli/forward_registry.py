@@ -25,10 +25,10 @@ def gather_registry(environ: Mapping[str, str], uri: str, read: Callable[[str], 
     """Raises InvalidError for a file that is named and can't be read."""
     is_kubeflow = scheme_of(uri) == "model-registry"
     found = _kubeflow(environ, uri, read) if is_kubeflow else _mlflow(environ, read)
-    base = str(found.options.get("registry", "")).partition("://")[2].partition("/")[0]
+    base = _place(str(found.options.get("registry", "")))
     named = "" if uri.startswith("models:/") else _host_in(uri)
     query = parse_qs(uri.partition("?")[2])
-    given = environ.get("MODEL_REGISTRY_BASE_URL", "").rpartition("://")[2].partition("/")[0]
+    given = _place(environ.get("MODEL_REGISTRY_BASE_URL", ""))
     if is_kubeflow and given and "namespace" in query and base != given:
         named, base = base, given
     if "registry" in query:
@@ -43,6 +43,11 @@ def gather_registry(environ: Mapping[str, str], uri: str, read: Callable[[str], 
     if root:
         found.options["root"] = root
     return found
+
+
+def _place(url: str) -> str:
+    """``host[:port]``; a name and a password before it are no part of a message."""
+    return url.rpartition("://")[2].partition("/")[0].rpartition("@")[2]
 
 
 def _kubeflow(environ: Mapping[str, str], uri: str, read: Callable[[str], str]) -> Forwarded:

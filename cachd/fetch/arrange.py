@@ -61,15 +61,23 @@ def arrange(
     check_tree(file.path for file in found)
     if not found:
         raise _nothing_found(packed, left_out)
-    # Last, for what can't be linked is moved and not there for another try.
-    moved: dict[str, Path] = {}
+    last = {rule.file: rule for rule in kept}
+    moves = []
     for rule in kept:
         try:
-            if rule.file in moved:
+            if _take_over(archive / rule.file, _place(tree, rule)):
+                continue
+            if rule is last[rule.file]:
+                moves.append(rule)
+            else:
                 grow(fetched[rule.file].size)
-                shutil.copyfile(moved[rule.file], _place(tree, rule))
-            elif not _take_over(archive / rule.file, _place(tree, rule)):
-                moved[rule.file] = tree / rule.into
+                shutil.copyfile(archive / rule.file, tree / rule.into)
+        except OSError as error:
+            raise disk_error(error, rule.into) from error
+    # When no room is wanted any more, for what is moved is not there for another try.
+    for rule in moves:
+        try:
+            (archive / rule.file).rename(tree / rule.into)
         except OSError as error:
             raise disk_error(error, rule.into) from error
     return sorted(found, key=lambda file: file.path)
@@ -97,11 +105,10 @@ def _place(tree: Path, rule: UnpackRule) -> Path:
 
 
 def _take_over(source: Path, destination: Path) -> bool:
-    """A fetched file under its own name, without copying; whether it is still at the old one."""
+    """A fetched file under its own name as well, without copying, where files can have two."""
     try:
         os.link(source, destination, follow_symlinks=False)
     except OSError:
-        source.rename(destination)
         return False
     return True
 

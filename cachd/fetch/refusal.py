@@ -36,6 +36,9 @@ _INVALID = {
     "AuthorizationQueryParametersError",
     "UnrecognizedClientException",
 }
+_RETRY_AFTER_MOST = 86400.0
+"""Seconds. Of digits without end there is no number."""
+
 _BUSY = {"SlowDown", "ServiceUnavailable", "Throttling", "ThrottlingException"}
 _MOVED = {
     "PermanentRedirect",
@@ -113,9 +116,9 @@ def parse_retry_after(text: str | None, now: float) -> float | None:
         return None
     text = text.strip()
     if text.isascii() and text.isdigit():
-        return float(text)
+        return min(float(text), _RETRY_AFTER_MOST)
     at = _parse_date(text)
-    return None if at is None else max(0.0, at - now)
+    return None if at is None else min(max(0.0, at - now), _RETRY_AFTER_MOST)
 
 
 def _clock_offset(date: str | None, now: float) -> float:

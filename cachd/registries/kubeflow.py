@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from cachd.errors import ContentError, NotFound, UriInvalid
 from cachd.metadata import PROPERTY, moment, tidy
+from cachd.names import escape
 from cachd.registries.base import Entry, Target
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ class KubeflowRegistry:
         uri = artifact.get("uri") or _stored(artifact, server.root)
         if not uri:
             raise NotFound(
-                f"version {version.get('name')!r} of model {entry.model!r} has a model artifact "
-                f"without a URI in the {server.who}",
+                f"version {escape(str(version.get('name')))} of model {entry.model!r} has a model "
+                f"artifact without a URI in the {server.who}",
                 hint="register its URI; a storageKey needs STORAGE_CONFIG with a bucket where the "
                 "client runs",
             )
@@ -188,7 +189,8 @@ class KubeflowRegistry:
                 newest = _newer(newest, each)
         if newest is not None:
             return newest
-        named = f"version {version.get('name')!r} of model {entry.model!r} in the {server.who}"
+        called = escape(str(version.get("name")))
+        named = f"version {called} of model {entry.model!r} in the {server.who}"
         if states:
             shown = ", ".join(sorted(states)[:10])
             raise NotFound(f"no model artifact of {named} can be used: {shown}")

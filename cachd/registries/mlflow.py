@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from cachd.credentials import SourceOptions
 from cachd.errors import NotFound, OriginError, UriInvalid
 from cachd.metadata import PROPERTY, moment, tidy
+from cachd.names import escape
 from cachd.registries.base import Entry, Target
 
 if TYPE_CHECKING:
@@ -83,8 +84,8 @@ class MlflowRegistry:
         number = str(version.get("version") or "")
         if str(version.get("status") or "READY") != "READY":
             raise NotFound(
-                f"version {number} of model {entry.model!r} is {version.get('status')} in the "
-                f"{server.who}",
+                f"version {_plain(number)} of model {entry.model!r} is "
+                f"{_plain(version.get('status'))} in the {server.who}",
                 hint="ask again when it is READY",
             )
         told = await server.get(
@@ -197,7 +198,8 @@ def _target(uri: str, identity: str, metadata: dict[str, str], server: RegistryS
     own = urlsplit(server.url)
     if parts.netloc and parts.netloc.lower() != own.netloc.lower():
         raise NotFound(
-            f"the artifact is behind another server's proxy ({parts.netloc}) than the {server.who}",
+            f"the artifact is behind another server's proxy ({_plain(parts.netloc)}) than the "
+            f"{server.who}",
             hint="ask that server for the model",
         )
     return Target(
@@ -223,6 +225,11 @@ def _metadata(version: Json) -> dict[str, str]:
             **tags,
         }
     )
+
+
+def _plain(told: object) -> str:
+    """For a message."""
+    return escape(str(told))[1:-1]
 
 
 def _pairs(tags: Any) -> list[tuple[str, str]]:

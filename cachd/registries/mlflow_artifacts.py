@@ -12,7 +12,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from cachd.errors import NotFound, PathUnsafe, UriInvalid
 from cachd.model import Auth, Plan, PlannedFile
-from cachd.names import check_tree
+from cachd.names import check_tree, escape
 from cachd.registries.server import open_server
 from cachd.registries.source import normalise_url
 from cachd.sources.archives import unpack_of
@@ -136,7 +136,9 @@ async def _walk(server: RegistryServer, root: str) -> AsyncIterator[tuple[str, i
             name = str(row.get("path") or "")
             # The server gives paths below the directory that was asked for.
             if name in {"", ".", ".."} or "/" in name:
-                raise PathUnsafe(f"the {server.who} lists a name that can't be a file's: {name!r}")
+                raise PathUnsafe(
+                    f"the {server.who} lists a name that can't be a file's: {escape(name)}"
+                )
             path = f"{below}/{name}" if below else name
             census.count(path)
             if row.get("is_dir"):

@@ -98,7 +98,10 @@ class RegistryServer:
             most=ANSWER_MOST,
         )
         if answer.status >= 300:
-            body = answer.json() if answer.body[:1] == b"{" else {}
+            try:
+                body = answer.json()
+            except OriginError:
+                body = {}  # The status says enough.
             told = _told(body) if answer.status not in (401, 403) else ""
             code = str(body.get("error_code") or "") if isinstance(body, dict) else ""
             self._refuse(answer.status, told, answer.retry_after, code)

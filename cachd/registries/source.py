@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from cachd.errors import InternalError, UriInvalid
+from cachd.errors import ConfigInvalid, InternalError, UriInvalid
 from cachd.globs import matches_any
 from cachd.registries.kinds import kind_of
 from cachd.registries.server import open_server
+from cachd.sources import endpoints
 from cachd.sources.base import Location
 from cachd.sources.s3_location import default_endpoint, normalise_endpoint
 from cachd.sources.s3_partition import AWS, find_partition
@@ -45,29 +46,39 @@ class RegistrySource:
         settings: SourcesSettings,
         environ: Mapping[str, str],
     ) -> Location:
-        """Raises UriInvalid."""
+        """Raises UriInvalid; ConfigInvalid where the daemon's environment names no server."""
         scheme = uri.partition("://")[0]
         kind = kind_of(scheme)
         configured = [rule for rule in settings.registries if rule.kind == kind.kind]
         base = normalise_url(options.registry, "options.registry") if options.registry else ""
         path, query = _split(uri)
         wanted = query.pop("registry", "")
-        entry = _parse(kind, scheme, path, query, base, configured, environ)
-        if wanted and entry.host:
-            raise UriInvalid(
-                "the URI names a registry twice: by its host, and by registry=", field="uri"
-            )
-        named = wanted or entry.host
-        places = _places(kind, named, bool(wanted), entry, base, configured, environ)
+
+        def find(base: str) -> tuple[Entry, list[tuple[str, str]]]:
+            try:
+                entry = _parse(kind, scheme, path, query, base, configured, environ)
+                if wanted and entry.host:
+                    raise UriInvalid(
+                        "the URI names a registry twice: by its host, and by registry=", field="uri"
+                    )
+                named = wanted or entry.host
+                return entry, _places(kind, named, bool(wanted), entry, base, configured, environ)
+            except ValueError:
+                raise _bad_environment() from None
+
+        def find_own() -> tuple[Entry, list[tuple[str, str]]] | None:
+            """What would be asked if the caller said nothing."""
+            try:
+                return find("")
+            except UriInvalid:
+                return None
+
+        entry, places = found = find(base)
         if wanted:
             query["registry"] = wanted
         given = f"?{urlencode(query)}" if query else ""
         asides = _asides(options, settings, environ)
-        is_own = (
-            not base
-            or bool(wanted or entry.host)
-            or places == _own_places(kind, entry, configured, environ)
-        )
+        is_own = not base or found == find_own()
         return Location(
             scheme=scheme,
             uri=f"{scheme}://{path}{given}",
@@ -176,12 +187,12 @@ def _places(
             scheme = "https"
         return [("", normalise_url(f"{scheme}://{wanted}", "uri"))]
     if base or entry.namespace:
-        url = normalise_url(kind.default_url(entry, base, environ) or base, "options.registry")
+        url = _own_url(kind, entry, base, environ) or base
         return [(next((r.name for r in configured if r.url == url), ""), url)]
     found = [(rule.name, rule.url) for rule in configured if matches_any(rule.match, entry.model)]
     if found:
         return found
-    own = kind.default_url(entry, "", environ)
+    own = _own_url(kind, entry, "", environ)
     if not own:
         raise UriInvalid(
             f"the URI names no registry, and none of the kind {kind.kind} is configured for it",
@@ -190,32 +201,34 @@ def _places(
             "MLFLOW_TRACKING_URI) where you ask, options.registry in the API, or the daemon's "
             "sources.registries",
         )
-    return [("", normalise_url(own, "the daemon's environment"))]
+    return [("", own)]
 
 
-def _own_places(
-    kind: Registry,
-    entry: Entry,
-    configured: Sequence[RegistryRule],
-    environ: Mapping[str, str],
-) -> list[tuple[str, str]]:
-    """What would be asked if the caller said nothing."""
+def _own_url(kind: Registry, entry: Entry, base: str, environ: Mapping[str, str]) -> str:
+    """Where an entry that names no registry leads, "" for nowhere; ``base`` is normalised."""
     try:
-        return _places(kind, "", False, entry, "", configured, environ)
-    except UriInvalid:
-        return []
+        url = kind.default_url(entry, base, environ)
+        return normalise_url(url, "") if url else ""
+    except (ValueError, UriInvalid):
+        raise _bad_environment() from None
+
+
+def _bad_environment() -> ConfigInvalid:
+    return ConfigInvalid(
+        "the daemon's environment names a registry by what is no http:// or https:// URL",
+        hint="correct MODEL_REGISTRY_BASE_URL, or what else names it, where the daemon runs",
+    )
 
 
 def normalise_url(url: str, field: str) -> str:
     """``scheme://host[:port][/path]``. Raises UriInvalid."""
-    try:
-        return normalise_endpoint(url if "://" in url else f"http://{url}", field)
-    except UriInvalid:
-        raise UriInvalid(
-            "the registry's URL is no http:// or https:// URL with a host",
-            field=field,
-            hint="it looks like https://registry.example:8443",
-        ) from None
+    return endpoints.normalise_endpoint(
+        url,
+        field,
+        what="the registry's URL",
+        example="https://registry.example:8443; a name and a password go beside it",
+        scheme="http",
+    )
 
 
 def _asides(options: SourceOptions, settings: SourcesSettings, environ: Mapping[str, str]) -> str:

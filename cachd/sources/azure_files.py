@@ -28,6 +28,9 @@ _PAGE = "5000"
 _AT_ONCE = 8
 """Directories that are listed at the same time."""
 
+_TASKS = 256
+"""Directories that tasks are made for: half a million tasks take 800 MiB."""
+
 
 async def plan_files(client: AzureClient, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
     """Raises NotFound, PathUnsafe, AccessError, OriginError."""
@@ -69,13 +72,17 @@ async def _walk(
 
     level = [""]
     while level:
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(visit(below)) for below in level]
-        except BaseExceptionGroup as errors:
-            # The first one says it; the others are its echoes.
-            raise errors.exceptions[0] from None
-        level = [name for task in tasks for name in task.result()]
+        following: list[str] = []
+        for first in range(0, len(level), _TASKS):
+            try:
+                async with asyncio.TaskGroup() as group:
+                    some = level[first : first + _TASKS]
+                    tasks = [group.create_task(visit(below)) for below in some]
+            except BaseExceptionGroup as errors:
+                # The first one says it; the others are its echoes.
+                raise errors.exceptions[0] from None
+            following += [name for task in tasks for name in task.result()]
+        level = following
     return files
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlencode
 
-from cachd.errors import ConfigInvalid, InvalidError
+from cachd.errors import ConfigInvalid, InvalidError, UriInvalid
 from cachd.model import Auth
 from cachd.sources.http_client import headers_for
 from cachd.sources.http_rules import authority, split_url
@@ -90,7 +90,10 @@ async def pass_of(request: SourceRequest, means: Means) -> Pass:
     if request.identity == "caller":
         return await _callers(request.credentials, request.location.options.authority, means)
     if request.identity == "daemon" and not means.context.settings.azure.anonymous:
-        return await _daemons(means)
+        try:
+            return await _daemons(means)
+        except InvalidError as error:
+            raise ConfigInvalid(error.message, hint=error.hint, field=error.field) from None
     return Pass()
 
 
@@ -114,10 +117,13 @@ async def _callers(given: Credentials, authority_url: str | None, means: Means) 
         raise InvalidError(
             "a service principal takes azure_tenant_id, azure_client_id and azure_client_secret",
             field="credentials",
+            hint="send all three, or none of them",
         )
     if given.token:
         return _bearer(Token(value=given.token), "the token that was sent", means)
-    return Pass(headers=headers, is_sent_by_client=True)
+    # Some gateway before the store may let in by any header.
+    who = "the headers that were sent" if headers else ""
+    return Pass(who=who, headers=headers, is_sent_by_client=True)
 
 
 async def _daemons(means: Means) -> Pass:
@@ -175,7 +181,11 @@ def service_sas(address: AzureAddress, key: str, where: str, expires: int, *, is
     except ValueError:
         raw = b""
     if not raw:
-        raise InvalidError(f"the account's key ({where}) is no base64", field=where)
+        raise InvalidError(
+            f"the account's key ({where}) is no base64",
+            field=where,
+            hint="it is one of the two keys that the account's page at Azure shows",
+        )
     end = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(expires))
     resource = f"/{address.service}/{address.account}/{address.container}"
     what, rights, moment = "c" if address.service == "blob" else "s", "rl", ""
@@ -207,7 +217,8 @@ async def _principal(
     where: str,
     means: Means,
 ) -> Pass:
-    url = f"{_authority_of(given_authority, means.address)}/{quote(tenant, safe='')}"
+    field = "options.authority" if where == "credentials" else "AZURE_AUTHORITY_HOST"
+    url = f"{_authority_of(given_authority, field, means.address)}/{quote(tenant, safe='')}"
     url += "/oauth2/v2.0/token"
     who = f"the application {client[:100]} ({where})"
 
@@ -226,17 +237,21 @@ async def _principal(
     return _bearer(token, who, means)
 
 
-def _authority_of(given: str, address: AzureAddress) -> str:
+def _authority_of(given: str, field: str, address: AzureAddress) -> str:
     url = given or address.authority
     if "://" not in url:
         url = f"https://{url}"
+    hint = f"it looks like {address.authority}; a secret would be sent in the clear by http"
     if not url.startswith("https://"):
         raise InvalidError(
-            "who gives Azure's tokens must be called by https",
-            field="options.authority",
-            hint="write https://…; a secret would be sent there in the clear",
+            "who gives Azure's tokens must be called by https", field=field, hint=hint
         )
-    split_url(url)
+    try:
+        split_url(url)
+    except UriInvalid as error:
+        raise InvalidError(
+            f"who gives Azure's tokens can't be called: {error.message}", field=field, hint=hint
+        ) from None
     return url.partition("?")[0].rstrip("/")
 
 

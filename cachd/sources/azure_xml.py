@@ -66,7 +66,8 @@ def parse(body: bytes) -> Page:
     def refuse(*_: Any) -> None:
         raise _DocumentType
 
-    parser = expat.ParserCreate()
+    # Whatever it says: Azure's is UTF-8, and other names may be no encoding at all.
+    parser = expat.ParserCreate("utf-8")
     parser.buffer_text = True
     parser.StartElementHandler = start
     parser.EndElementHandler = end

@@ -47,6 +47,10 @@ _INFLATED_MOST = 8
 """Times ``max_listing`` that a listing may take when it is inflated."""
 
 
+_Key = tuple[str, str, str, bool, str | None]
+"""Of a listing: the repository, the commit, the path, and how far the server is trusted."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Listing:
     """What a directory of a commit holds. ``files``: paths of what the pack has; ``links``: where
@@ -56,7 +60,6 @@ class _Listing:
     pointers: Mapping[str, Pointer]
     links: Mapping[str, str]
     is_file: bool
-    modules: tuple[str, ...]
 
 
 class GitSource:
@@ -66,7 +69,7 @@ class GitSource:
     schemes = ("git", "git+https", "git+http")
 
     def __init__(self) -> None:
-        self._listings: OrderedDict[tuple[str, str, str], _Listing] = OrderedDict()
+        self._listings: OrderedDict[_Key, _Listing] = OrderedDict()
 
     def locate(
         self,
@@ -127,15 +130,16 @@ class GitSource:
             pointers = {
                 pointer.oid: pointer
                 for key, listing in self._listings.items()
-                if key[0] == git.base and key[2] == at.address.path
+                if key == at.key(git, key[1])
                 for pointer in _pointers(listing, _wanted(listing, request, is_lenient=True))
             }
             return at.auth(git, await git.links(list(pointers.values()), is_lenient=True))
 
     async def _listing(self, git: GitClient, at: _At) -> tuple[str, _Listing]:
-        """The commit that is meant, and what it holds: what names a commit names its content."""
+        """The commit that is meant, and what it holds. What names a commit names its content, but
+        who sends it may leave pointers to LFS out: so it is for callers of the same trust alone."""
         commit = at.address.commit or (await git.find(at.address.ref)).commit
-        key = (git.base, commit, at.address.path)
+        key = at.key(git, commit)
         found = self._listings.get(key)
         if found is None:
             most = int(at.context.settings.git.max_listing)
@@ -173,6 +177,9 @@ class _At:
 
         return headers_for(self.credentials, self.address.repository)
 
+    def key(self, git: GitClient, commit: str) -> _Key:
+        return git.base, commit, self.address.path, self.connect.verify, self.connect.ca_pem
+
     @asynccontextmanager
     async def session(self) -> AsyncIterator[GitClient]:
         """With a server that has let this caller in."""
@@ -188,7 +195,10 @@ class _At:
     def auth(self, git: GitClient, links: Links) -> Auth:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415
 
-        headers = (*headers_for(self.credentials, git.base), *git.headers.items())
+        # As the HTTP client sends them: of two by one name, ours.
+        ours = {name.lower() for name in git.headers}
+        sent = headers_for(self.credentials, git.base)
+        headers = (*(p for p in sent if p[0].lower() not in ours), *git.headers.items())
         if not headers and not links.signed:
             return Auth()
         host = origin_of(git.base).partition("://")[2]
@@ -261,10 +271,10 @@ def _read(body: bytes, commit: str, address: GitAddress, most: int) -> _Listing:
         for entry, _, content in pack.walk(frozenset({BLOB}), with_plain=True)
         if content.size < POINTER_MOST
     }
-    census, modules = Census(address.uri), list[str]()
+    census = Census(address.uri)
     files, pointers, links = set[str](), dict[str, "Pointer"](), dict[str, str]()
     is_file = False
-    for leaf in leaves_of(objects, commit, address.path, modules.append):
+    for leaf in leaves_of(objects, commit, address.path):
         census.count(leaf.path)
         files.add(leaf.path)
         is_file = leaf.is_named
@@ -274,7 +284,7 @@ def _read(body: bytes, commit: str, address: GitAddress, most: int) -> _Listing:
             links[leaf.path] = end or ""
         elif pointer := pointer_of(data):
             pointers[leaf.path] = pointer
-    return _Listing(frozenset(files), pointers, links, is_file, tuple(modules))
+    return _Listing(frozenset(files), pointers, links, is_file)
 
 
 def _too_large(most: int) -> NoReturn:

@@ -182,9 +182,10 @@ class GitClient:
                 for one in pointers
                 if not (is_lenient and rows[one.oid].get("error"))
             ]
-        except (KeyError, TypeError, ValueError, AttributeError, UriInvalid):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UriInvalid):
             raise OriginError(
-                f"the LFS server of {shown(self.base)} gives no answer that can be understood"
+                f"the LFS server of {shown(self.base)} gives no answer that can be understood",
+                hint="does it speak the batch API of Git LFS?",
             ) from None
 
     def _action(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 FLUSH = "0000"
 DELIMITER = "0001"
+FRAMES_MOST = 8_000_000
+"""Frames of a pack, of which each takes 16 bytes of memory: 500 GB in those that git makes."""
+
 _SAID_MOST = 300
 _DIGITS = re.compile(rb"[0-9a-fA-F]{4}")
 
@@ -103,7 +106,12 @@ class PackStream:
             length = _length(head[:4])
             if length < 4:
                 return
-            if length >= 5 and head[4] == 1:
+            if length > 5 and head[4] == 1:
+                if len(self._starts) >= FRAMES_MOST:
+                    raise ContentError(
+                        f"the git server sends its pack in more than {FRAMES_MOST} pieces",
+                        hint="git itself sends 64 KiB at a time; is there a proxy on the way?",
+                    )
                 self._starts.append(self.size)
                 self._places.append(at + 5)
                 self.size += length - 5

@@ -12,7 +12,7 @@ from cachd.sources.git_objects import damaged
 from cachd.sources.git_pack import COMMIT, TREE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
 
     Objects = Mapping[bytes, tuple[int, bytes]]
     """Commits and trees by name."""
@@ -55,11 +55,9 @@ def pointer_of(data: bytes) -> Pointer | None:
     return Pointer(match[1].decode(), int(match[2]))
 
 
-def leaves_of(
-    objects: Objects, commit: str, path: str, note: Callable[[str], None] = lambda _: None
-) -> Iterator[Leaf]:
-    """The files and links below ``path``, "" for all; or the one file that it is. ``note`` is told
-    of submodules, which are left out. Raises NotFound, ContentError, PathUnsafe."""
+def leaves_of(objects: Objects, commit: str, path: str) -> Iterator[Leaf]:
+    """The files and links below ``path``, "" for all; or the one file that it is. Submodules are
+    left out. Raises NotFound, ContentError, PathUnsafe."""
     at, mode = _tree_of(objects, commit), _FOLDER
     parts = path.split("/") if path else []
     for number, part in enumerate(parts):
@@ -93,9 +91,7 @@ def leaves_of(
                 raise ContentError(f"the commit holds more than {_ENTRIES_MOST} names")
             if _kind(kind) == _FOLDER:
                 stack.append((below + "/", name))
-            elif _kind(kind) == _MODULE:
-                note(below)
-            else:
+            elif _kind(kind) != _MODULE:
                 check_name(below)
                 yield Leaf(below, name, _kind(kind) == _LINK)
 

@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cachd.errors import ConfigInvalid, InvalidError, OriginUnreachable
+from cachd.errors import ConfigInvalid, InvalidError, OriginUnreachable, UriInvalid
 from cachd.model import Auth
 from cachd.sources.http_client import headers_for
 from cachd.sources.http_rules import authority, split_url
 from cachd.sources.tokens import Token, Tokens, exchange, token_of
 
 if TYPE_CHECKING:
-    from cachd.errors import CachdError
     from cachd.model import Connect
     from cachd.sources.base import SourceContext, SourceRequest
 
@@ -32,6 +31,7 @@ SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 EXCHANGE = "https://oauth2.googleapis.com/token"
 PRODUCT = Path("/sys/class/dmi/id/product_name")
+_OWN_KEY = "GOOGLE_APPLICATION_CREDENTIALS"
 _METADATA_PATH = "/computeMetadata/v1/instance/service-accounts/default/token"
 _METADATA_TIMEOUT = 5.0
 _JWT_LIFE = 3600
@@ -80,7 +80,10 @@ async def pass_of(
     if request.identity == "caller":
         return await _callers(request, context, connect, tokens, fresh=fresh)
     if request.identity == "daemon" and not context.settings.gs.anonymous:
-        return await _daemons(context, connect, tokens, fresh=fresh)
+        try:
+            return await _daemons(context, connect, tokens, fresh=fresh)
+        except InvalidError as error:
+            raise ConfigInvalid(error.message, hint=error.hint, field=_OWN_KEY) from None
     return Pass()
 
 
@@ -100,7 +103,7 @@ async def _callers(
             who="the Authorization header that was sent", headers=headers, is_sent_by_client=True
         )
     if given.google_key and not given.anonymous:
-        key = _parse_key(given.google_key, InvalidError, "credentials.google_key")
+        key = _parse_key(given.google_key, "credentials.google_key")
         if _token_url(key).startswith("http://") and not endpoint.startswith("http://"):
             raise InvalidError(
                 "the Google key in credentials.google_key has an http:// token_uri, where anybody "
@@ -111,7 +114,9 @@ async def _callers(
         return await _of_key(key, context, connect, tokens, "credentials.google_key", fresh=fresh)
     if given.token and not given.anonymous:
         return _bearer(Token(value=given.token), "the token that was sent")
-    return Pass(headers=headers, is_sent_by_client=True)
+    # Some gateway before the store may let in by any header.
+    who = "the headers that were sent" if headers else ""
+    return Pass(who=who, headers=headers, is_sent_by_client=True)
 
 
 async def _daemons(
@@ -120,15 +125,15 @@ async def _daemons(
     """``GOOGLE_APPLICATION_CREDENTIALS``, else gcloud's own file, else the metadata server of a
     machine of Google's, else nobody."""
     environ = context.environ
-    path, where = environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""), "the daemon's"
+    path = environ.get(_OWN_KEY, "")
     if not path:
         folder = environ.get("CLOUDSDK_CONFIG") or f"{environ.get('HOME', '')}/.config/gcloud"
         well_known = Path(folder) / "application_default_credentials.json"
         path = str(well_known) if await asyncio.to_thread(well_known.is_file) else ""
     if path:
         text = await asyncio.to_thread(_read, Path(path))
-        key = _parse_key(text, ConfigInvalid, "GOOGLE_APPLICATION_CREDENTIALS")
-        return await _of_key(key, context, connect, tokens, where, fresh=fresh)
+        key = _parse_key(text, _OWN_KEY)
+        return await _of_key(key, context, connect, tokens, "the daemon's", fresh=fresh)
     host = await asyncio.to_thread(_metadata_host, environ)
     if not host:
         return Pass()
@@ -142,18 +147,23 @@ def _read(path: Path) -> str:
     except OSError as error:
         raise ConfigInvalid(
             f"can't read the daemon's Google key {path}: {error.strerror}",
-            field="GOOGLE_APPLICATION_CREDENTIALS",
+            field=_OWN_KEY,
             hint="correct the path, or mount the key where the daemon runs",
         ) from None
 
 
-def _parse_key(text: str, kind: type[CachdError], where: str) -> dict[str, Any]:
+def _parse_key(text: str, where: str) -> dict[str, Any]:
     try:
         key = json.loads(text)
+        json.dumps(key, ensure_ascii=False).encode()  # Half a character can't be sent.
     except (ValueError, RecursionError):
         key = None  # No part of it goes into the message.
     if not isinstance(key, dict):
-        raise kind(f"the Google key in {where} is no JSON object", field=where)
+        raise InvalidError(
+            f"the Google key in {where} is no JSON object",
+            field=where,
+            hint="it is the text of the file that Google gave for the service account",
+        )
     wanted: tuple[str, ...] = ()
     if key.get("type") == "service_account":
         wanted = ("client_email", "private_key")
@@ -161,7 +171,7 @@ def _parse_key(text: str, kind: type[CachdError], where: str) -> dict[str, Any]:
         wanted = ("client_id", "client_secret", "refresh_token")
     else:
         shown = str(key.get("type"))[:60]
-        raise kind(
+        raise InvalidError(
             f"the Google key in {where} has the type {shown!r}, which cachd doesn't know",
             field=where,
             hint="known are service_account and authorized_user; with workload identity "
@@ -169,7 +179,19 @@ def _parse_key(text: str, kind: type[CachdError], where: str) -> dict[str, Any]:
         )
     for name in wanted:
         if not isinstance(key.get(name), str) or not key[name]:
-            raise kind(f"the Google key in {where} has no {name}", field=where)
+            raise InvalidError(
+                f"the Google key in {where} has no {name}",
+                field=where,
+                hint="it is the whole text of the file that Google gave",
+            )
+    try:
+        split_url(_token_url(key))
+    except UriInvalid:
+        raise InvalidError(
+            f"the Google key in {where} has a token_uri that is no URL",
+            field=where,
+            hint=f"Google's is {EXCHANGE}",
+        ) from None
     return key
 
 
@@ -231,6 +253,7 @@ def _assertion(key: dict[str, Any], audience: str, where: str) -> str:
         raise InvalidError(
             f"the private_key of the Google key in {where} is no PEM text of an RSA key",
             field=where,
+            hint="a key file's text holds \\n for the line breaks of its private_key",
         ) from None
     digest = hashlib.sha256(signed.encode()).digest()
     signature = private.sign(RSASignatureAlgorithm.PKCS1_5_SHA256, digest)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cachd.sources.hub_source import Listed
 
 _NEXT = re.compile(r"<([^<>]*)>\s*;[^,]*\brel\s*=\s*\"?next\"?", re.IGNORECASE)
+_SENDABLE = re.compile(r"[\x21-\x7e]+")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _GIT_SHA1 = re.compile(r"[0-9a-f]{40}")
 
@@ -128,9 +129,20 @@ async def _tree(
         if following is None:
             return
         # Only where to go on is taken from it: the token isn't for wherever it leads.
-        query = urlsplit(following[1]).query
+        query = _query_of(following[1])
+        if not query:
+            raise unusable(answer, "names a next page that can't be asked for")
         if query in seen:
             raise unusable(answer, "lists the same page again and again")
+
+
+def _query_of(link: str) -> str:
+    """The query of a URL that a hub wrote, "" where there is none that can be sent."""
+    try:
+        query = urlsplit(link).query
+    except ValueError:
+        return ""
+    return query if _SENDABLE.fullmatch(query) else ""
 
 
 def _file(entry: dict[str, Any], hub: Hub) -> tuple[str, int, Digest | None]:

@@ -12,6 +12,7 @@ from cachd.metadata import tidy
 from cachd.model import Auth, Plan, PlannedFile, Validator
 from cachd.names import check_name
 from cachd.sources.base import Location
+from cachd.sources.http_errors import check_status
 from cachd.sources.http_rules import (
     authority,
     canonical_url,
@@ -146,8 +147,6 @@ def _client(request: SourceRequest, context: SourceContext, connect: Connect) ->
 
 async def _look(client: HttpClient, url: str) -> tuple[HttpAnswer, bool, int | None]:
     """The final answer's head, whether ranges work, and the size if it is known."""
-    from cachd.sources.http_client import check_status  # noqa: PLC0415
-
     try:
         answer = await client.head("HEAD", url)
     except OriginError as error:

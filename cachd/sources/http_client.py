@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import re
 import ssl
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -16,15 +17,11 @@ from yarl import URL
 
 from cachd import __version__
 from cachd.errors import (
-    AccessError,
     CachdError,
     ConfigInvalid,
     ContentError,
     CredentialsInvalid,
-    CredentialsMissing,
     EgressForbidden,
-    NotFound,
-    OriginBusy,
     OriginError,
     OriginTls,
     OriginUnreachable,
@@ -55,6 +52,10 @@ _PAUSE_MOST = 5.0
 BODY_MOST = 64 * 1024 * 1024
 """Bytes of an answer that is read whole, if nothing else is said."""
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""What may be half a character, which no URL, no file and no message can hold."""
+
+_UNFIT = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _REDIRECTS = {301, 302, 303, 307, 308}
 FORBIDDEN_HEADERS = frozenset(
     {
@@ -79,14 +80,14 @@ class HttpAnswer:
     ``needs_final``: a host on the way, or at its end, took headers that the first doesn't, so that
     following the redirects again takes more than the first's."""
 
-    url: str
+    url: str = field(repr=False)
     status: int
-    headers: Mapping[str, str]
-    sent_headers: tuple[tuple[str, str], ...]
-    first_headers: tuple[tuple[str, str], ...]
+    headers: Mapping[str, str] = field(repr=False)
+    sent_headers: tuple[tuple[str, str], ...] = field(repr=False)
+    first_headers: tuple[tuple[str, str], ...] = field(repr=False)
     needs_final: bool
     was_credentialed: bool
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
 
     @property
     def retry_after(self) -> float | None:
@@ -94,11 +95,19 @@ class HttpAnswer:
         return parse_retry_after(self.headers.get("Retry-After"))
 
     def json(self) -> Any:
-        """The body as JSON. Raises OriginError; nothing of the body is in the message."""
+        """The body as JSON, whose texts are valid Unicode. Raises OriginError; nothing of the body
+        is in the message."""
         try:
-            return json.loads(self.body)
+            text = self.body.decode("utf-8-sig")
+            found = json.loads(text)
+            if _HALF.search(text):
+                json.dumps(found, ensure_ascii=False).encode()
         except (ValueError, RecursionError):
-            raise OriginError(f"{shown(self.url)} answered {self.status} with no JSON") from None
+            raise OriginError(
+                f"{shown(self.url)} answered {self.status} with no JSON",
+                hint="is this the right endpoint, and is there a proxy on the way?",
+            ) from None
+        return found
 
 
 def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ...]:
@@ -181,7 +190,8 @@ class HttpClient:
         self, method: str, url: str, *, is_at_home: bool = False, **headers: str
     ) -> HttpAnswer:
         """The head of the answer after redirects; a body is not read. Any status but a redirect,
-        and with ``is_at_home`` one that leads to another origin, which isn't followed.
+        and with ``is_at_home`` one that leads to another origin, which isn't followed, unless all
+        of that server has moved there; ``headers`` don't go along then.
 
         5xx and failed connections are tried again; one that is busy (503) is not, for the daemon
         knows when others may call it too. Raises EgressForbidden, OriginError.
@@ -231,7 +241,8 @@ class HttpClient:
         most: int | None = None,
         is_at_home: bool = False,
     ) -> HttpAnswer:
-        """``most`` None: the body isn't read, and ``headers`` go along wherever it leads."""
+        """``most`` None: the body isn't read, and ``headers`` go along wherever it leads, unless
+        that is to be ``is_at_home``."""
         was_credentialed = needs_final = False
         first, first_headers = url, headers_for(self._credentials, url)
         for _ in range(self._max_redirects + 1):
@@ -239,11 +250,12 @@ class HttpClient:
             own = headers_for(self._credentials, url)
             was_credentialed = was_credentialed or bool(own)
             needs_final = needs_final or (bool(own) and origin_of(url) != origin_of(first))
-            is_same = most is None or origin_of(url) == origin_of(first)
+            goes_anywhere = most is None and not is_at_home
+            is_same = goes_anywhere or origin_of(url) == origin_of(first)
             sent = {**dict(own), **headers} if is_same else dict(own)
             status, answered, body = await self._once(method, url, sent, data, most)
             target = self._next(url, answered.get("Location")) if status in _REDIRECTS else None
-            if target is None or (is_at_home and origin_of(target) != origin_of(first)):
+            if target is None or (is_at_home and _is_elsewhere(url, target)):
                 return HttpAnswer(
                     url=url,
                     status=status,
@@ -286,6 +298,12 @@ class HttpClient:
         most: int | None,
     ) -> tuple[int, Mapping[str, str], bytes]:
         assert self._session is not None
+        if any(_UNFIT.search(name + value) for name, value in headers.items()):
+            raise CredentialsInvalid(
+                f"what is to be shown to {origin_of(url)} holds a line break, or another character "
+                "that no header can carry",
+                hint="check the token that was sent, or the file that it comes from",
+            )
         try:
             async with self._session.request(
                 method,
@@ -328,6 +346,13 @@ def proxy_for(url: str) -> str | None:
     return proxy if "://" in proxy else f"http://{proxy}"
 
 
+def _is_elsewhere(url: str, target: str) -> bool:
+    """Whether a redirect sends on for this one file. One that only names another server for it
+    sends everybody there, and says nothing of who may read."""
+    here, there = urlsplit(url), urlsplit(target)
+    return origin_of(url) != origin_of(target) and here[2:4] != there[2:4]
+
+
 def _refused_redirect(url: str, how: str) -> EgressForbidden:
     return EgressForbidden(
         f"{shown(url)} redirects {how}", hint="give the final URL, if it can be trusted"
@@ -356,30 +381,3 @@ def _failed(url: str, error: BaseException) -> CachdError:
     return OriginUnreachable(
         f"no connection to {where}: {reason}", hint="check the host, the port, and the way there"
     )
-
-
-def check_status(answer: HttpAnswer) -> None:
-    """Raises what the status means, with the words of KServe's messages."""
-    status, where = answer.status, shown(answer.url)
-    if status < 300:
-        return
-    if status == 401:
-        if answer.was_credentialed:
-            raise CredentialsInvalid(
-                f"authentication failed: {where} answered 401 to the request's headers",
-                hint="check the headers (--header, HOST-headers)",
-            )
-        raise CredentialsMissing(
-            f"authentication is needed: {where} answered 401",
-            hint="send a header for that host, such as Authorization",
-        )
-    if status == 403:
-        sent = "to the request's headers" if answer.was_credentialed else "and no header was sent"
-        raise AccessError(
-            f"access denied: {where} answered 403 {sent}", hint="may these headers read that file?"
-        )
-    if status in {404, 410}:
-        raise NotFound(f"{where} was not found ({status})", hint="check the URL")
-    if status in {429, 503}:
-        raise OriginBusy(f"{where} is busy ({status})", retry_after=answer.retry_after)
-    raise OriginError(f"{where} answered {status}", status=status)

@@ -25,6 +25,8 @@ from cachd.errors import (
 )
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan
+from cachd.names import check_name
+from cachd.sources.census import Census
 from cachd.sources.http_rules import shown
 from cachd.sources.hub_source import HubSource, choose
 from cachd.sources.hub_uri import is_commit
@@ -52,7 +54,7 @@ class ModelScopeSource(HubSource):
         )
         address = hub.address
         return Plan(
-            revision=_revision(files),
+            revision=_revision(files, hub.base),
             files=files,
             auth=hub.auth,
             connect=hub.connect,
@@ -89,10 +91,13 @@ def _file_url(hub: Hub, revision: str, path: str) -> str:
     return _api(hub, f"/repo?{urlencode(query, errors='surrogateescape')}")
 
 
-def _revision(files: Sequence[PlannedFile]) -> str:
-    """32 hex digits over path, size and digest of each; the URL holds the commit where there is no
-    digest, and no secret."""
-    return hash_state([[f.path, f.size, f.digest.value if f.digest else f.url] for f in files])
+def _revision(files: Sequence[PlannedFile], base: str) -> str:
+    """32 hex digits over path, size and digest of each; what follows ``base`` in its URL holds the
+    commit where there is no digest."""
+    rows = [
+        [f.path, f.size, f.digest.value if f.digest else f.url.removeprefix(base)] for f in files
+    ]
+    return hash_state(rows)
 
 
 async def _listed(hub: Hub) -> AsyncIterator[Listed]:
@@ -109,30 +114,38 @@ async def _listed(hub: Hub) -> AsyncIterator[Listed]:
 
 
 async def _below(hub: Hub, root: str) -> AsyncIterator[dict[str, Any]]:
-    entries = await _entries(hub, root, is_recursive=True)
-    if len(entries) < _LISTED_MOST:
+    census = Census(hub.address.uri)
+    pending = [root]
+    while pending:
+        at = pending.pop()
+        entries = await _entries(hub, at, is_recursive=True)
+        is_cut = len(entries) >= _LISTED_MOST
+        if is_cut:
+            entries = await _entries(hub, at, is_recursive=False)
+        if len(entries) >= _LISTED_MOST:
+            raise ContentError(
+                f"{hub.address.repo} has {_LISTED_MOST} files or more in one directory, of which "
+                f"{hub.base} doesn't list all",
+                hint="name a directory of it: modelscope://owner/model:revision/path",
+            )
         for entry in entries:
             if entry.get("Type") != "tree":
                 yield entry
-        return
-    entries = await _entries(hub, root, is_recursive=False)
-    if len(entries) >= _LISTED_MOST:
-        raise ContentError(
-            f"{hub.address.repo} has {_LISTED_MOST} files or more in one directory, of which "
-            f"{hub.base} doesn't list all",
-            hint="name a directory of it: modelscope://owner/model:revision/path",
-        )
-    for entry in entries:
-        if entry.get("Type") != "tree":
-            yield entry
-            continue
-        path = entry.get("Path")
-        if not isinstance(path, str) or not path.startswith(f"{root}/" if root else ""):
-            raise ContentError(f"{hub.base} lists a directory outside the one asked for")
-        if path.rstrip("/") in ("", root):
-            raise ContentError(f"{hub.base} lists a directory in itself")
-        async for one in _below(hub, path.rstrip("/")):
-            yield one
+            elif is_cut:
+                pending.append(_directory(entry, at, hub))
+                census.count(pending[-1])
+
+
+def _directory(entry: dict[str, Any], above: str, hub: Hub) -> str:
+    """The path of a directory that is listed in ``above``. Raises ContentError, PathUnsafe."""
+    path = entry.get("Path")
+    if not isinstance(path, str) or not path.startswith(f"{above}/" if above else ""):
+        raise ContentError(f"{hub.base} lists a directory outside the one asked for")
+    path = path.rstrip("/")
+    if path in ("", above):
+        raise ContentError(f"{hub.base} lists a directory in itself")
+    check_name(path)
+    return path
 
 
 async def _entries(hub: Hub, root: str, *, is_recursive: bool) -> list[dict[str, Any]]:

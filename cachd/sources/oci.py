@@ -105,8 +105,13 @@ class OciSource:
         )
 
     async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
-        """The manifest, once more: rights are the repository's."""
-        await self.authorize(request, context)
+        """The manifest, once more: rights are the repository's. That it isn't there is what some
+        registries say to whoever may not see it."""
+        reference = parse_reference(request.location.uri)
+        connect = await _connect(request, context)
+        async with _http(request, context, connect) as http:
+            client = await _client(http, request, context)
+            await client.manifest(reference.target)
 
     async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
         """A token lives for minutes, so that a long fetch needs several."""

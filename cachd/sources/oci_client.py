@@ -52,6 +52,7 @@ _CHALLENGE = re.compile(
     r'(?<![A-Za-z])([A-Za-z]{1,32})\s+((?:[A-Za-z_]+=(?:"[^"]*"|[^\s",]+)(?:\s*,\s*)?)+)'
 )
 _PARAMETER = re.compile(r'([A-Za-z_]+)=(?:"([^"]*)"|([^\s",]+))')
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -263,10 +264,13 @@ class RegistryClient:
         data = data if isinstance(data, dict) else {}
         token = data.get("token") or data.get("access_token")
         life = data.get("expires_in")
-        if not isinstance(token, str) or not token or not token.isascii() or "\n" in token:
-            raise OriginError(f"{shown(challenge.realm)} answered without a token")
+        if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+            raise OriginError(
+                f"{shown(challenge.realm)} answered without a token that can be sent",
+                hint="is this the token server that the registry means?",
+            )
         is_number = isinstance(life, int | float) and not isinstance(life, bool) and life > 0
-        return token, min(float(life), _TOKEN_LIFE_MOST) if is_number and life else _TOKEN_LIFE
+        return token, float(min(life, _TOKEN_LIFE_MOST)) if is_number and life else _TOKEN_LIFE
 
     # --- errors ----------------------------------------------------------------------------------
 

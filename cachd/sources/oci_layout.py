@@ -50,6 +50,9 @@ _UNPACK = "io.deis.oras.content.unpack"
 _MODELPACK = ("application/vnd.cncf.model.", "application/vnd.cnai.model.")
 _FILEPATHS = ("org.cncf.model.filepath", "org.cnai.model.filepath")
 _TARS = (".tar", ".tar+gzip", ".tar+zstd")
+_SHOWN = 20
+"""Platforms of an index that a message names."""
+
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -117,7 +120,10 @@ def choose(data: dict[str, Any], platform: str, what: str) -> str:
         return (exact or close)[0]
     if len(bare) == 1 and not others:
         return bare[0]
-    have = ", ".join(sorted(others)) or f"{len(bare)} manifests for no platform"
+    have = (
+        ", ".join(escape(one)[1:-1] for one in sorted(others)[:_SHOWN])
+        or f"{len(bare)} manifests for no platform"
+    )
     raise NotFound(
         f"{what} has no image for {platform}: it has {have}",
         hint="name the manifest by its digest, or set sources.oci.platform",

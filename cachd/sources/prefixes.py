@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from cachd.errors import ContentError, NotFound
+from cachd.errors import AccessError, ContentError, NotFound
 from cachd.model import PlannedFile
 from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
@@ -19,22 +19,29 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
 
-async def object_or_directory(
-    exact: Awaitable[PlannedFile | None], below: Awaitable[list[PlannedFile]]
-) -> list[PlannedFile]:
-    """Both questions at once, for either may be refused to a caller who may ask the other.
+def _is_refusal(error: BaseException) -> bool:
+    return isinstance(error, AccessError)
 
-    Raises what ``below`` raises, and what ``exact`` does where nothing lies below.
+
+async def object_or_directory(
+    exact: Awaitable[PlannedFile | None],
+    below: Awaitable[list[PlannedFile]],
+    is_refusal: Callable[[BaseException], bool] = _is_refusal,
+) -> list[PlannedFile]:
+    """Both questions at once, for either may be refused to a caller who may ask the other: the
+    other's answer counts then. A question that failed may have any answer, and is raised, unless
+    whatever it is changes nothing.
     """
     found, listed = await asyncio.gather(exact, below, return_exceptions=True)
-    has_listed = isinstance(listed, list) and bool(listed)
-    if isinstance(found, PlannedFile) and (found.size != 0 or not has_listed):
+    if isinstance(found, PlannedFile) and found.size != 0:
         return [found]
     if isinstance(listed, BaseException):
+        if isinstance(found, PlannedFile) and is_refusal(listed):
+            return [found]
         raise listed
-    if not listed and isinstance(found, BaseException):
+    if isinstance(found, BaseException) and not (listed and is_refusal(found)):
         raise found
-    return listed
+    return [found] if isinstance(found, PlannedFile) and not listed else listed
 
 
 def no_model(uri: str, *, is_filtered: bool, what: str = "its objects lie") -> NotFound:

@@ -27,6 +27,8 @@ REGISTRIES_GROUP = "cachd.registries"
 
 _NAMES = "cachd.registries.source:RegistrySource"
 MAX_URI = 8192
+_SHOWN = 64
+"""Characters of a scheme in a message."""
 
 _BUILT_IN = {
     "s3": "cachd.sources.s3:S3Source",
@@ -160,9 +162,10 @@ class Registry:
                 del self._foreign[scheme]
             else:
                 return source
+        shown = scheme if len(scheme) <= _SHOWN else f"{scheme[:_SHOWN]}…"
         raise SchemeUnknown(
-            f"no source knows {scheme}://; known are "
+            f"no source knows {shown}://; known are "
             + ", ".join(f"{known}://" for known in self.schemes),
             field="uri",
-            hint=f"a scheme is added by a package with an entry point {scheme!r} in {GROUP!r}",
+            hint=f"a scheme is added by a package with an entry point {shown!r} in {GROUP!r}",
         )

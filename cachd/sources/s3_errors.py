@@ -27,6 +27,7 @@ from cachd.errors import (
     OriginTls,
     OriginUnreachable,
 )
+from cachd.sources.http_rules import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -235,5 +236,5 @@ def _tls_reason(error: BaseException) -> str:
 
 
 def _retry_after(error: boto.ClientError) -> float | None:
-    text = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("retry-after", "")
-    return float(text) if text.isascii() and text.isdigit() else None
+    headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    return parse_retry_after(headers.get("retry-after"))

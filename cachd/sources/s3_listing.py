@@ -32,7 +32,7 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
         files = [await _head(client)]
     else:
         below = _list(client, address.prefix + "/", allow, ignore)
-        files = await object_or_directory(_look(client), below)
+        files = await object_or_directory(_look(client), below, _is_refusal)
     if not files:
         raise no_model(address.uri, is_filtered=bool(allow or ignore))
     files = sorted(files, key=lambda f: f.path)
@@ -48,6 +48,11 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
         is_credentialed=client.identity.signs,
         metadata={"endpoint": client.endpoint, "bucket": address.bucket, "region": client.region},
     )
+
+
+def _is_refusal(error: BaseException) -> bool:
+    is_answer = isinstance(error, ClientError) and status_of(error) in {401, 403}
+    return is_answer or isinstance(error, AccessError)
 
 
 async def _look(client: S3Client) -> PlannedFile | None:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 RANGE_QUERY = "offset={offset}&length={length}"
 _AT_ONCE = 8
+_TASKS = 256
+"""Directories that tasks are made for: half a million tasks take 800 MiB."""
+
 _BATCHES_FROM = 1000
 """Entries of a directory from which on it is listed in batches (dfs.ls.limit is 1000)."""
 
@@ -170,11 +173,12 @@ async def _at(request: SourceRequest, context: SourceContext) -> _At:
     location = request.location
     options = location.options
     credentials = request.used_credentials
+    address = locate(location.uri, options.endpoint, None, options.root)
     return _At(
         request,
         context,
-        locate(location.uri, options.endpoint, None, options.root),
-        await identity_of(request, context.settings),
+        address,
+        await identity_of(request, context.settings, address.bases),
         await connect_of(
             options,
             ca_bundle=context.settings.hdfs.ca_bundle,
@@ -213,9 +217,10 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
                         found.append(_entry(child, path, _below(address.path, path), address))
 
         try:
-            async with asyncio.TaskGroup() as group:
-                for folder, status in folders:
-                    group.create_task(visit(folder, status, gate, below))
+            for first in range(0, len(folders), _TASKS):
+                async with asyncio.TaskGroup() as group:
+                    for folder, status in folders[first : first + _TASKS]:
+                        group.create_task(visit(folder, status, gate, below))
         except* CachdError as errors:
             raise _first(errors) from None
         folders = below

@@ -83,8 +83,8 @@ class WebHdfs:
     @staticmethod
     def _json(answer: HttpAnswer) -> Any:
         try:
-            return json.loads(answer.body)
-        except (ValueError, RecursionError):
+            return answer.json()
+        except OriginError:
             raise _no_webhdfs(answer) from None
 
 

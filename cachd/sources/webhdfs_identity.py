@@ -12,6 +12,7 @@ from cachd.model import Auth
 from cachd.sources.http_rules import authority
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from cachd.credentials import Credentials
@@ -52,8 +53,11 @@ class HdfsIdentity:
         return text.replace(self.token, "…") if self.token else text
 
 
-async def identity_of(request: SourceRequest, settings: SourcesSettings) -> HdfsIdentity:
-    """The caller's, the daemon's own, or none. Raises ConfigInvalid."""
+async def identity_of(
+    request: SourceRequest, settings: SourcesSettings, bases: Sequence[str]
+) -> HdfsIdentity:
+    """The caller's, the daemon's own, or none; ``bases`` are the namenodes, and headers for other
+    hosts prove nothing to them. Raises ConfigInvalid."""
     user = request.location.options.user or ""
     if request.identity == "daemon":
         own = settings.hdfs
@@ -62,11 +66,13 @@ async def identity_of(request: SourceRequest, settings: SourcesSettings) -> Hdfs
     given = request.credentials
     if request.identity != "caller" or given.anonymous:
         return _make(user, "", [], "")
-    return _make(user, given.token, _other_passes(given), "the caller's")
+    return _make(user, given.token, _other_passes(given, bases), "the caller's")
 
 
-def _other_passes(given: Credentials) -> list[str]:
-    found = ["headers"] if given.headers else []
+def _other_passes(given: Credentials, bases: Sequence[str]) -> list[str]:
+    from cachd.sources.http_client import headers_for  # noqa: PLC0415  (heavy)
+
+    found = ["headers"] if any(headers_for(given, base) for base in bases) else []
     return [*found, "certificate"] if given.client_pem else found
 
 

@@ -95,6 +95,14 @@ def test_options() -> None:
     assert sent({"KSERVE_OCI_INSECURE_REGISTRY": "false"}).options == {}
     bundle = {"CA_BUNDLE_CONFIGMAP_NAME": "global", "CA_BUNDLE_VOLUME_MOUNT_POINT": "/certs"}
     assert sent(bundle).options == {"ca_pem": PEM}
+    hub = {"registry-1.docker.io-headers": '{"X-A": "b"}'}
+    assert sent(hub, "oci://docker.io/library/m").credentials == {
+        "headers": {"registry-1.docker.io": {"X-A": "b"}}
+    }
+    overrides = Overrides(headers=(("X-A", "b"),))
+    for uri, host in (("oci://docker.io/a/m", "registry-1.docker.io"), ("oci://r:1/m", "r")):
+        found = gather({}, uri, overrides)
+        assert found.credentials == {"headers": {host: {"X-A": "b"}}}
     assert sent({"r.example-headers": '{"X-A": "b"}'}).credentials == {
         "headers": {"r.example": {"X-A": "b"}}
     }

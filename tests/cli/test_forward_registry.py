@@ -84,6 +84,14 @@ def test_a_pass_for_one_registry_is_not_shown_to_another():
     assert "aren't sent" in found.warnings[0]
 
 
+def test_a_password_in_an_address_is_not_shown():
+    environ = {**TOKEN, "MODEL_REGISTRY_BASE_URL": "https://ada:sesame@mr.example"}
+    found = gather(environ, "model-registry://evil.example/iris", read=read)
+    assert found.warnings == (
+        "the URI names another registry than mr.example: the passes for that aren't sent",
+    )
+
+
 def test_a_file_that_is_not_there():
     environ = {"MODEL_REGISTRY_TOKEN_FILE": "/none"}
     with pytest.raises(InvalidError, match="/none, which MODEL_REGISTRY_TOKEN_FILE names"):

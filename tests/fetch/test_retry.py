@@ -102,6 +102,8 @@ def test_retry_after_as_a_date_or_nonsense() -> None:
     assert parse_retry_after("Tue, 14 Nov 2023 22:13:30 GMT", NOW) == 10
     assert parse_retry_after("soon", NOW) is None
     assert parse_retry_after("²", NOW) is None
+    assert parse_retry_after("9" * 400, NOW) == 86400
+    assert parse_retry_after("Fri, 31 Dec 9999 23:59:59 GMT", NOW) == 86400
     assert parse_retry_after(None, NOW) is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from cachd.credentials import Credentials
 from cachd.errors import (
@@ -17,6 +18,7 @@ from cachd.errors import (
 )
 from tests.registries.asking import name
 from tests.servers.modelregistry import ModelRegistry
+from tests.servers.origin import serve
 
 pytestmark = pytest.mark.asyncio
 
@@ -108,6 +110,16 @@ async def test_what_it_answers(registry: ModelRegistry, status: int, error: type
     registry.status = status
     with pytest.raises(error, match=str(status)):
         await name("model-registry://iris", registry=registry.url, max_attempts=1)
+
+
+@pytest.mark.parametrize("body", ["{oops", "<html>", '"text"', '{"message": ["\\ud800"]}'])
+async def test_refusals_in_odd_words(body: str):
+    async def gateway(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=401, text=body)
+
+    async with serve(gateway) as front:
+        with pytest.raises(CredentialsMissing, match="401"):
+            await name("model-registry://iris", registry=front.url)
 
 
 async def test_what_is_told_of_a_model(registry: ModelRegistry):

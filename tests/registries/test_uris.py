@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from cachd.errors import UriInvalid
+from cachd.errors import ConfigInvalid, UriInvalid
 from cachd.registries.base import Entry
 from cachd.registries.kinds import kind_of
 from cachd.registries.source import _split
@@ -152,6 +152,21 @@ def test_configured_ones_come_in_order_and_by_match():
     assert list(locate("models://iris/1", *rules).registries) == [("tracking", TRACKING["url"])]
 
 
+@pytest.mark.parametrize("url", ["http://[x", "http://mr:8o80", "ftp://mr"])
+@pytest.mark.parametrize("query", ["", "?namespace=ns"])
+def test_an_environment_that_names_no_server(url: str, query: str):
+    with pytest.raises(ConfigInvalid) as caught:
+        locate(f"model-registry://iris{query}", environ={"MODEL_REGISTRY_BASE_URL": url})
+    assert "MODEL_REGISTRY_BASE_URL" in caught.value.hint
+
+
+def test_a_password_in_a_registrys_address():
+    with pytest.raises(UriInvalid, match="the registry's URL can't carry user inf") as caught:
+        locate("mlflow://iris", registry="https://ada:sesame@ml.example")
+    assert "beside it" in caught.value.hint
+    assert "sesame" not in str(caught.value.to_wire())
+
+
 def test_what_makes_another_key():
     plain = locate("model-registry://iris", MAIN)
     assert plain.is_default_origin
@@ -167,6 +182,18 @@ def test_what_makes_another_key():
         other = locate("model-registry://iris", MAIN, **options)
         assert other.origin != plain.origin
         assert not other.is_default_origin
+    # Where the caller's word decides what the URI's first part is, or how its host is called.
+    for uri, base in (
+        ("model-registry://h:1/iris", "https://h:1/path"),
+        ("model-registry://h:1/iris", "https://other:1"),
+        ("mlflow://reg/iris", "http://reg"),
+    ):
+        alone, led = locate(uri, TRACKING), locate(uri, TRACKING, registry=base)
+        assert alone.is_default_origin
+        assert (led.uri, led.is_default_origin) == (alone.uri, False)
+        assert led.origin != alone.origin
+    named = locate("model-registry://h:1/iris", registry="http://elsewhere:1")
+    assert (named.origin, named.is_default_origin) == ("model-registry+http://h:1", True)
     # What the daemon would use anyway makes none.
     aws = locate("model-registry://iris", MAIN, endpoint="https://s3.amazonaws.com")
     assert aws.origin == plain.origin

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import pytest_asyncio
 
+from tests.servers.azurefiles import FakeFiles
 from tests.servers.gcs import FakeGcs
 from tests.sources.asking import OPEN
 
@@ -50,3 +51,12 @@ def gcs(own_gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch) -> FakeGcs:
     own_gcs.refusals.clear()
     own_gcs.page, own_gcs.token_life = 1000, 3600
     return own_gcs
+
+
+@pytest.fixture
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFiles]:
+    for name in ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"):
+        monkeypatch.delenv(name, raising=False)
+    server = FakeFiles()
+    yield server
+    server.stop()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,31 +21,17 @@ from cachd.errors import (
     UriInvalid,
 )
 from cachd.sources import azure_xml
-from cachd.sources.azure_identity import service_sas
 from cachd.sources.azure_location import base_url, item_url, parse_azure
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
 from tests.sources.asking import NOBODY, context, paths, request, resolve_once, settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from cachd.model import Plan
     from tests.servers.azurite import Azurite
-    from tests.servers.certificates import Certificates
 
 W = b"weights" * 1000
 SHARE = f"https://{ACCOUNT}.file.core.windows.net"
 OWN = Credentials(azure_account_key=KEY)
-
-
-@pytest.fixture
-def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFiles]:
-    for name in ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"):
-        monkeypatch.delenv(name, raising=False)
-    server = FakeFiles()
-    yield server
-    server.stop()
 
 
 async def resolve(uri: str, credentials: Credentials = OWN, **kwargs: Any) -> Plan:
@@ -179,6 +164,15 @@ def test_no_document_type_is_read() -> None:
             azure_xml.parse(text)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "UTF-8", "foo", "rot13", "idna"])
+def test_the_encoding_is_utf_8_whatever_is_said(encoding: str) -> None:
+    head = f'\ufeff<?xml version="1.0" encoding="{encoding}"?>'
+    page = azure_xml.parse(f"{head}<Error><Code>é</Code></Error>".encode())
+    assert page.code == "é"
+    with pytest.raises(ValueError, match="no XML"):
+        azure_xml.parse(f"{head}<Error><Code>é</Code></Error>".encode("latin-1", "replace"))
+
+
 def test_names_that_xml_cannot_hold() -> None:
     page = azure_xml.parse(
         b'<E><Blobs><Blob><Name Encoded="true">a%00b</Name></Blob>'
@@ -290,97 +284,3 @@ async def test_refusals(
     assert "sig=" not in str(caught.value.to_wire())
     if status == 503:
         assert caught.value.retry_after == 7
-
-
-# --- whose pass ----------------------------------------------------------------------------------
-
-
-async def test_what_comes_first(files: FakeFiles) -> None:
-    share = files.make_bucket({"m/x": W})
-    address = parse_azure(f"{SHARE}/{share}/m")
-    sas = service_sas(address, KEY, "test", 4_000_000_000, is_tls=False)
-    all_wrong = {"azure_account_key": base64.b64encode(b"wrong").decode()}
-    uri = f"{SHARE}/{share}/m"
-    for credentials in (
-        Credentials(query=sas, azure_sas="sig=x", **all_wrong),
-        Credentials(azure_sas=f"?{sas}", **all_wrong),
-    ):
-        assert (await resolve(uri, credentials, endpoint=files.endpoint)).auth.query == sas
-    files.tokens.add("T")
-    headers = (("Authorization", "Bearer T"), ("x-ms-version", "2023-11-03"))
-    more = (*headers, ("x-ms-file-request-intent", "backup"))
-    given = Credentials(headers=(("127.0.0.1", more),), **all_wrong)
-    plan = await resolve(uri, given, endpoint=files.endpoint)
-    assert dict(plan.auth.headers) == {k: v for k, v in more if k != "x-ms-version"}
-    plan = await resolve(uri, Credentials(token="T"), endpoint=files.endpoint)
-    assert plan.is_credentialed
-
-
-async def test_an_application(
-    files: FakeFiles, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tls = certificates.server_context()
-    authority = FakeFiles(tls)
-    authority.tokens = files.tokens
-    try:
-        uri = f"{SHARE}/{files.make_bucket({'m/x': W})}/m"
-        one = {"azure_tenant_id": "t/1", "azure_client_id": "app"}
-        named = Credentials(**one, azure_client_secret="app-secret-27182")
-        options: dict[str, Any] = {
-            "endpoint": files.endpoint,
-            "authority": authority.endpoint,
-            "ca_pem": certificates.ca_pem,
-        }
-        source, asked = request(uri, named, **options)
-        plan = await source.resolve(asked, context())
-        assert plan.auth.expires is not None
-        assert authority.forms[0]["path"] == "/t%2F1/oauth2/v2.0/token"
-        assert authority.forms[0]["scope"] == "https://storage.azure.com/.default"
-        await source.probe(asked, "x", context())
-        assert len(authority.forms) == 1
-        assert (await source.authorize(asked, context())).headers != plan.auth.headers
-        wrong = Credentials(**one, azure_client_secret="nonsense-1")
-        with pytest.raises(CredentialsInvalid, match="invalid_client") as caught:
-            await resolve(uri, wrong, **options)
-        assert "nonsense-1" not in str(caught.value.to_wire())
-        with pytest.raises(InvalidError, match="service principal takes"):
-            await resolve(uri, Credentials(**one), **options)
-        with pytest.raises(InvalidError, match="by https"):
-            await resolve(uri, named, **{**options, "authority": "http://127.0.0.1:1"})
-
-        # The daemon's, for a token of its service account; no caller says who changes it.
-        (tmp_path / "token").write_text("federated-31415\n")
-        for name, value in {
-            "AZURE_TENANT_ID": "t",
-            "AZURE_CLIENT_ID": "app",
-            "AZURE_FEDERATED_TOKEN_FILE": str(tmp_path / "token"),
-            "AZURE_AUTHORITY_HOST": authority.endpoint,
-        }.items():
-            monkeypatch.setenv(name, value)
-        before = len(authority.forms)
-        evil = {**options, "authority": "https://127.0.0.1:1"}
-        assert (await resolve(uri, identity="daemon", **evil)).is_credentialed
-        assert authority.forms[before]["client_assertion"] == "federated-31415"
-    finally:
-        authority.stop()
-
-
-async def test_the_daemons_key(files: FakeFiles, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"{SHARE}/{files.make_bucket({'m/x': W})}/m"
-    monkeypatch.setenv("AZURE_STORAGE_ACCESS_KEY", KEY)
-    asked: dict[str, Any] = {"endpoint": files.endpoint, "identity": "daemon"}
-    assert (await resolve(uri, **asked)).is_credentialed
-    with pytest.raises(CredentialsMissing):
-        await resolve(uri, given=settings(azure={"anonymous": True}), **asked)
-    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT", "another")
-    with pytest.raises(CredentialsMissing):
-        await resolve(uri, **asked)
-
-
-@pytest.mark.parametrize(
-    "given", [{"azure_account_key": "no base64!-2718"}, {"azure_sas": "nothing-2718"}]
-)
-async def test_credentials_that_are_none(files: FakeFiles, given: dict[str, str]) -> None:
-    with pytest.raises(InvalidError, match=f"credentials.{next(iter(given))}") as caught:
-        await resolve(f"{SHARE}/con/m", Credentials(**given), endpoint=files.endpoint)
-    assert "2718" not in str(caught.value.to_wire())

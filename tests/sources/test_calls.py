@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cachd.credentials import Credentials
-from cachd.errors import ContentError, EgressForbidden, OriginError
+from cachd.errors import ContentError, CredentialsInvalid, EgressForbidden, OriginError
 from cachd.model import Connect
 from cachd.sources.http_client import HttpClient
 from tests.origins.fault import Fault, FaultOrigin
@@ -67,6 +67,24 @@ async def test_our_headers_dont_follow_a_redirect_elsewhere(
     (seen,) = other.seen
     assert "authorization" not in seen.headers
     assert seen.headers["x-mine"] == "1"
+
+
+async def test_an_answer_is_not_for_logs(origin: FaultOrigin) -> None:
+    origin.put("/token", b'{"access_token": "sesame-1"}')
+    mine = Credentials(headers=((origin.base.removeprefix("http://"), (("X-Mine", "sesame-2"),)),))
+    async with client(mine) as http:
+        answer = await http.call("GET", origin.url("/token?sig=sesame-3"))
+    assert answer.first_headers
+    assert "sesame" not in repr(answer)
+
+
+@pytest.mark.parametrize("value", ["Bearer a\nb", "a\r", "\0"])
+async def test_a_header_that_can_be_no_header(origin: FaultOrigin, value: str) -> None:
+    async with client() as http:
+        with pytest.raises(CredentialsInvalid, match="line break") as caught:
+            await http.call("GET", origin.url("/api"), headers={"Authorization": value})
+    assert caught.value.hint
+    assert origin.seen == []
 
 
 async def test_a_body_that_is_too_long(origin: FaultOrigin) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from cachd.errors import (
     PathUnsafe,
 )
 from cachd.model import Digest, Plan
+from cachd.sources import git_client, git_pkt
 from tests.servers.git import GitServer, git_server
 from tests.sources.asking import NOBODY, context, request, resolve, settings
 
@@ -164,6 +166,39 @@ async def test_links_into_lfs_are_renewed(server: GitServer) -> None:
     assert renewed.headers == before.auth.headers
 
 
+@pytest.mark.parametrize("seconds", [10**400, "soon", []])
+async def test_links_into_lfs_of_an_odd_age(
+    server: GitServer, seconds: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "expires_in", seconds)
+    if seconds:
+        with pytest.raises(OriginError, match="can be understood") as caught:
+            await resolve(f"{server.url}/lfs.git", ME)
+        assert caught.value.hint
+    else:
+        assert (await resolve(f"{server.url}/lfs.git", ME)).auth.expires is None
+
+
+async def test_who_trusts_anybody_decides_for_nobody_else(
+    server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is between such a caller and the server can show a commit without its pointers."""
+
+    def fetch_without_blobs(commit: str, *, is_filtered: bool) -> str:
+        asked = [f"want {commit}", "deepen 1", "filter blob:none", "done"]
+        return git_pkt.request("fetch", asked)
+
+    source, lax = request(f"{server.url}/lfs.git", ME, verify=False)
+    _, strict = request(f"{server.url}/lfs.git", ME)
+    with monkeypatch.context() as patched:
+        patched.setattr(git_client, "fetch_request", fetch_without_blobs)
+        shown = await source.resolve(lax, context())
+    assert [f.path for f in shown.files] == ["pack"]
+    plan = await source.resolve(strict, context())
+    assert any(f.path.startswith("lfs/") for f in plan.files)
+    assert (await source.authorize(strict, context())).signed == plan.auth.signed
+
+
 async def test_an_object_that_was_never_pushed(server: GitServer) -> None:
     ((oid, data),) = server.objects.items()
     del server.objects[oid]
@@ -191,6 +226,16 @@ async def test_hostile_names_are_refused(server: GitServer) -> None:
     server.put_raw("hostile.git", [".."])
     with pytest.raises(PathUnsafe):
         await resolve(f"{server.url}/hostile.git", NOBODY)
+
+
+async def test_one_pass_is_shown_where_two_were_sent(server: GitServer) -> None:
+    """The same one for the commit and for its pack."""
+    given = ((server.host, (("authorization", "Bearer x"), ("X-Other", "y"))),)
+    both = replace(ME, headers=given)
+    plan = await resolve(f"{server.url}/lfs.git", both)
+    names = [name.lower() for name, _ in plan.auth.headers]
+    assert sorted(names) == ["authorization", "x-other"]
+    assert dict(plan.auth.headers)["Authorization"].startswith("Basic ")
 
 
 # --- passes and errors -----------------------------------------------------------------------

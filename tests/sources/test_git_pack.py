@@ -15,7 +15,7 @@ from typing import BinaryIO
 import pytest
 
 from cachd.errors import ArchiveInvalid, CachdError, ContentError, OriginChanged, OriginError
-from cachd.sources import git_pack
+from cachd.sources import git_pack, git_pkt
 from cachd.sources.git_pack import BLOB, COMMIT, TAG, TREE, Pack
 from cachd.sources.git_pkt import PackStream, lines_of
 from cachd.sources.git_tree import leaves_of, pointer_of, resolve_link
@@ -236,3 +236,13 @@ def test_pointers() -> None:
 )
 def test_links(path: str, target: str, end: str | None) -> None:
     assert resolve_link(path, target) == end
+
+
+def test_a_pack_in_crumbs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each frame is noted: a server of frames of a byte would take more memory than its pack."""
+    monkeypatch.setattr(git_pkt, "FRAMES_MOST", 100)
+    assert PackStream(io.BytesIO(framed(bytes(100_000), frame=1000))).size == 100_000
+    empty = b"0005\1" * 1000
+    assert PackStream(io.BytesIO(b"000dpackfile\n" + empty + b"0006\1x0000")).size == 1
+    with pytest.raises(ContentError, match="more than 100 pieces"):
+        PackStream(io.BytesIO(framed(bytes(101), frame=1)))

@@ -89,6 +89,15 @@ async def test_headers_and_tokens_that_were_sent(gcs: FakeGcs) -> None:
     assert (await resolve(f"gs://{bucket}/m", Credentials(token=gcs.issue()))).is_credentialed
 
 
+async def test_a_header_of_any_name_may_be_a_pass(gcs: FakeGcs) -> None:
+    uri = f"gs://{gcs.make_bucket({'m/x': W})}/m"
+    given = ((gcs.endpoint.removeprefix("http://"), (("X-Api-Key", "31415"),)),)
+    plan = await resolve(uri, Credentials(headers=given))
+    assert plan.is_credentialed
+    assert plan.auth.headers == given[0][1]
+    assert not (await resolve(uri)).is_credentialed
+
+
 async def test_the_daemons_own(
     gcs: FakeGcs, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -138,13 +147,33 @@ async def test_the_daemons_metadata_server(gcs: FakeGcs, monkeypatch: pytest.Mon
             '{"type": "service_account", "client_email": "a@b", "private_key": "2718"}',
             "no PEM text of an RSA key",
         ),
+        ('{"type": "service_account", "client_email": "\\ud8002718"}', "no JSON object"),
+        (
+            json.dumps(
+                {
+                    "type": "service_account",
+                    "client_email": "a@b",
+                    "private_key": "2718",
+                    "token_uri": "ftp://h/2718",
+                }
+            ),
+            "token_uri that is no URL",
+        ),
     ],
 )
-async def test_keys_that_are_none(gcs: FakeGcs, key: str, words: str) -> None:
+async def test_keys_that_are_none(
+    gcs: FakeGcs, key: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(InvalidError, match=words) as caught:
         await resolve(f"gs://{gcs.make_bucket({})}/m", Credentials(google_key=key))
     assert caught.value.field == "credentials.google_key"
     assert "2718" not in str(caught.value.to_wire())
+    assert caught.value.hint != InvalidError.next_step
+    (tmp_path / "key.json").write_text(key)
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "key.json"))
+    with pytest.raises(ConfigInvalid, match=words) as own:
+        await resolve(f"gs://{gcs.make_bucket({})}/m", identity="daemon")
+    assert own.value.field == "GOOGLE_APPLICATION_CREDENTIALS"
 
 
 async def test_a_key_that_is_refused(gcs: FakeGcs) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from aiohttp import web
 
 from cachd.credentials import Credentials
 from cachd.errors import (
@@ -20,8 +21,17 @@ from cachd.errors import (
 )
 from cachd.model import Digest
 from tests.servers.hub import Hub
+from tests.servers.origin import serve
 from tests.servers.repositories import git_name, sha256_of
-from tests.sources.asking import NONE, context, paths, request, settings
+from tests.sources.asking import (
+    NONE,
+    context,
+    paths,
+    probe_once,
+    request,
+    resolve_once,
+    settings,
+)
 from tests.sources.hubs import FILES, plan, probe
 
 if TYPE_CHECKING:
@@ -222,6 +232,26 @@ async def test_a_gated_repository_lists_and_isnt_read(hub: Hub) -> None:
         await probe(hub, "hf://org/m", "config.json", STRANGER)
     assert refused.value.detail == {"status": 403, "origin_code": "GatedRepo"}
     await probe(hub, "hf://org/m", "config.json", READER)
+
+
+async def test_a_hub_that_has_moved_proves_nothing_by_saying_so(hub: Hub) -> None:
+    """It sends everybody on. To where a file's bytes lie it sends those who may read them."""
+    hub.add("org/gated", FILES, gated=True, readers={"hf_reader"})
+    hub.add("org/m", FILES)
+
+    async def moved(request: web.BaseRequest) -> web.Response:
+        return web.Response(status=301, headers={"Location": f"{hub.url}{request._message.path}"})
+
+    async with serve(moved) as front:
+        found = await resolve_once("hf://org/gated", endpoint=front.url)
+        assert set(paths(found)) == set(FILES)
+        for credentials in (NONE, STRANGER, READER):
+            with pytest.raises(AccessError):
+                await probe_once(
+                    "hf://org/gated", "model.safetensors", credentials, endpoint=front.url
+                )
+        await probe_once("hf://org/m", "model.safetensors", STRANGER, endpoint=front.url)
+    assert not any("Authorization" in seen.headers for seen in hub.seen)
 
 
 async def test_a_probe_reads_nothing_and_stays_at_the_hub(hub: Hub) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
+from aiohttp import web
 
 from cachd.credentials import Credentials
 from cachd.errors import (
@@ -20,8 +22,9 @@ from cachd.errors import (
 from cachd.model import Digest
 from cachd.sources import modelscope
 from tests.servers.modelscope import ModelScope
+from tests.servers.origin import serve
 from tests.servers.repositories import sha256_of
-from tests.sources.asking import NONE, paths
+from tests.sources.asking import NONE, context, paths, request
 from tests.sources.hubs import FILES, plan, probe
 
 if TYPE_CHECKING:
@@ -68,6 +71,19 @@ async def test_paths_and_patterns(hub: ModelScope) -> None:
     assert paths(found) == {"config.json": 2, "onnx-old/model.onnx": 7}
     with pytest.raises(NotFound, match="No model found in modelscope://org/m/onn"):
         await plan(hub, "modelscope://org/m/onn")
+
+
+async def test_a_mirror_shows_the_same_revision_whatever_it_says_of_files() -> None:
+    async def hub(_: web.BaseRequest) -> web.Response:
+        files = [{"Path": "w", "Type": "blob", "Size": 1, "Revision": "0" * 40}]
+        return web.json_response({"Data": {"Files": files}})
+
+    async with serve(hub) as one, serve(hub) as other:
+        source, asked = request("modelscope://org/m", NONE, endpoint=one.url)
+        there = replace(asked, location=replace(asked.location, mirror=other.url))
+        plans = [await source.resolve(each, context()) for each in (asked, there)]
+    assert plans[0].files[0].url != plans[1].files[0].url
+    assert plans[0].revision == plans[1].revision
 
 
 async def test_a_listing_that_is_cut_off_is_taken_apart(

@@ -247,6 +247,14 @@ def test_no_manifest_for_the_platform(platforms: list[Any], says: str) -> None:
         choose(index(*platforms), "linux/amd64", "r/a")
 
 
+def test_platforms_without_number_or_end() -> None:
+    platforms = [{"os": f"os{n}", "architecture": "x" * 5000 + "\n"} for n in range(300)]
+    with pytest.raises(NotFound) as caught:
+        choose(index(*platforms), "linux/amd64", "r/a")
+    assert len(caught.value.message) < 5000
+    assert caught.value.message.isprintable()
+
+
 @pytest.mark.parametrize("data", [{"manifests": 1}, {"manifests": ["x"]}, {"manifests": [{}]}])
 def test_indexes_that_are_none(data: dict[str, Any]) -> None:
     with pytest.raises(CachdError):

@@ -15,6 +15,7 @@ from cachd.errors import (
     CredentialsMissing,
     DigestMismatch,
     EgressForbidden,
+    NotFound,
 )
 from cachd.model import Auth
 from tests.servers.registry import start_registry
@@ -57,6 +58,17 @@ async def test_tokens_for_a_name_and_a_password() -> None:
         with pytest.raises(CredentialsInvalid, match="a name and a password") as caught:
             await ask(registry, wrong)
         assert "sesame" not in f"{caught.value} {caught.value.hint}"
+
+
+async def test_what_is_gone_renews_a_pass_and_proves_none() -> None:
+    with token_registry() as registry:
+        plan = await ask(registry)
+        source, asked = request(f"oci://{registry.host}/a/b:v1", NOBODY, plain_http=True)
+        await source.probe(asked, "x", context())
+        registry.manifests.clear()
+        assert (await source.authorize(asked, context())).host == plan.auth.host
+        with pytest.raises(NotFound):
+            await source.probe(asked, "x", context())
 
 
 async def test_docker_registry_with_a_token_service(tmp_path: Path) -> None:

@@ -36,6 +36,10 @@ OWN, EMPTY, PACKED, BELOW = file("m"), file("m", 0), file("m", None), file("belo
         (EMPTY, [BELOW], [BELOW]),
         (EMPTY, [], [EMPTY]),
         (EMPTY, DENIED, [EMPTY]),
+        # Whether there is more below it, or another object before it, nobody can say.
+        (EMPTY, DOWN, DOWN),
+        (DOWN, [BELOW], DOWN),
+        (OWN, DOWN, [OWN]),
         (None, [BELOW], [BELOW]),
         (None, [], []),
         (DENIED, [BELOW], [BELOW]),

@@ -266,6 +266,15 @@ async def test_headers_go_to_the_namenode_alone(server: HdfsServer) -> None:
     assert sent == {"namenode": "Basic x", "datanode": None}
 
 
+async def test_headers_for_others_prove_nothing(server: HdfsServer) -> None:
+    """A caller whose model a registry names sends what it has for many hosts."""
+    server.hdfs.readers["/models/m"] = "alice"
+    headers = {"headers": (("registry.example", (("Authorization", "Basic x"),)),)}
+    plan = await plan_of(server, credentials=Credentials(**headers), user="alice")
+    assert plan.auth.query == "user.name=alice"
+    assert not plan.is_credentialed
+
+
 async def test_kerberos_is_told(server: HdfsServer) -> None:
     server.hdfs.tokens["x"] = "y"
     server.hdfs.wants_kerberos = True

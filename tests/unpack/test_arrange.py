@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cachd.errors import ArchiveInvalid, ArchiveLimit, NoSpace, NotFound, PathUnsafe
+from cachd.errors import ArchiveInvalid, ArchiveLimit, DiskFull, NoSpace, NotFound, PathUnsafe
 from cachd.fetch.unpack import UnpackLimits
 from cachd.model import Digest, UnpackRule
 from tests.unpack.archives import COMPRESSIONS, member, tar, tar_of, zip_of
@@ -241,10 +241,21 @@ def test_where_nothing_can_be_linked_files_are_moved(
     def refuse(*_: object, **__: object) -> None:
         raise PermissionError(1, "no links here")
 
+    def full(_: int) -> None:
+        raise DiskFull("no room")
+
     monkeypatch.setattr(os, "link", refuse)
-    rules = [UnpackRule(file="one", kind="file", into=into) for into in ("a", "b/c")]
-    arranging.arrange({"one": b"1"}, rules)
-    assert arranging.contents() == {"a": b"1", "b/c": b"1"}
+    rules = [UnpackRule(file="two", kind="file", into="d")]
+    rules += [UnpackRule(file="one", kind="file", into=into) for into in ("a", "b/c")]
+    fetched = {"one": b"1", "two": b"2"}
+    with pytest.raises(DiskFull):
+        arranging.arrange(fetched, rules, grow=full)
+    # All is there for another try, when there is room.
+    left = {name: (arranging.folder / "archive" / name).read_bytes() for name in fetched}
+    assert left == fetched
+    arranging.arrange(fetched, rules)
+    assert arranging.contents() == {"a": b"1", "b/c": b"1", "d": b"2"}
+    assert not list((arranging.folder / "archive").iterdir())
 
 
 @pytest.mark.parametrize(
