@@ -49,7 +49,7 @@ MAX_ATTEMPTS = 3
 _PAUSE_MOST = 5.0
 """Seconds between two tries."""
 
-BODY_MOST = 64 * 1024 * 1024
+BODY_MOST = 32 * 1024 * 1024
 """Bytes of an answer that is read whole, if nothing else is said."""
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
