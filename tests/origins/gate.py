@@ -146,7 +146,8 @@ class Gate:
                 connection = self.tls.wrap_socket(connection, server_side=True)
                 self._hold(stack, connection)
             head, rest = _read_head(connection)
-            if head:
+            # Else it is somebody else's client, who looks for a server that had this port before.
+            if " HTTP/1." in head.partition("\r\n")[0]:
                 self._exchange(stack, connection, head, rest, peer)
 
     def _hold(self, stack: contextlib.ExitStack, each: socket.socket) -> None:
@@ -267,6 +268,7 @@ def _answer(
                 time.sleep(0.05)  # let the bytes out before the RST overtakes them
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 return
-        connection.sendall(piece)
+        # Before they leave: whoever has them all may look at once.
         passage.sent += len(piece)
+        connection.sendall(piece)
         piece = server.recv(256 * 1024)
