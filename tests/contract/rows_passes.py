@@ -3,13 +3,12 @@ no secret stays anywhere."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from tests.contract.adapter import Adapter
 from tests.contract.answers import given, published, refused
 from tests.harness import Daemon
+from tests.process.secrecy import traces
 
 W = b"weights" * 1000
 PATH = "m/model.bin"
@@ -18,23 +17,6 @@ REFUSED = ["none", "wrong", "denied"]
 
 def secrets_of(adapter: Adapter) -> list[str]:
     return [word for each in adapter.passes.values() for word in each.secrets]
-
-
-def places_of(daemon: Daemon) -> list[str]:
-    """All that a secret could have been written to."""
-    found = [daemon.log(), daemon.admin("GET", "/metrics").body.decode()]
-    for path in daemon.root.rglob("*"):
-        found.append(str(path))
-        if path.is_file():
-            found.append(path.read_bytes().decode("latin-1"))
-    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = arguments.read_bytes().decode("latin-1")
-        except OSError:
-            continue
-        if "cachd" in text:
-            found.append(text)
-    return found
 
 
 class Passes:
@@ -75,6 +57,6 @@ class Passes:
         place = adapter.put({PATH: W})
         shown = [place.ask(daemon, PATH, who).body.decode() for who in adapter.passes]
         assert secrets_of(adapter)
-        shown += places_of(daemon)
+        shown += traces(daemon)
         for word in secrets_of(adapter):
             assert not any(word in each for each in shown), word

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 
+from tests.filesystems.injection import family
 from tests.harness import Daemon
 
 SECRET_WORDS = ("testsecret", "wrong-secret-3141", "header-secret-2718", "bogus-token-1618")
@@ -12,17 +15,27 @@ SECRET_WORDS = ("testsecret", "wrong-secret-3141", "header-secret-2718", "bogus-
 def assert_no_secret(daemon: Daemon) -> None:
     """Neither in the log, nor in a metric, nor anywhere below the root, nor in a process's
     arguments."""
-    places = [daemon.log(), daemon.admin("GET", "/metrics").body.decode()]
-    for path in daemon.root.rglob("*"):
-        if path.is_file():
-            places.append(path.read_bytes().decode("latin-1"))
-        places.append(str(path))
-    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            text = arguments.read_bytes().decode("latin-1")
-        except OSError:
-            continue
-        if "cachd" in text and "-c" not in text.split("\0"):
-            places.append(text)
+    places = traces(daemon)
     for word in SECRET_WORDS:
         assert not any(word in place for place in places), word
+
+
+def traces(daemon: Daemon) -> list[str]:
+    """All that a daemon and its processes could have written a secret to."""
+    found = [daemon.log(), daemon.admin("GET", "/metrics").body.decode(), *texts_below(daemon.root)]
+    assert daemon.process is not None
+    for pid in family(daemon.process.pid):
+        with contextlib.suppress(OSError):
+            found.append(Path(f"/proc/{pid}/cmdline").read_bytes().decode("latin-1"))
+    return found
+
+
+def texts_below(root: Path) -> list[str]:
+    """Each path and what is in it; what is on its way out may be gone by then."""
+    found = []
+    for directory, names, files in os.walk(root):
+        found += [f"{directory}/{name}" for name in [*names, *files]]
+        for name in files:
+            with contextlib.suppress(FileNotFoundError):
+                found.append(Path(directory, name).read_bytes().decode("latin-1"))
+    return found

@@ -16,6 +16,7 @@ from tests.kube.tokenserver import TokenServer, make_token
 from tests.process.origin import CountingOrigin
 from tests.process.other_uid import as_other_uid, call_as_other_uid
 from tests.process.ruling import ask, pods
+from tests.process.secrecy import traces
 from tests.servers.require import needs_root
 
 
@@ -107,9 +108,7 @@ def test_namespaces_see_and_get_their_own(make_ruled, origin: CountingOrigin, to
 
 def assert_nowhere(daemon: Daemon, token: str) -> None:
     """A token is in no log, no metric and no file."""
-    texts = [daemon.log(), daemon.admin("GET", "/metrics").body.decode()]
-    texts += [p.read_bytes().decode("latin-1") for p in daemon.root.rglob("*") if p.is_file()]
-    for text in texts:
+    for text in traces(daemon):
         assert token not in text
         assert token.rpartition(".")[2] not in text
 
