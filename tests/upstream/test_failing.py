@@ -49,6 +49,7 @@ def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
         FETCH_BANDWIDTH=LIMIT,
         FETCH_CONNECTIONS="1",
         FETCH_STALL_WINDOW="1",
+        FETCH_CONNECT_TIMEOUT="2",
     )
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(zone.ask, node)
