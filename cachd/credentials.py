@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final, Literal
 
 NAMED: Final = {
@@ -89,3 +89,7 @@ class SourceOptions:
     plain_http: bool | None = None
     registry_verify: bool | None = None
     registry_ca_pem: str | None = None
+
+    def without_s3(self, endpoint: str | None = None) -> SourceOptions:
+        """What counts at ``endpoint`` where that is no S3."""
+        return replace(self, endpoint=endpoint, region=None, addressing=None, accelerate=None)

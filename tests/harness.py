@@ -182,6 +182,23 @@ class Daemon:
         return total
 
 
+def pull(daemon: Daemon, *arguments: object, **environ: str) -> subprocess.CompletedProcess[str]:
+    """``cachd pull`` as a process of its own, whose environment says nothing more."""
+    return subprocess.run(
+        [sys.executable, "-m", "cachd", "pull", *map(str, arguments)],
+        env={
+            "PATH": os.environ["PATH"],
+            "HOME": str(daemon.home),
+            "CACHD_SOCKET": str(daemon.socket),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 @contextlib.contextmanager
 def running(home: Path, environ: dict[str, str] | None = None, **settings: str) -> Iterator[Daemon]:
     daemon = Daemon(home, settings=settings, environ=environ or {})

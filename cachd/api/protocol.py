@@ -148,7 +148,7 @@ class CacheApi(Protocol):
         """What ``caller`` may know of the store; None: everything, for metrics.
 
         Bytes: allocated, reserved, quota, free, free_floor, high_watermark, low_watermark; counts:
-        models, leases, pins, flights_in_flight, flights_queued."""
+        models, leases, pins, flights_in_flight, flights_queued, listings_queued."""
         ...
 
     def degraded(self) -> list[str]:

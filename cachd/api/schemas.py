@@ -135,7 +135,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "Ask": object_of(
         {
             "uri": said({"type": "string", "minLength": 1, "maxLength": 8192}, "what to have"),
-            "wait": said(maybe(FLAG), "false: start the fetch and answer 202 at once"),
+            "wait": said(maybe(FLAG), "false: answer 202 once the model is listed"),
             "timeout": said(maybe(POSITIVE), "seconds to wait; null: no limit"),
             "allow": said(maybe(list_of(TEXT)), "patterns of files to take; none: all"),
             "ignore": said(maybe(list_of(TEXT)), "patterns of files to leave out"),

@@ -68,8 +68,17 @@ async def promote(
     current = parts.store.get(key)
     if state == "approved" and current is not None and not parts.settings.offline:
         await asking.refresher.look(current)
-        is_fetched = any(f.ref.key == key and f.revision == target for f in asking.flights.values())
-        state = "fetching" if is_fetched else state
+        now = parts.store.get(key)
+        if (current.ref, target) in asking.flights:
+            state = "fetching"
+        elif now is not None and now.revision == target:
+            state = "promoted"
+        elif not parts.updates.is_approved(current.ref, target):
+            raise ModelUnknown(
+                f"the source of {key} has another revision than {target} by now",
+                hint=f"see what it has: cachd show {key}",
+                revision=target,
+            )
     return {"key": key, "revision": target, "previous": previous, "state": state}
 
 

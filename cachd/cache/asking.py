@@ -61,7 +61,7 @@ class Asking:
         self.is_closed = False
         self._tasks: set[asyncio.Task[None]] = set()
         self.refresher = Refresher(parts, self.prefetch)
-        self._views = Viewing(parts)
+        self._views = Viewing(parts, lookup)
 
     async def follow(self, asked: Asked) -> AsyncGenerator[Event, None]:
         """Events until the model is there; the last is ``ready``. Closing the iteration says that
@@ -137,8 +137,8 @@ class Asking:
             return
         try:
             found = await self._lookup.find(asked)
-            if not isinstance(found, Found):
-                await self._stay(asked, found)
+            if plan := found.ahead if isinstance(found, Found) else found:
+                await self._stay(asked, plan)
         except CachdError as problem:
             log.warning("%s can't go on elsewhere: %s", asked.ref.key, problem.message)
 
@@ -225,8 +225,7 @@ class Asking:
                     await pinning.check(pins, found.snapshot)
         if isinstance(found, Found) and found.ahead is not None:
             await self._fetch_ahead(asked, found.ahead)
-        # Whoever may have the model's present state may have what the pod has of it.
-        return kept or found
+        return found if kept is None else await self._views.keep(asked, kept, found)
 
     async def _fetch_ahead(self, asked: Asked, plan: Plan) -> None:
         """Have it fetched with the pass that showed it, as if nobody had asked: for who did has

@@ -26,6 +26,7 @@ def usage(parts: Parts, flights: Collection[Flight], caller: Caller | None) -> d
         **told,
         "flights_in_flight": len(flights) - queued,
         "flights_queued": queued,
+        "listings_queued": parts.listings.waiting,
         **parts.pods.usage(),
     }
 

@@ -299,10 +299,11 @@ class Flight:
         async with parts.slots.taken(self.priority):
             self.timings["queue"] = time.monotonic() - started
             self.stage = "fetching"
-            return await self.nearby.once_more(
-                lambda: in_ingest(parts.store, self.ref, self.plan, self._fetch_into),
-                unless=lambda: self.is_stopping,
-            )
+            with parts.updates.keeping(self.ref, self.plan):
+                return await self.nearby.once_more(
+                    lambda: in_ingest(parts.store, self.ref, self.plan, self._fetch_into),
+                    unless=lambda: self.is_stopping,
+                )
 
     async def _fetch_into(self, ingest: Ingest, relief: Relief) -> StoredSnapshot:
         parts = self._parts

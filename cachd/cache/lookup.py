@@ -154,7 +154,7 @@ class Lookup:
                     snapshot.info,
                     principal,
                     parts.settings.access,
-                    has_open_hits=self._has_open_hits(asked, named),
+                    has_open_hits=self.has_open_hits(asked, named),
                 )
                 or parts.proofs.holds(principal, ref, snapshot.revision)
             )
@@ -174,14 +174,22 @@ class Lookup:
             log.warning("%s is served stale: %s", ref.key, error.message)
             return Found(snapshot=snapshot, result="stale")
         snapshot = parts.store.current(ref)
-        if snapshot is not None and snapshot.revision == plan.revision:
-            await parts.updates.note(snapshot, plan.revision)
-            return Found(snapshot=snapshot, result="hit", was_asked=True)
+        # Other validators at a mirror are no sign of a change at the origin, nor are the same ones
+        # a sign that it has gone back to them.
         is_hearsay = bool(plan.mirror) and parts.upstreams.has_way_to_origins
+        if snapshot is not None and snapshot.revision == plan.revision:
+            if not is_hearsay:
+                await parts.updates.note(snapshot, plan.revision)
+            return Found(snapshot=snapshot, result="hit", was_asked=True)
         may_fetch = self._may(asked, "fetch", plan.named).is_allowed
-        if snapshot is not None and not is_hearsay:
+        if snapshot is not None and (not is_hearsay or parts.updates.holds(snapshot, plan)):
             beside = await self._beside(
-                asked, snapshot, plan, is_newest=is_newest, may_fetch=may_fetch
+                asked,
+                snapshot,
+                plan,
+                is_newest=is_newest,
+                may_fetch=may_fetch,
+                is_hearsay=is_hearsay,
             )
             if beside is not None:
                 return beside
@@ -189,8 +197,7 @@ class Lookup:
             return stale
         self.check(asked, "fetch", plan.named)
         if is_hearsay and not parts.store.has_ingest(ref, plan.revision):
-            # Other validators at a mirror are no sign of a change at the origin; what was begun
-            # there the origin had shown itself.
+            # What was begun the origin had shown itself.
             return self.stale(asked) or plan
         return plan
 
@@ -208,19 +215,22 @@ class Lookup:
         *,
         is_newest: bool,
         may_fetch: bool,
+        is_hearsay: bool,
     ) -> Found | None:
         """What is given though the source has ``plan``, or what it has, where that is here already;
-        None: it is to be fetched."""
+        None: it is to be fetched. ``is_hearsay``: a mirror says so."""
         parts, ref = self._parts, asked.ref
         if not parts.updates.holds(current, plan):
             taken = await parts.updates.take(current, plan.revision)
             return Found(snapshot=taken, result="hit", was_asked=True) if taken else None
-        await parts.updates.note(current, plan.revision)
+        if not is_hearsay:
+            await parts.updates.note(current, plan.revision)
         if not is_newest:
             if current.info.named != plan.named:
                 await self._prove_kept(asked, current, plan)
             parts.proofs.record(asked.prover, ref, plan.revision, current.revision)
             is_wanted = parts.updates.wants(ref, plan.revision) and may_fetch
+            is_wanted = is_wanted and (not is_hearsay or parts.store.has_ingest(ref, plan.revision))
             return Found(snapshot=current, result="hit", ahead=plan if is_wanted else None)
         newest = parts.store.get(ref.key, plan.revision)
         if newest is None or newest.ref != ref or newest.damage:
@@ -232,13 +242,19 @@ class Lookup:
         nothing of the other. Raises Forbidden, AccessError and what the artifact's source says."""
         parts, info = self._parts, current.info
         self.check(asked, "read", info.named)
-        if not info.is_credentialed or self._has_open_hits(asked, info.named):
+        if not info.is_credentialed or self.has_open_hits(asked, info.named):
             return
         if parts.settings.access.open_hits or parts.proofs.holds(
             asked.prover, asked.ref, current.revision
         ):
             return
         await prove(lead_back(asked, plan, info.named, parts), parts)
+
+    async def prove_named(self, asked: Asked, named: Named | None) -> None:
+        """See that the caller may have what the registry's name led to before. Raises Forbidden,
+        AccessError and what registry and source say."""
+        plan = await self._plan(asked, self._parts.settings.fetch.origin_patience, is_new=False)
+        await prove(lead_back(asked, plan, named, self._parts), self._parts)
 
     async def _plan(self, asked: Asked, patience: float, *, is_new: bool) -> Plan:
         """What the ref means now. What a registry names is judged by the rules before anybody else
@@ -262,7 +278,9 @@ class Lookup:
             lambda: resolve_anywhere(led, parts, patience),
         )
 
-    def _has_open_hits(self, asked: Asked, named: Named | None) -> bool:
+    def has_open_hits(self, asked: Asked, named: Named | None) -> bool:
+        """Whether the rules give hits to the caller without a pass: of the URI, and of what a
+        registry's name led to."""
         if named is None or not asked.has_open_hits:
             return asked.has_open_hits
         return self._may(asked, "read", named).has_open_hits
@@ -305,7 +323,7 @@ class Lookup:
             return False
         return (
             parts.settings.access.open_hits
-            or self._has_open_hits(asked, named)
+            or self.has_open_hits(asked, named)
             or not snapshot.info.is_credentialed
             or (
                 asked.principal.identity == snapshot.info.identity == "daemon"

@@ -7,8 +7,6 @@ with that artifact, whatever the registry says meanwhile.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
@@ -35,6 +33,7 @@ from cachd.model import Named, Plan
 from cachd.schemes import REGISTRIES, scheme_of
 from cachd.sources.base import SourceRequest
 from cachd.sources.endpoints import endpoint_of
+from cachd.sources.revisions import hash_state
 
 if TYPE_CHECKING:
     from cachd.cache.parts import Parts
@@ -93,7 +92,7 @@ class Led:
         row = [revision, self.named.origin, self.named.uri]
         if not is_validated:
             row.append(self.naming.target.identity)
-        return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+        return hash_state(row)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,11 +259,8 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
     )
     if scheme_of(target.uri) in REGISTRIES:
         raise chained
-    own = asked.location.options
-    if target.is_at_registry and naming.principal is DAEMON and asked.lending != "daemon":
-        own = _own_trust(own)
     try:
-        location = parts.resolver.locate(target.uri, _options(own, target))
+        location = parts.resolver.locate(target.uri, _options(asked.location.options, target))
     except UriInvalid as error:
         raise ContentError(
             f"the registry {registry} names an artifact for {asked.ref.uri} that can't be had: "
@@ -275,6 +271,9 @@ def lead(asked: Asked, naming: Naming, parts: Parts) -> Asked:
         raise chained
     named = Named(uri=location.uri, origin=location.origin, registry=registry)
     principal = naming.principal if target.is_at_registry else _store_principal(asked, location)
+    if principal is DAEMON and asked.lending != "daemon" and location.scheme != "s3":
+        # A token is shown: as in ``Lookup.understand``.
+        location = replace(location, options=_own_trust(location.options))
     return replace(
         asked,
         location=location,

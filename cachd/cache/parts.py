@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cachd.cache.digest_checks import Pinning
 from cachd.cache.named_by import NamedBy
 from cachd.cache.pods import Pods
-from cachd.cache.slots import Slots
+from cachd.cache.slots import Slots, Turns
 from cachd.cache.updating import Updates
 from cachd.fetch.upstream import Upstreams
 from cachd.kube.pods import NoProvider
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Parts:
-    """``slots`` bounds the models that are fetched at the same time. ``upstreams`` are other
-    cachds."""
+    """``slots`` bounds the models that are fetched at the same time, ``listings`` those that are
+    listed. ``upstreams`` are other cachds."""
 
     settings: Settings
     store: Store
@@ -44,6 +44,7 @@ class Parts:
     provider: PodProvider = field(default_factory=NoProvider)
     pods: Pods = field(init=False)
     slots: Slots = field(init=False)
+    listings: Turns = field(init=False)
     pinning: Pinning = field(init=False)
     updates: Updates = field(init=False)
     upstreams: Upstreams = field(init=False)
@@ -55,5 +56,6 @@ class Parts:
         rules = self.settings.freshness.refresh
         self.updates = Updates(self.store, rules, self.metrics, self.events)
         self.slots = Slots(self.settings.fetch.max_concurrent_models)
+        self.listings = Turns(self.settings.sources.max_concurrent_listings)
         patience = 2 * self.settings.fetch.stall_window
         self.upstreams = Upstreams(self.settings.upstream, self.mover.gates, os.environ, patience)

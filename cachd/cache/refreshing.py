@@ -179,10 +179,12 @@ class Refresher:
         plan = await plan_unseen(asked, self._parts, 0.0)
         # It may have moved while the source was asked.
         snapshot = self._parts.store.current(snapshot.ref) or snapshot
+        is_hearsay = bool(plan.mirror) and self._parts.upstreams.has_way_to_origins
         if plan.revision == snapshot.revision:
-            await updates.note(snapshot, plan.revision)
+            if not is_hearsay:
+                await updates.note(snapshot, plan.revision)
             return "unchanged"
-        if plan.mirror and self._parts.upstreams.has_way_to_origins:
+        if is_hearsay:
             # Other validators at a mirror are no sign of a change at the origin.
             self._entry(snapshot.ref).failed = self._clock()
             return "skipped"

@@ -172,7 +172,7 @@ async def resolve_at(asked: Asked, parts: Parts, patience: float) -> Plan:
     started = time.monotonic()
     call = parts.mover.gates.call
     try:
-        seen = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+        seen = await call(asked.server, patience, lambda: _list(asked, parts))
         plan = replace(_of_principal(seen, asked), mirror=asked.location.mirror)
         plan = name_plan(plan, asked)
         parts.metrics.phase("resolve", time.monotonic() - started)
@@ -193,9 +193,16 @@ async def prove(asked: Asked, parts: Parts) -> None:
     """See that the ask's principal may read what its source has there, whatever that is by now.
     Raises AccessError, NotFound, OriginError."""
     call, patience = parts.mover.gates.call, parts.settings.fetch.origin_patience
-    plan = await call(asked.server, patience, lambda: parts.resolver.resolve(asked.request))
+    plan = await call(asked.server, patience, lambda: _list(asked, parts))
     if not plan.is_read_proven:
         await call(asked.server, patience, lambda: _probe(asked, plan, parts))
+
+
+async def _list(asked: Asked, parts: Parts) -> Plan:
+    caller = asked.caller
+    whose = (caller.uid, caller.namespace, caller.pod_uid) if caller is not None else None
+    async with parts.listings.taken(whose):
+        return await parts.resolver.resolve(asked.request)
 
 
 def _of_principal(plan: Plan, asked: Asked) -> Plan:

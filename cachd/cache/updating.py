@@ -11,19 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cachd.cache.mirrors import matches
 from cachd.cache.types import Promoted, Update
+from cachd.cache.uninterrupted import uninterrupted
 from cachd.errors import DiskError, InvalidError, ModelCorrupt, ModelUnknown, StoreError
 from cachd.settings.windows import is_any_open
 from cachd.store.updates import REFUSED_MOST, UpdateRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from contextlib import ExitStack
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from cachd.cache.events import EventBus
     from cachd.metrics import Metrics
@@ -63,6 +64,17 @@ def refuse(record: UpdateRecord, target: str, current: str) -> tuple[str, ...]:
     return tuple(each for each in wanted if each not in ("", target))[-REFUSED_MOST:]
 
 
+def approve(record: UpdateRecord, target: str, by: str, now: float) -> UpdateRecord | None:
+    """The record where a person has a revision become current that isn't here: what waits, or,
+    where nothing does, what was refused and made room since. None: nobody knows of it. Pure."""
+    if target == record.waiting:
+        return replace(record, approved=target, approver=by)
+    if record.waiting or target not in record.refused:
+        return None
+    refused = tuple(each for each in record.refused if each != target)
+    return replace(record, waiting=target, seen=now, refused=refused, approved=target, approver=by)
+
+
 class Updates:
     """Of all models. ``moment`` gives the local time."""
 
@@ -99,6 +111,17 @@ class Updates:
             and current.info.is_validated
             and self._is_held(current.ref, plan.revision)
         )
+
+    @contextmanager
+    def keeping(self, ref: Ref, plan: Plan) -> Iterator[None]:
+        """While ``plan`` is fetched only to wait, what is given in its place makes no room for it:
+        else what waits would be all that is left to give."""
+        current = self._store.current(ref)
+        with ExitStack() as stack:
+            if current is not None and self.holds(current, plan):
+                kept = self._store.reading(current.key, current.revision, is_use=False)
+                stack.enter_context(kept)
+            yield
 
     def is_known(self, current: StoredSnapshot, seen: str | None) -> bool:
         """Whether the source, having ``seen`` lately, needn't be asked again for ``current``."""
@@ -233,7 +256,7 @@ class Updates:
             refused=tuple(each for each in record.refused if each != revision),
         )
         if record.approved == revision:
-            by = record.by
+            by = record.approver
             known = replace(known, promoted=revision, by=by, at=time.time())
         elif not by and rule is not None and rule.move == "schedule":
             by = "schedule"
@@ -245,18 +268,20 @@ class Updates:
 
     async def take(self, current: StoredSnapshot, revision: str) -> StoredSnapshot | None:
         """Make ``revision`` current, if it is what waited, is here and nothing holds it any more.
-        Raises DiskError."""
+        Whoever goes away meanwhile, it is seen through. Raises DiskError."""
+        if self._store.updates.get(current.key).waiting != revision:
+            return None
+        return await uninterrupted(self._take(current.ref, revision), f"take {current.key}")
+
+    async def _take(self, ref: Ref, revision: str) -> StoredSnapshot | None:
         async with self._moving:
-            ref = current.ref
-            if self._store.updates.get(ref.key).waiting != revision:
-                return None
-            found = self._here(ref, revision)
-            if found is None or self._is_held(ref, revision):
+            is_waiting = self._store.updates.get(ref.key).waiting == revision
+            if not is_waiting or self._here(ref, revision) is None or self._is_held(ref, revision):
                 return None
             before = self._store.get(ref.key)
             await self._store.updates.promote(ref.key, revision)
             await self._moved(ref, revision, before.revision if before is not None else "")
-            return self._store.current(ref)
+            return self._here(ref, revision)
 
     async def move_due(self) -> None:
         """Make current what waits, is here, and may."""
@@ -271,8 +296,11 @@ class Updates:
 
     async def promote(self, key: str, revision: str | None, by: str) -> tuple[str, str, str]:
         """A person says what is current: which one, what was so before, and ``promoted``; or
-        ``approved`` where it isn't here yet. Raises ModelUnknown, ModelCorrupt, InvalidError,
-        DiskError."""
+        ``approved`` where it isn't here yet. Whoever goes away meanwhile, it is seen through; what
+        fails changes nothing. Raises ModelUnknown, ModelCorrupt, InvalidError, DiskError."""
+        return await uninterrupted(self._promote(key, revision, by), f"promote {key}")
+
+    async def _promote(self, key: str, revision: str | None, by: str) -> tuple[str, str, str]:
         async with self._moving:
             store = self._store
             current, record = store.get(key), store.updates.get(key)
@@ -290,10 +318,8 @@ class Updates:
                     hint=f"name a revision that is here: {_listed(snapshots)}",
                 )
             found = store.get(key, target)
-            if found is None and target == record.waiting:
-                await store.updates.put(
-                    key, replace(record, approved=target, by=by, at=time.time())
-                )
+            if found is None and (approved := approve(record, target, by, time.time())) is not None:
+                await self._decide(key, approved)
                 return target, previous, "approved"
             if found is None or (current is not None and current.ref != found.ref):
                 raise ModelUnknown(
@@ -308,30 +334,30 @@ class Updates:
                     key=key,
                     revision=target,
                 )
-            await self._promote(found, previous, record, by)
+            known = UpdateRecord(
+                refused=refuse(record, target, previous), promoted=target, by=by, at=time.time()
+            )
+            with store.reading(key, target):
+                await self._decide(key, known, target)
+            if previous != target:
+                self._tell("promoted", found.ref, target, previous=previous, by=by)
             return target, previous, "promoted"
 
-    async def _promote(
-        self, found: StoredSnapshot, previous: str, record: UpdateRecord, by: str
-    ) -> None:
-        """What is refused is on the disk before the move is: a kill in between forgets nothing."""
-        store, key, target = self._store, found.key, found.revision
-        known = UpdateRecord(
-            refused=refuse(record, target, previous), promoted=target, by=by, at=time.time()
-        )
-        with store.reading(key, target):
-            await store.updates.put(key, known)
-            try:
-                await store.updates.promote(key, target)
-            except BaseException:
-                await self._put(key, record)
-                raise
-        if previous != target:
-            self._tell("promoted", found.ref, target, previous=previous, by=by)
+    async def _decide(self, key: str, known: UpdateRecord, target: str = "") -> None:
+        """What is refused is on the disk before the move is: a kill in between forgets nothing.
+        What fails is forgotten."""
+        record = self._store.updates.get(key)
+        try:
+            await self._store.updates.put(key, known)
+            if target:
+                await self._store.updates.promote(key, target)
+        except BaseException:
+            await self._put(key, record)
+            raise
 
 
 def _without_waiting(record: UpdateRecord) -> UpdateRecord:
-    return replace(record, waiting="", seen=0.0, was_here=False, approved="")
+    return replace(record, waiting="", seen=0.0, was_here=False, approved="", approver="")
 
 
 def _listed(snapshots: Sequence[StoredSnapshot]) -> str:

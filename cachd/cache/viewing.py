@@ -6,19 +6,23 @@ import time
 from typing import TYPE_CHECKING
 
 from cachd.cache import listing
+from cachd.cache.lookup import Found
 from cachd.cache.types import Answer
 from cachd.errors import DigestMismatch
 from cachd.store.viewmaking import ViewSpec
 
 if TYPE_CHECKING:
+    from cachd.cache.lookup import Lookup
     from cachd.cache.parts import Parts
     from cachd.cache.resolve import Asked
+    from cachd.model import Plan
     from cachd.store.types import StoredSnapshot, StoredView
 
 
 class Viewing:
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, lookup: Lookup) -> None:
         self._parts = parts
+        self._lookup = lookup
 
     def kept(self, asked: Asked) -> StoredView | None:
         """The view that the ask's pod has of the very model; none that is known to be damaged."""
@@ -35,12 +39,27 @@ class Viewing:
         """Whether it may be given without the source being asked: that pod itself asks, or what is
         in it may be had by anybody, or by this principal."""
         parts = self._parts
-        if asked.is_own_pod or asked.has_open_hits:
-            return True
         snapshot = parts.store.get(view.ref.key, view.revision)
-        if snapshot is not None and not snapshot.info.is_credentialed:
+        if asked.is_own_pod:
+            return True
+        if snapshot is not None:
+            info = snapshot.info
+            if not info.is_credentialed or self._lookup.has_open_hits(asked, info.named):
+                return True
+        elif asked.has_open_hits and not asked.location.registries:
             return True
         return parts.proofs.ever_held(asked.prover, asked.ref, view.revision)
+
+    async def keep(self, asked: Asked, view: StoredView, found: Found | Plan) -> StoredView:
+        """The view: whoever may have the model's present state may have what the pod has of it.
+        Where a registry's name led elsewhere then, the pass is proven there. Raises Forbidden,
+        AccessError."""
+        snapshot = self._parts.store.get(view.ref.key, view.revision)
+        named = snapshot.info.named if snapshot is not None else None
+        now = found.snapshot.info.named if isinstance(found, Found) else found.named
+        if asked.location.registries and named != now:
+            await self._lookup.prove_named(asked, named)
+        return view
 
     async def give(self, asked: Asked, snapshot: StoredSnapshot) -> StoredView:
         """Make the view, or find it. Raises InUse, ViewUnavailable, NoSpace, DiskError."""

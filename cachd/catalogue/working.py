@@ -212,6 +212,12 @@ WORKING: tuple[Metric, ...] = (
         gauge="flights_queued",
     ),
     Metric(
+        name="cachd_listings_queued",
+        kind="gauge",
+        help="Models that wait to be listed at their sources.",
+        gauge="listings_queued",
+    ),
+    Metric(
         name="cachd_kubernetes_events_total",
         kind="counter",
         help="Events about models for the API server.",

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AbstractContextManager
     from pathlib import Path
-    from types import TracebackType
 
     from cachd.cli.ambient import Passes
     from cachd.cli.metadata_file import MetadataFile
@@ -67,16 +66,11 @@ class PrivateDaemon:
         self._staging.__enter__()
         try:
             return self._start()
-        except BaseException as error:
-            self.__exit__(type(error), error, error.__traceback__)
+        except BaseException:
+            self.__exit__()
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
@@ -85,7 +79,7 @@ class PrivateDaemon:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
-        self._staging.__exit__(kind, error, trace)
+        self._staging.__exit__()
 
     def _start(self) -> Client:
         home = self._staging.tree

@@ -7,12 +7,9 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 from cachd.cli import render
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 REDRAW = 0.2
 HEARTBEAT = 10.0
@@ -185,12 +182,7 @@ class Display:
             self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._thread:
             self._thread.join(2.0)

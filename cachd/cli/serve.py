@@ -57,10 +57,13 @@ def check_config(arguments: argparse.Namespace) -> int:
 
 
 def _settings(file: str | None, overlay: Mapping[str, tuple[str, str]] | None = None) -> Settings:
+    from cachd.registries.kinds import check_kinds  # noqa: PLC0415
     from cachd.settings import load_settings  # noqa: PLC0415
 
     name = file or os.environ.get("CACHD_CONFIG")
-    return load_settings(Path(name) if name else None, os.environ, overlay)
+    settings = load_settings(Path(name) if name else None, os.environ, overlay)
+    check_kinds(settings.sources.registries)
+    return settings
 
 
 def _overlay(arguments: argparse.Namespace) -> dict[str, tuple[str, str]]:

@@ -30,7 +30,6 @@ from cachd.names import check_name, escape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-    from types import TracebackType
 
 PREFIX = ".cachd-pull-"
 MARK = "user.cachd.unfinished"
@@ -98,12 +97,7 @@ class Staging:
                 raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._lock:
             self._is_closed = True
         if not self._is_done:

@@ -116,10 +116,11 @@ def notice_of(item: Mapping[str, Any]) -> Notice | None:
             about=f"{item.get('key')} {item.get('revision')}",
         )
     if kind == "promoted":
+        previous = f", and {item['previous']} no more" if item.get("previous") else ""
         return Notice(
             reason="ModelPromoted",
             message=f"{uri}: revision {item.get('revision')} is given from now on "
-            f"({item.get('by')}), and {item.get('previous')} no more",
+            f"({item.get('by')}){previous}",
             about=f"{item.get('key')} {item.get('revision')}",
         )
     if kind == "evicted" and item.get("reason") in PRESSURE:

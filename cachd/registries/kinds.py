@@ -7,10 +7,13 @@ import importlib.metadata
 import logging
 from typing import TYPE_CHECKING
 
-from cachd.errors import SchemeUnknown
+from cachd.errors import ConfigInvalid, SchemeUnknown
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cachd.registries.base import Registry
+    from cachd.settings import RegistryRule
 
 GROUP = "cachd.registries"
 _BUILT_IN = {
@@ -22,6 +25,18 @@ _SCHEMES = {"models": "mlflow"}
 
 _log = logging.getLogger(__name__)
 _loaded: dict[str, Registry] = {}
+
+
+def check_kinds(rules: Iterable[RegistryRule]) -> None:
+    """Raises ConfigInvalid where a rule's kind is none: it would never be asked. Loads none."""
+    known = {*_BUILT_IN, *(point.name for point in importlib.metadata.entry_points(group=GROUP))}
+    for rule in rules:
+        if rule.kind not in known:
+            raise ConfigInvalid(
+                f"no kind of registry is called {rule.kind!r}, which {rule.name} should be",
+                field="sources.registries",
+                hint=f"kinds are {', '.join(sorted(known))}; a package may add others",
+            )
 
 
 def kind_of(scheme: str) -> Registry:

@@ -7,8 +7,6 @@ for the name. Its REST API: ``GET …/mlflow-artifacts/artifacts?path=`` lists a
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote, urlsplit
 
@@ -21,6 +19,7 @@ from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
 from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
+from cachd.sources.revisions import hash_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -89,7 +88,7 @@ class MlflowArtifacts:
                 for path, size in chosen
             )
             return Plan(
-                revision=_revision(chosen),
+                revision=hash_state(chosen),
                 files=files,
                 auth=server.auth(),
                 connect=server.connect,
@@ -151,7 +150,3 @@ def _size(row: dict[str, Any], server: RegistryServer) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 19):
         raise server.nonsense("a file without a size")
     return int(text)
-
-
-def _revision(rows: list[tuple[str, int]]) -> str:
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]

@@ -20,7 +20,6 @@ from cachd.errors import (
     OriginError,
 )
 from cachd.model import Auth
-from cachd.sources.http_rules import parse_retry_after
 from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class RegistryServer:
             body = answer.json() if answer.body[:1] == b"{" else {}
             told = _told(body) if answer.status not in (401, 403) else ""
             code = str(body.get("error_code") or "") if isinstance(body, dict) else ""
-            self._refuse(answer.status, told, answer.headers.get("Retry-After"), code)
+            self._refuse(answer.status, told, answer.retry_after, code)
         found = answer.json()
         if not isinstance(found, dict):
             raise self.nonsense("no object")
@@ -113,7 +112,7 @@ class RegistryServer:
         headers: dict[str, Any] = {"Range": "bytes=0-0", **dict(self._pass.headers)}
         answer = await self._client.head("GET", f"{self.url}{path}", is_at_home=True, **headers)
         if answer.status >= 300 and answer.status != 416:
-            self._refuse(answer.status, "", answer.headers.get("Retry-After"))
+            self._refuse(answer.status, "", answer.retry_after)
 
     def auth(self) -> Auth:
         """How a mover proves itself to the registry for what that has itself."""
@@ -137,7 +136,7 @@ class RegistryServer:
             f"the {self.who} answered with {what}", hint=f"is it a {self.kind} server?"
         )
 
-    def _refuse(self, status: int, told: str, retry_after: str | None, code: str = "") -> None:
+    def _refuse(self, status: int, told: str, retry_after: float | None, code: str = "") -> None:
         said = f": {told}" if told else ""
         if status == 401 and not self.is_credentialed:
             raise CredentialsMissing(
@@ -158,9 +157,7 @@ class RegistryServer:
         if status in (404, 410):
             raise NotFound(f"the {self.who} doesn't have that{said} ({status})")
         if status in (429, 503):
-            raise OriginBusy(
-                f"the {self.who} is busy ({status})", retry_after=parse_retry_after(retry_after)
-            )
+            raise OriginBusy(f"the {self.who} is busy ({status})", retry_after=retry_after)
         raise OriginError(
             f"the {self.who} answered {status}{said}", status=status, error_code=code[:64]
         )
@@ -180,7 +177,7 @@ async def open_server(
     request: SourceRequest, context: SourceContext, kind: str, place: tuple[str, str]
 ) -> AsyncIterator[RegistryServer]:
     """The registry at ``place`` (name, URL), for the request's caller. Raises ConfigInvalid."""
-    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+    from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
     name, url = place
     rule = next(
@@ -188,14 +185,7 @@ async def open_server(
     ) if name else None  # fmt: skip
     shown = await pass_of(request, context, rule, url)
     connect = await _connect(request, rule, shown)
-    async with HttpClient(
-        guard=context.egress,
-        connect=connect,
-        credentials=Credentials(),
-        max_redirects=context.settings.http.max_redirects,
-        attempts=request.location.options.max_attempts,
-        keep_alive=True,
-    ) as client:
+    async with client_for(request, context, connect, Credentials()) as client:
         yield RegistryServer(
             client,
             kind=kind,

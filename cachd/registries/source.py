@@ -10,11 +10,11 @@ every time.
 from __future__ import annotations
 
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from cachd.errors import InternalError, UriInvalid
+from cachd.globs import matches_any
 from cachd.registries.kinds import kind_of
 from cachd.registries.server import open_server
 from cachd.sources.base import Location
@@ -178,11 +178,7 @@ def _places(
     if base or entry.namespace:
         url = normalise_url(kind.default_url(entry, base, environ) or base, "options.registry")
         return [(next((r.name for r in configured if r.url == url), ""), url)]
-    found = [
-        (rule.name, rule.url)
-        for rule in configured
-        if any(fnmatchcase(entry.model, pattern) for pattern in rule.match)
-    ]
+    found = [(rule.name, rule.url) for rule in configured if matches_any(rule.match, entry.model)]
     if found:
         return found
     own = kind.default_url(entry, "", environ)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
 
 from cachd.settings.values import Section
 
@@ -20,7 +23,7 @@ class HdfsSettings(Section):
     token_file: Path | None = None
     """File with the daemon's own delegation token, in its URL form. Read at every call."""
 
-    checksums: int = 100
+    checksums: Annotated[int, Field(ge=0)] = 100
     """Files of a model, the largest first, whose checksum is asked for. Of use where the cluster
     has `dfs.checksum.combine.mode: COMPOSITE_CRC`; the first answer tells. 0: ask for none."""
 

@@ -23,6 +23,7 @@ from cachd.settings.oci import OciSettings
 from cachd.settings.registries import RegistryRule
 from cachd.settings.values import (
     Duration,
+    Endpoint,
     Seconds,
     Section,
 )
@@ -32,7 +33,7 @@ from cachd.settings.windows import Windows
 class S3Settings(Section):
     """Defaults for `s3://`. A request may say otherwise; then it is another origin."""
 
-    endpoint: str | None = None
+    endpoint: Endpoint | None = None
     """Endpoint URL. None: `AWS_ENDPOINT_URL_S3`, `AWS_ENDPOINT_URL`, else AWS."""
 
     region: str | None = None
@@ -52,13 +53,6 @@ class S3Settings(Section):
 
     profile: str | None = None
     """Profile of the AWS configuration files for the daemon's own identity."""
-
-    @field_validator("endpoint")
-    @classmethod
-    def _endpoint_has_a_scheme(cls, endpoint: str | None) -> str | None:
-        if endpoint and not re.match("https?://", endpoint.strip(), re.IGNORECASE):
-            raise ValueError("write http:// or https:// before the host")
-        return endpoint
 
 
 class HttpSettings(Section):
@@ -168,6 +162,10 @@ class SourcesSettings(Section):
 
     resolve_timeout: Annotated[float, Field(gt=0)] = 120.0
     """Seconds for listing a model at its source."""
+
+    max_concurrent_listings: Annotated[int, Field(ge=4)] = 32
+    """Models that are listed at their sources at the same time; one caller has at most a quarter of
+    them. Each may take the memory that the names of its files need."""
 
 
 class RefreshRule(Section):

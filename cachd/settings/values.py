@@ -5,7 +5,15 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ByteSize, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ByteSize,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+)
 
 
 def show_bytes(count: int) -> str:
@@ -69,6 +77,15 @@ ShareOfInodes = Annotated[Share, BeforeValidator(_parse_share)]
 Percent = Annotated[float, Field(gt=0, le=100)]
 Seconds = Annotated[float, Field(ge=0)]
 
+
+def _check_scheme(text: str) -> str:
+    if text and not re.match("https?://", text.strip(), re.IGNORECASE):
+        raise ValueError("write http:// or https:// before the host")
+    return text
+
+
+Endpoint = Annotated[str, AfterValidator(_check_scheme)]
+"""URL of a server, and of a path on it."""
 
 _SERVER = re.compile(r"https?://[^/?#@\s]+/?")
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cachd.credentials import Credentials
 from cachd.sources.azure_location import base_url, locate_azure, parse_azure
 from cachd.sources.trust import connect_of
 
@@ -73,18 +72,12 @@ class AzureSource:
     ) -> AsyncIterator[AzureClient]:
         from cachd.sources.azure_client import AzureClient  # noqa: PLC0415  (heavy)
         from cachd.sources.azure_identity import pass_of  # noqa: PLC0415
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415
+        from cachd.sources.http_client import client_for  # noqa: PLC0415
 
         means = await self._means(request, context, fresh=False)
         identity = await pass_of(request, means)
-        async with HttpClient(
-            guard=context.egress,
-            connect=means.connect,
-            credentials=request.credentials if request.identity == "caller" else Credentials(),
-            max_redirects=context.settings.http.max_redirects,
-            attempts=request.location.options.max_attempts,
-            keep_alive=True,
-        ) as http:
+        used = request.used_credentials
+        async with client_for(request, context, means.connect, used) as http:
             yield AzureClient(
                 http=http,
                 base=means.base,

@@ -1,25 +1,21 @@
-"""What a URI of Blob Storage means now: one blob, or the blobs below a prefix.
+"""What a URI of Blob Storage means now: one blob, or the blobs below a prefix (``prefixes``).
 
-A prefix is a directory: ``m`` takes ``m/…``, never ``m-hf/…`` (KServe takes both). A blob whose
-name is the whole path wins over a directory of the same name, unless it is empty. Directories are
-no files: empty blobs whose names end in ``/``, and what accounts with a hierarchical namespace list
-for them (metadata ``hdi_isfolder``). Other empty blobs are; KServe leaves them out.
+What accounts with a hierarchical namespace list for directories (metadata ``hdi_isfolder``) are no
+files.
 
 "List Blobs", "Get Blob Properties": Azure's REST reference.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
-from cachd.errors import ContentError, NotFound
+from cachd.errors import ContentError
 from cachd.model import PlannedFile, Validator
 from cachd.names import escape
-from cachd.sources.azure_client import HEADERS, AzureClient, either, md5_of, quoted
+from cachd.sources.azure_client import HEADERS, AzureClient, md5_of, quoted
 from cachd.sources.azure_location import item_url
-from cachd.sources.census import Census
-from cachd.sources.patterns import is_wanted
+from cachd.sources.prefixes import Listing, check_held, object_or_directory
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -38,12 +34,9 @@ async def plan_blobs(client: AzureClient, allow: Sequence[str], ignore: Sequence
         exact = await _look(client, prefix)
         files = [exact] if exact else []
     else:
-        found = await asyncio.gather(
-            _look(client, prefix),
-            _list(client, f"{prefix}/", allow, ignore),
-            return_exceptions=True,
+        files = await object_or_directory(
+            _look(client, prefix), _list(client, f"{prefix}/", allow, ignore)
         )
-        files = either(*found)
     return client.plan(files, is_filtered=bool(allow or ignore), is_immutable=bool(pinned))
 
 
@@ -79,7 +72,8 @@ async def _list(
 ) -> list[PlannedFile]:
     """Every blob below ``prefix``, page by page."""
     files: dict[str, PlannedFile] = {}
-    census = Census(client.address.uri)
+    says = f"{client.base} lists a blob"
+    listing = Listing(client.address.uri, prefix, allow, ignore, says=says)
     url = item_url(client.base, client.address.container)
     query = {"restype": "container", "comp": "list", "include": "metadata", "maxresults": _PAGE}
     if prefix:
@@ -90,14 +84,10 @@ async def _list(
             name = found.get("Name", "")
             if kind != "Blob" or not name:
                 raise client.no_listing()
-            if not name.startswith(prefix):
-                raise ContentError(f"{client.base} lists a blob outside the asked prefix")
-            path = name[len(prefix) :]
-            is_marker = name.endswith("/") and found.get("Content-Length", "0") == "0"
-            if is_marker or _is_folder(found) or (path and not is_wanted(path, allow, ignore)):
-                continue
-            census.count(path)
-            files[path] = _planned(client, name, path, found)
+            is_empty = found.get("Content-Length", "0") == "0"
+            path = listing.path_of(name, is_empty=is_empty, is_folder=_is_folder(found))
+            if path is not None:
+                files[path] = _planned(client, name, path, found)
         if not page.marker:
             return list(files.values())
         query["marker"] = page.marker
@@ -129,11 +119,5 @@ def _planned(
 
 async def check_blob(client: AzureClient, path: str) -> None:
     """HEAD of the blob at ``path`` of the model, which takes the right to read it."""
-    prefix = client.address.prefix
-    names = [f"{prefix}/{path}" if prefix else path]
-    if prefix and prefix.rsplit("/", 1)[-1] == path:
-        names.insert(0, prefix)
-    for name in names:
-        if await _look(client, name) is not None:
-            return
-    raise NotFound(f"{path} is no longer in {client.address.uri}")
+    address = client.address
+    await check_held(address.uri, address.prefix, path, lambda name: _look(client, name))

@@ -9,26 +9,25 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cachd.errors import OriginError
-from cachd.model import Digest, Plan, PlannedFile
+from cachd.model import Digest, Plan
 from cachd.names import check_tree
 from cachd.sources import azure_xml
 from cachd.sources.archives import unpack_of
-from cachd.sources.azure_errors import check, code_of, no_model
+from cachd.sources.azure_errors import check, code_of
 from cachd.sources.azure_identity import VERSION
+from cachd.sources.census import parse_size
+from cachd.sources.prefixes import no_model
 from cachd.sources.revisions import revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cachd.model import Connect
+    from cachd.model import Connect, PlannedFile
     from cachd.sources.azure_identity import Pass
     from cachd.sources.azure_location import AzureAddress
     from cachd.sources.http_client import HttpAnswer, HttpClient
 
 HEADERS = (("x-ms-version", VERSION),)
-_MOST = 1 << 62
-"""Bytes of one file: more than any file system holds."""
-
 _ABSENT = {"BlobNotFound", "ResourceNotFound", "ParentNotFound", "ResourceTypeMismatch", ""}
 _THREADED = 64 * 1024
 """Bytes of XML from which on a thread reads it."""
@@ -82,17 +81,18 @@ class AzureClient:
 
     def size_of(self, text: str | None) -> int:
         """Raises OriginError for what is no number of bytes."""
-        is_size = text is not None and text.isascii() and text.isdigit() and len(text) < 20
-        if text is None or not is_size or int(text) > _MOST:
+        size = parse_size(text)
+        if size is None:
             raise self.no_listing()
-        return int(text)
+        return size
 
     def plan(
         self, files: Sequence[PlannedFile], *, is_filtered: bool, is_immutable: bool = False
     ) -> Plan:
         """Raises NotFound, PathUnsafe."""
         if not files:
-            raise no_model(self.address.uri, is_filtered=is_filtered)
+            what = "what it holds lies"
+            raise no_model(self.address.uri, is_filtered=is_filtered, what=what)
         files = sorted(files, key=lambda f: f.path)
         check_tree(f.path for f in files)
         return Plan(
@@ -106,21 +106,6 @@ class AzureClient:
             is_credentialed=self.identity.is_signed,
             metadata={"endpoint": self.base, "bucket": self.address.container},
         )
-
-
-def either(
-    exact: PlannedFile | BaseException | None,
-    listed: list[PlannedFile] | BaseException,
-) -> list[PlannedFile]:
-    """One file of that very name, or what lies below it. Both were asked at once, for either may
-    be refused to a caller who may ask the other. Raises what both said no to."""
-    if isinstance(exact, PlannedFile) and (exact.size or not (isinstance(listed, list) and listed)):
-        return [exact]
-    if isinstance(listed, BaseException):
-        raise listed
-    if not listed and isinstance(exact, BaseException):
-        raise exact
-    return listed
 
 
 def quoted(etag: str | None) -> str | None:

@@ -19,7 +19,6 @@ from cachd.errors import (
     OriginError,
 )
 from cachd.sources import azure_xml
-from cachd.sources.http_rules import parse_retry_after
 
 if TYPE_CHECKING:
     from cachd.sources.azure_identity import Pass
@@ -59,10 +58,7 @@ def _error(answer: HttpAnswer, base: str, address: AzureAddress, identity: Pass)
     said = f"{status} {code}".strip()
     what = f"the {address.kind} {address.container}"
     if status in (429, 503):
-        return OriginBusy(
-            f"{base} is busy ({said})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        return OriginBusy(f"{base} is busy ({said})", retry_after=answer.retry_after)
     if code in _MISSING:
         return NotFound(
             f"{what} does not exist at {base} ({said})",
@@ -93,17 +89,3 @@ def _error(answer: HttpAnswer, base: str, address: AzureAddress, identity: Pass)
     if status == 400 and code in _NAMES:
         return InvalidError(f"{base} refuses {what}, or the path in it ({said})", field="uri")
     return OriginError(f"{base} answered {said}", status=status)
-
-
-def no_model(uri: str, *, is_filtered: bool) -> NotFound:
-    """``is_filtered``: patterns went over what is there."""
-    if is_filtered:
-        return NotFound(
-            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
-            hint="patterns match paths below the URI, such as '*.safetensors'; without them the "
-            "same error means that the path is wrong",
-        )
-    return NotFound(
-        f"No model found in {uri}",
-        hint="check the path; a prefix is a directory, and what it holds lies below it",
-    )

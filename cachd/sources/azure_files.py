@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from cachd.errors import NotFound
 from cachd.model import PlannedFile, Validator
 from cachd.names import check_name
-from cachd.sources.azure_client import HEADERS, AzureClient, either, md5_of, quoted
+from cachd.sources.azure_client import HEADERS, AzureClient, md5_of, quoted
 from cachd.sources.azure_location import item_url
 from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
+from cachd.sources.prefixes import check_held, object_or_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,10 +33,7 @@ async def plan_files(client: AzureClient, allow: Sequence[str], ignore: Sequence
     """Raises NotFound, PathUnsafe, AccessError, OriginError."""
     prefix = client.address.prefix
     if prefix:
-        found = await asyncio.gather(
-            _look(client, prefix), _walk(client, allow, ignore), return_exceptions=True
-        )
-        files = either(*found)
+        files = await object_or_directory(_look(client, prefix), _walk(client, allow, ignore))
     else:
         files = await _walk(client, allow, ignore)
     return client.plan(files, is_filtered=bool(allow or ignore))
@@ -148,11 +146,5 @@ def _planned(
 
 async def check_file(client: AzureClient, path: str) -> None:
     """HEAD of the file at ``path`` of the model, which takes the right to read it."""
-    prefix = client.address.prefix
-    names = [f"{prefix}/{path}" if prefix else path]
-    if prefix and prefix.rsplit("/", 1)[-1] == path:
-        names.insert(0, prefix)
-    for name in names:
-        if await _look(client, name) is not None:
-            return
-    raise NotFound(f"{path} is no longer in {client.address.uri}")
+    address = client.address
+    await check_held(address.uri, address.prefix, path, lambda name: _look(client, name))

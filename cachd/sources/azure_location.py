@@ -11,7 +11,7 @@ credentials and no part of the canonical URI.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
@@ -190,7 +190,7 @@ def locate_azure(uri: str, options: SourceOptions, settings: AzureSettings) -> L
         uri=address.uri,
         origin=f"azure+{endpoint}",
         is_default_origin=endpoint == default,
-        options=replace(options, endpoint=endpoint, region=None, addressing=None, accelerate=None),
+        options=options.without_s3(endpoint),
         secret_query=secret,
     )
 

@@ -81,6 +81,11 @@ class SourceRequest:
     identity: Identity = "anonymous"
     credentials: Credentials = field(default=Credentials(), repr=False)
 
+    @property
+    def used_credentials(self) -> Credentials:
+        """The caller's if the caller's pass is used, else none."""
+        return self.credentials if self.identity == "caller" else Credentials()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceContext:

@@ -10,6 +10,16 @@ MAX_FILES = 500_000
 MAX_NAMES = 64 * 1024 * 1024
 """Most bytes of all names together: the daemon keeps them in memory."""
 
+MAX_SIZE = 1 << 62
+"""Bytes of one file: more than any file system holds."""
+
+
+def parse_size(text: str | None) -> int | None:
+    """A number of bytes in digits; None for what is none that a file can have."""
+    if text is None or not (text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    return int(text) if int(text) <= MAX_SIZE else None
+
 
 class Census:
     """Counts the files of ``what``."""

@@ -7,8 +7,6 @@ daemon nothing. This source is for administrators who keep models on the node.
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import os
 import stat
 from pathlib import Path
@@ -22,6 +20,7 @@ from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
 from cachd.sources.census import Census
 from cachd.sources.patterns import is_wanted
+from cachd.sources.revisions import revision_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -137,9 +136,8 @@ def _resolve(request: SourceRequest, roots: Sequence[Path]) -> Plan:
         raise NotFound(f"No model found in {request.location.uri}", hint="it holds no files")
     files.sort(key=lambda f: f.path)
     check_tree(f.path for f in files)
-    rows = [[f.path, f.size, f.validator.etag] for f in files]
     return Plan(
-        revision=hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32],
+        revision=revision_of(files),
         files=tuple(files),
         unpack=unpack_of(files),
     )

@@ -10,12 +10,12 @@ import asyncio
 import base64
 import io
 from collections import OrderedDict
-from dataclasses import dataclass, field, replace
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import parse_qs, quote
 
-from cachd.credentials import Credentials
-from cachd.errors import ConfigInvalid, ContentError, NotFound
+from cachd.errors import ConfigInvalid, ContentError
 from cachd.metadata import tidy
 from cachd.model import Auth, Digest, Plan, PlannedFile, UnpackRule
 from cachd.names import check_tree
@@ -23,21 +23,20 @@ from cachd.sources.base import Location
 from cachd.sources.census import MAX_FILES, Census
 from cachd.sources.git_location import parse
 from cachd.sources.http_rules import origin_of
-from cachd.sources.patterns import is_wanted
+from cachd.sources.patterns import is_wanted, none_wanted
 from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from cachd.credentials import SourceOptions
+    from cachd.credentials import Credentials, SourceOptions
     from cachd.model import Connect
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.git_client import GitClient, Links
     from cachd.sources.git_location import GitAddress
     from cachd.sources.git_tree import Pointer
-    from cachd.sources.http_client import HttpClient
 
 PACK = "pack"
 """What the plan calls the answer with everything that isn't in LFS."""
@@ -83,7 +82,7 @@ class GitSource:
             uri=address.uri,
             origin=f"git+{origin_of(address.repository)}",
             is_default_origin=True,
-            options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+            options=options.without_s3(),
             # Many hosts take a token as the user's name.
             secret_query=f"username={quote(address.username)}" if address.username else "",
         )
@@ -91,11 +90,8 @@ class GitSource:
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
         """Raises NotFound, AccessError, OriginError, ContentError, PathUnsafe."""
         at = await _at(request, context)
-        async with at.client() as http:
-            git = at.session(http)
-            await git.greet()
-            commit = at.address.commit or (await git.find(at.address.ref)).commit
-            listing = await self._listing(git, at, commit)
+        async with at.session() as git:
+            commit, listing = await self._listing(git, at)
             wanted = _wanted(listing, request)
             links = await git.links(_pointers(listing, wanted))
             auth = at.auth(git, links)
@@ -119,18 +115,14 @@ class GitSource:
     async def probe(self, request: SourceRequest, plan_file: str, context: SourceContext) -> None:
         """Whoever may see a repository's refs may read all of it."""
         at = await _at(request, context)
-        async with at.client() as http:
-            git = at.session(http)
-            await git.greet()
+        async with at.session():
+            pass
 
     async def authorize(self, request: SourceRequest, context: SourceContext) -> Auth:
         """The same pass again, and fresh links into LFS."""
         at = await _at(request, context)
-        async with at.client() as http:
-            git = at.session(http)
-            await git.greet()
-            commit = at.address.commit or (await git.find(at.address.ref)).commit
-            await self._listing(git, at, commit)
+        async with at.session() as git:
+            await self._listing(git, at)
             # The fetch may be of a commit that the ref has left meanwhile.
             pointers = {
                 pointer.oid: pointer
@@ -140,8 +132,9 @@ class GitSource:
             }
             return at.auth(git, await git.links(list(pointers.values()), is_lenient=True))
 
-    async def _listing(self, git: GitClient, at: _At, commit: str) -> _Listing:
-        """Of the caller who has just been let in. What names a commit names its content."""
+    async def _listing(self, git: GitClient, at: _At) -> tuple[str, _Listing]:
+        """The commit that is meant, and what it holds: what names a commit names its content."""
+        commit = at.address.commit or (await git.find(at.address.ref)).commit
         key = (git.base, commit, at.address.path)
         found = self._listings.get(key)
         if found is None:
@@ -155,7 +148,7 @@ class GitSource:
             or sum(len(one.files) for one in self._listings.values()) > _KEPT_FILES
         ):
             self._listings.popitem(last=False)
-        return found
+        return commit, found
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,23 +173,17 @@ class _At:
 
         return headers_for(self.credentials, self.address.repository)
 
-    def client(self) -> HttpClient:
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415
-
-        return HttpClient(
-            guard=self.context.egress,
-            connect=self.connect,
-            credentials=self.credentials,
-            max_redirects=self.context.settings.http.max_redirects,
-            attempts=self.request.location.options.max_attempts,
-            keep_alive=True,
-        )
-
-    def session(self, http: HttpClient) -> GitClient:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[GitClient]:
+        """With a server that has let this caller in."""
         from cachd.sources.git_client import GitClient  # noqa: PLC0415
+        from cachd.sources.http_client import client_for  # noqa: PLC0415
 
         headers = {"Authorization": self.basic} if self.basic else {}
-        return GitClient(http, self.address.repository, headers, self.who)
+        async with client_for(self.request, self.context, self.connect, self.credentials) as http:
+            git = GitClient(http, self.address.repository, headers, self.who)
+            await git.greet()
+            yield git
 
     def auth(self, git: GitClient, links: Links) -> Auth:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415
@@ -213,7 +200,7 @@ class _At:
 async def _at(request: SourceRequest, context: SourceContext) -> _At:
     address = parse(request.location.uri)
     own = context.settings.git
-    credentials = request.credentials if request.identity == "caller" else Credentials()
+    credentials = request.used_credentials
     username, password, whose = "", "", "nobody"
     if request.identity == "caller" and not credentials.anonymous:
         named = parse_qs(credentials.query).get("username", [""])[0]
@@ -305,12 +292,7 @@ def _wanted(listing: _Listing, request: SourceRequest, *, is_lenient: bool = Fal
         if listing.is_file or is_wanted(path, request.allow, request.ignore)
     )
     if not found and not is_lenient:
-        filtered = ": nothing there passes the allow and ignore patterns"
-        raise NotFound(
-            f"Failed to fetch model. No model found in {request.location.uri}"
-            + (filtered if request.allow or request.ignore else ", which holds no files"),
-            hint="check the path and the patterns",
-        )
+        raise none_wanted(request.location.uri, request.allow, request.ignore)
     return found
 
 

@@ -25,7 +25,7 @@ from cachd.errors import (
 from cachd.model import SignedUrl
 from cachd.sources.git_pkt import fetch_request, lines_of, refusal, request
 from cachd.sources.http_client import FORBIDDEN_HEADERS
-from cachd.sources.http_rules import origin_of, parse_retry_after, shown, split_url
+from cachd.sources.http_rules import origin_of, shown, split_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -269,9 +269,10 @@ class GitClient:
                 hint="check the URL; of a private repository some hosts say the same",
             )
         if status in (429, 503):
-            after = parse_retry_after(answer.headers.get("Retry-After"))
             raise OriginBusy(
-                f"{whom} is busy ({status})", retry_after=after, hint="ask again in a while"
+                f"{whom} is busy ({status})",
+                retry_after=answer.retry_after,
+                hint="ask again in a while",
             )
         raise OriginError(
             f"{whom} answered {status}", status=status, hint="the server's log says more"

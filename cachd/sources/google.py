@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from cachd.credentials import Credentials
 from cachd.sources.google_location import locate_gs, parse_gs
 from cachd.sources.trust import connect_of
 
@@ -69,18 +68,11 @@ class GoogleSource:
     ) -> AsyncIterator[GoogleClient]:
         from cachd.sources.google_identity import pass_of  # noqa: PLC0415  (heavy)
         from cachd.sources.google_listing import GoogleClient  # noqa: PLC0415
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415
+        from cachd.sources.http_client import client_for  # noqa: PLC0415
 
         connect = await self._connect(request, context)
         identity = await pass_of(request, context, connect, self._tokens())
-        async with HttpClient(
-            guard=context.egress,
-            connect=connect,
-            credentials=request.credentials if request.identity == "caller" else Credentials(),
-            max_redirects=context.settings.http.max_redirects,
-            attempts=request.location.options.max_attempts,
-            keep_alive=True,
-        ) as http:
+        async with client_for(request, context, connect, request.used_credentials) as http:
             yield GoogleClient(
                 http=http,
                 endpoint=request.location.options.endpoint or "",

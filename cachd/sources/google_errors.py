@@ -15,11 +15,9 @@ from cachd.errors import (
     CredentialsInvalid,
     CredentialsMissing,
     InvalidError,
-    NotFound,
     OriginBusy,
     OriginError,
 )
-from cachd.sources.http_rules import parse_retry_after
 
 if TYPE_CHECKING:
     from cachd.sources.google_identity import Pass
@@ -44,10 +42,7 @@ def _error(answer: HttpAnswer, endpoint: str, address: GoogleAddress, identity: 
     status, reason = answer.status, _reason(answer.body)
     said = f"{status} {reason}".strip()
     if status in (429, 503) or (status == 403 and reason in _BUSY):
-        return OriginBusy(
-            f"{endpoint} is busy ({said})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        return OriginBusy(f"{endpoint} is busy ({said})", retry_after=answer.retry_after)
     if status == 401 and identity.is_signed:
         return CredentialsInvalid(
             f"authentication failed at {endpoint}: it refuses {identity.who} ({said})",
@@ -80,17 +75,3 @@ def _reason(body: bytes) -> str:
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         return ""
     return reason if isinstance(reason, str) and _REASON.match(reason) else ""
-
-
-def no_model(uri: str, *, is_filtered: bool) -> NotFound:
-    """``is_filtered``: patterns went over what is there."""
-    if is_filtered:
-        return NotFound(
-            f"No model found in {uri}: nothing there passes the allow and ignore patterns",
-            hint="patterns match paths below the URI, such as '*.safetensors'; without them the "
-            "same error means that the path is wrong",
-        )
-    return NotFound(
-        f"No model found in {uri}",
-        hint="check the path; a prefix is a directory, and its objects lie below it",
-    )

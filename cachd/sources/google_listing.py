@@ -1,8 +1,4 @@
-"""What a ``gs://`` URI means now: one object, or the objects below a prefix.
-
-A prefix is a directory: ``m`` takes ``m/…``, never ``m-hf/…``. An object whose name is the whole
-path wins over a directory of the same name, unless it is empty. Directory markers (names that end
-in ``/``, empty) are no files; other empty objects are.
+"""What a ``gs://`` URI means now: one object, or the objects below a prefix (``prefixes``).
 
 Every object's URL names its generation. One that is stored with ``Content-Encoding: gzip`` is
 unpacked by the server as it is sent ("decompressive transcoding"), for those bytes are what whoever
@@ -12,7 +8,6 @@ the packed bytes, say nothing.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,10 +17,10 @@ from cachd.errors import ContentError, NotFound, OriginError
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree, escape
 from cachd.sources.archives import unpack_of
-from cachd.sources.census import Census
-from cachd.sources.google_errors import check, no_model
+from cachd.sources.census import parse_size
+from cachd.sources.google_errors import check
 from cachd.sources.google_location import list_url, media_url, object_url
-from cachd.sources.patterns import is_wanted
+from cachd.sources.prefixes import Listing, check_held, no_model, object_or_directory
 from cachd.sources.revisions import revision_of
 
 if TYPE_CHECKING:
@@ -38,8 +33,6 @@ if TYPE_CHECKING:
 
 _FIELDS = "name,size,generation,md5Hash,crc32c,contentEncoding,cacheControl"
 _PAGE = 1000
-_MOST = 1 << 62
-"""Bytes of one object: more than any file system holds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +64,9 @@ async def plan_model(client: GoogleClient, allow: Sequence[str], ignore: Sequenc
         exact = await _look(client, address.prefix)
         files = [exact] if exact else []
     else:
-        files = await _object_or_directory(client, allow, ignore)
+        files = await object_or_directory(
+            _look(client, address.prefix), _list(client, f"{address.prefix}/", allow, ignore)
+        )
     if not files:
         raise no_model(address.uri, is_filtered=bool(allow or ignore))
     files = sorted(files, key=lambda f: f.path)
@@ -86,26 +81,6 @@ async def plan_model(client: GoogleClient, allow: Sequence[str], ignore: Sequenc
         is_credentialed=client.identity.is_signed,
         metadata={"endpoint": client.endpoint, "bucket": address.bucket},
     )
-
-
-async def _object_or_directory(
-    client: GoogleClient, allow: Sequence[str], ignore: Sequence[str]
-) -> list[PlannedFile]:
-    """Both questions at once, for either may be refused to a caller who may ask the other."""
-    exact, listed = await asyncio.gather(
-        _look(client, client.address.prefix),
-        _list(client, client.address.prefix + "/", allow, ignore),
-        return_exceptions=True,
-    )
-    if isinstance(exact, PlannedFile) and (
-        exact.size != 0 or not (isinstance(listed, list) and listed)
-    ):
-        return [exact]
-    if isinstance(listed, BaseException):
-        raise listed
-    if not listed and isinstance(exact, BaseException):
-        raise exact
-    return listed
 
 
 async def _look(client: GoogleClient, name: str) -> PlannedFile | None:
@@ -124,7 +99,8 @@ async def _list(
 ) -> list[PlannedFile]:
     """Every object below ``prefix``, page by page."""
     found: dict[str, PlannedFile] = {}
-    census = Census(client.address.uri)
+    says = f"{client.endpoint} lists an object"
+    listing = Listing(client.address.uri, prefix, allow, ignore, says=says)
     query = {"fields": f"items({_FIELDS}),nextPageToken", "maxResults": str(_PAGE)}
     if prefix:
         query["prefix"] = prefix
@@ -142,13 +118,9 @@ async def _list(
             raise _no_listing(client)
         for item in items:
             name, size = _entry(client, item)
-            if not name.startswith(prefix):
-                raise ContentError(f"{client.endpoint} lists an object outside the asked prefix")
-            path = name[len(prefix) :]
-            if (name.endswith("/") and not size) or (path and not is_wanted(path, allow, ignore)):
-                continue
-            census.count(path)
-            found[path] = _planned(client, item, path)
+            path = listing.path_of(name, is_empty=not size)
+            if path is not None:
+                found[path] = _planned(client, item, path)
         token = page.get("nextPageToken")
         if not token:
             return list(found.values())
@@ -160,11 +132,10 @@ async def _list(
 def _entry(client: GoogleClient, item: Any) -> tuple[str, int]:
     """Name and size. Raises OriginError where there is none, or nonsense."""
     name = item.get("name") if isinstance(item, dict) else None
-    size = str(item.get("size", "")) if isinstance(item, dict) else ""
-    is_size = size.isascii() and size.isdigit() and len(size) < 20
-    if not isinstance(name, str) or not is_size or int(size) > _MOST:
+    size = parse_size(str(item.get("size", ""))) if isinstance(item, dict) else None
+    if not isinstance(name, str) or size is None:
         raise _no_listing(client)
-    return name, int(size)
+    return name, size
 
 
 def _no_listing(client: GoogleClient) -> OriginError:
@@ -211,11 +182,5 @@ def _digest(item: dict[str, Any]) -> Digest | None:
 async def read_check(client: GoogleClient, path: str) -> None:
     """What is known of the object at ``path`` of the model, which takes the same permission as its
     bytes; raises what the origin said."""
-    prefix = client.address.prefix
-    names = [f"{prefix}/{path}" if prefix else path]
-    if prefix and prefix.rsplit("/", 1)[-1] == path:
-        names.insert(0, prefix)
-    for name in names:
-        if await _look(client, name) is not None:
-            return
-    raise NotFound(f"{path} is no longer in {client.address.uri}")
+    address = client.address
+    await check_held(address.uri, address.prefix, path, lambda name: _look(client, name))

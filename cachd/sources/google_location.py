@@ -7,7 +7,7 @@ endpoint may be in the query: the URI would decide who gets a caller's token.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, quote
 
@@ -111,7 +111,7 @@ def locate_gs(
         uri=address.uri,
         origin=f"gs+{endpoint}",
         is_default_origin=endpoint == default,
-        options=replace(options, endpoint=endpoint, region=None, addressing=None, accelerate=None),
+        options=options.without_s3(endpoint),
     )
 
 

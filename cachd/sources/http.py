@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cachd.credentials import Credentials
 from cachd.errors import OriginError
 from cachd.metadata import tidy
 from cachd.model import Auth, Plan, PlannedFile, Validator
@@ -27,6 +23,7 @@ from cachd.sources.http_rules import (
     sha256_of,
     split_secret,
 )
+from cachd.sources.revisions import hash_state
 from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
@@ -68,7 +65,7 @@ class HttpSource:
             uri=url,
             origin=origin_of(url),
             is_default_origin=True,
-            options=replace(options, endpoint=None, region=None, addressing=None, accelerate=None),
+            options=options.without_s3(),
             secret_query=secret,
         )
 
@@ -111,8 +108,7 @@ class HttpSource:
             unpack=kind,
             is_validated=validator.is_usable,
             is_read_proven=True,
-            is_credentialed=answer.was_credentialed
-            or (request.identity == "caller" and bool(request.credentials.query)),
+            is_credentialed=answer.was_credentialed or bool(request.used_credentials.query),
             metadata=tidy({"created": _moment(validator.last_modified)}),
         )
 
@@ -132,11 +128,10 @@ class HttpSource:
 
 def _url(request: SourceRequest) -> str:
     """The URL to call: at the mirror, with the caller's signature, where there is one."""
-    secret = request.credentials.query if request.identity == "caller" else ""
     uri = request.location.uri
     if request.location.mirror:
         uri = request.location.mirror + uri.removeprefix(origin_of(uri))
-    return join_secret(uri, secret)
+    return join_secret(uri, request.used_credentials.query)
 
 
 async def _connect(request: SourceRequest, context: SourceContext) -> Connect:
@@ -144,15 +139,9 @@ async def _connect(request: SourceRequest, context: SourceContext) -> Connect:
 
 
 def _client(request: SourceRequest, context: SourceContext, connect: Connect) -> HttpClient:
-    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+    from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
-    return HttpClient(
-        guard=context.egress,
-        connect=connect,
-        credentials=request.credentials if request.identity == "caller" else Credentials(),
-        max_redirects=context.settings.http.max_redirects,
-        attempts=request.location.options.max_attempts,
-    )
+    return client_for(request, context, connect, request.used_credentials, keep_alive=False)
 
 
 async def _look(client: HttpClient, url: str) -> tuple[HttpAnswer, bool, int | None]:
@@ -211,8 +200,7 @@ def _moment(last_modified: str | None) -> str:
 
 def _revision(uri: str, validator: Validator, size: int | None) -> str:
     moment = None if validator.strong_etag else validator.last_modified
-    row = [uri, validator.etag, moment, size]
-    return hashlib.sha256(json.dumps(row).encode()).hexdigest()[:32]
+    return hash_state([uri, validator.etag, moment, size])
 
 
 def _auth(answer: HttpAnswer, asked: str) -> Auth:

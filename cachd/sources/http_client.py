@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from cachd.credentials import Credentials
     from cachd.model import Connect
+    from cachd.sources.base import SourceContext, SourceRequest
     from cachd.sources.egress import EgressGuard
 
 MAX_ATTEMPTS = 3
@@ -87,6 +88,11 @@ class HttpAnswer:
     was_credentialed: bool
     body: bytes = b""
 
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that the server asks to be left alone."""
+        return parse_retry_after(self.headers.get("Retry-After"))
+
     def json(self) -> Any:
         """The body as JSON. Raises OriginError; nothing of the body is in the message."""
         try:
@@ -105,6 +111,25 @@ def headers_for(credentials: Credentials, url: str) -> tuple[tuple[str, str], ..
         if host.strip().lower().rstrip(".") in names
         for name, value in headers
         if name.strip().lower() not in FORBIDDEN_HEADERS
+    )
+
+
+def client_for(
+    request: SourceRequest,
+    context: SourceContext,
+    connect: Connect,
+    credentials: Credentials,
+    *,
+    keep_alive: bool = True,
+) -> HttpClient:
+    """The session for ``request``, which shows ``credentials`` to the hosts that they name."""
+    return HttpClient(
+        guard=context.egress,
+        connect=connect,
+        credentials=credentials,
+        max_redirects=context.settings.http.max_redirects,
+        attempts=request.location.options.max_attempts,
+        keep_alive=keep_alive,
     )
 
 
@@ -356,8 +381,5 @@ def check_status(answer: HttpAnswer) -> None:
     if status in {404, 410}:
         raise NotFound(f"{where} was not found ({status})", hint="check the URL")
     if status in {429, 503}:
-        raise OriginBusy(
-            f"{where} is busy ({status})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
-        )
+        raise OriginBusy(f"{where} is busy ({status})", retry_after=answer.retry_after)
     raise OriginError(f"{where} answered {status}", status=status)

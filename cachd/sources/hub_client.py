@@ -11,22 +11,22 @@ from urllib.parse import urlsplit
 from cachd.credentials import Credentials
 from cachd.errors import ConfigInvalid, ContentError, CredentialsInvalid, OriginBusy, OriginError
 from cachd.model import Auth
-from cachd.sources.http_client import HttpClient, headers_for
-from cachd.sources.http_rules import authority, parse_retry_after, shown
+from cachd.sources.census import MAX_SIZE
+from cachd.sources.http_client import client_for, headers_for
+from cachd.sources.http_rules import authority, shown
 from cachd.sources.hub_uri import HubAddress, parse_hub
 from cachd.sources.rate_limit import seconds_to_wait
 from cachd.sources.trust import connect_of
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from cachd.errors import CachdError
     from cachd.model import Connect
     from cachd.settings.hub import HubSettings
     from cachd.settings.modelscope import ModelScopeSettings
     from cachd.sources.base import SourceContext, SourceRequest
-    from cachd.sources.http_client import HttpAnswer
+    from cachd.sources.http_client import HttpAnswer, HttpClient
     from cachd.sources.hubs import HubNames
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -68,25 +68,15 @@ class Hub:
         self.connect = await connect_of(
             request.location.options, ca_bundle=self._settings.ca_bundle
         )
-        self._client = HttpClient(
-            guard=context.egress,
-            connect=self.connect,
-            # Those for the hub's own host are part of the pass.
-            credentials=Credentials(),
-            max_redirects=context.settings.http.max_redirects,
-            attempts=request.location.options.max_attempts,
-            keep_alive=self._many,
+        # The caller's for the hub's own host are part of the pass.
+        self._client = client_for(
+            request, context, self.connect, Credentials(), keep_alive=self._many
         )
         await self._client.__aenter__()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self._client.__aexit__(kind, error, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._client.__aexit__()
 
     @property
     def who(self) -> str:
@@ -170,7 +160,7 @@ def _read_token(file: Path, name: str) -> str:
 def _check_busy(answer: HttpAnswer) -> None:
     if answer.status not in (429, 503):
         return
-    wait = parse_retry_after(answer.headers.get("Retry-After"))
+    wait = answer.retry_after
     if wait is None:
         wait = seconds_to_wait(answer.headers)
     raise OriginBusy(
@@ -203,6 +193,6 @@ def as_list(answer: HttpAnswer, value: Any) -> list[dict[str, Any]]:
 
 def size_of(value: object, where: str) -> int:
     """A file's size as a hub tells it. Raises ContentError."""
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < MAX_SIZE:
         raise ContentError(f"{where} lists a file without a usable size")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cachd.sources.base import Location
@@ -36,7 +35,7 @@ def locate_hub(
         uri=address.uri,
         origin=f"{names.scheme}+{endpoint}",
         is_default_origin=endpoint == default,
-        options=replace(options, endpoint=endpoint, region=None, addressing=None, accelerate=None),
+        options=options.without_s3(endpoint),
     )
 
 

@@ -9,7 +9,6 @@ A listing ends silently at ``_LISTED_MOST`` entries: then each directory is aske
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from cachd.sources.http_rules import shown
 from cachd.sources.hub_source import HubSource, choose
 from cachd.sources.hub_uri import is_commit
 from cachd.sources.hubs import MODELSCOPE
+from cachd.sources.revisions import hash_state
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -92,8 +92,7 @@ def _file_url(hub: Hub, revision: str, path: str) -> str:
 def _revision(files: Sequence[PlannedFile]) -> str:
     """32 hex digits over path, size and digest of each; the URL holds the commit where there is no
     digest, and no secret."""
-    rows = [[f.path, f.size, f.digest.value if f.digest else f.url] for f in files]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    return hash_state([[f.path, f.size, f.digest.value if f.digest else f.url] for f in files])
 
 
 async def _listed(hub: Hub) -> AsyncIterator[Listed]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import platform
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from cachd.credentials import Credentials
 from cachd.docker_config import Login, gather_logins, parse_logins
 from cachd.errors import ConfigInvalid, OriginError
 from cachd.metadata import tidy
@@ -71,13 +69,12 @@ class OciSource:
         reference = parse_reference(uri)
         is_plain = reference.registry in {host.lower() for host in settings.oci.plain_http}
         wants_plain = is_plain if options.plain_http is None else options.plain_http
-        kept = replace(options, endpoint=None, region=None, addressing=None, accelerate=None)
         return Location(
             scheme="oci",
             uri=reference.uri,
             origin=f"oci+{reference.endpoint(plain_http=wants_plain)}",
             is_default_origin=wants_plain == is_plain,
-            options=kept,
+            options=options.without_s3(),
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
@@ -144,16 +141,9 @@ async def _connect(request: SourceRequest, context: SourceContext) -> Connect:
 
 
 def _http(request: SourceRequest, context: SourceContext, connect: Connect) -> HttpClient:
-    from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+    from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
-    return HttpClient(
-        guard=context.egress,
-        connect=connect,
-        credentials=request.credentials if request.identity == "caller" else Credentials(),
-        max_redirects=context.settings.http.max_redirects,
-        attempts=request.location.options.max_attempts,
-        keep_alive=True,
-    )
+    return client_for(request, context, connect, request.used_credentials)
 
 
 async def _client(

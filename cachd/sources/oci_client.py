@@ -28,7 +28,7 @@ from cachd.errors import (
 )
 from cachd.model import Auth
 from cachd.sources.http_client import headers_for
-from cachd.sources.http_rules import authority, origin_of, parse_retry_after, shown, split_url
+from cachd.sources.http_rules import authority, origin_of, shown, split_url
 from cachd.sources.oci_layout import INDEXES, MANIFESTS
 
 if TYPE_CHECKING:
@@ -290,8 +290,7 @@ class RegistryClient:
             )
         if status in (429, 503):
             raise OriginBusy(
-                f"{said} for {what}; {self._shown_pass()}",
-                retry_after=parse_retry_after(answer.headers.get("Retry-After")),
+                f"{said} for {what}; {self._shown_pass()}", retry_after=answer.retry_after
             )
         if status == 400:
             raise ContentError(f"{said} for {what}", hint="is this a registry of OCI's API, v2?")

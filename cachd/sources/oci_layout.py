@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from cachd.errors import ContentError, NotFound, OriginError
 from cachd.model import Digest, PlannedFile, UnpackRule, parse_digest
 from cachd.names import check_name, check_tree, escape
-from cachd.sources.census import Census
+from cachd.sources.census import MAX_SIZE, Census
 from cachd.sources.patterns import is_wanted
 
 if TYPE_CHECKING:
@@ -50,7 +50,6 @@ _UNPACK = "io.deis.oras.content.unpack"
 _MODELPACK = ("application/vnd.cncf.model.", "application/vnd.cnai.model.")
 _FILEPATHS = ("org.cncf.model.filepath", "org.cnai.model.filepath")
 _TARS = (".tar", ".tar+gzip", ".tar+zstd")
-_SIZE_MOST = 1 << 62
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -148,7 +147,7 @@ def _layer(entry: Any, what: str) -> Layer:
     if not isinstance(entry, dict):
         raise OriginError(f"{what} has a layer that is no descriptor")
     size, digest, notes = entry.get("size"), entry.get("digest"), entry.get("annotations")
-    if type(size) is not int or not 0 <= size < _SIZE_MOST or not isinstance(digest, str):
+    if type(size) is not int or not 0 <= size < MAX_SIZE or not isinstance(digest, str):
         raise OriginError(f"{what} has a layer without a size or a digest")
     try:
         parsed = parse_digest(digest)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
-from cachd.errors import PatternInvalid
+from cachd.errors import NotFound, PatternInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,3 +52,13 @@ def is_wanted(path: str, allow: Iterable[str], ignore: Iterable[str]) -> bool:
     if allowed and not any(fnmatchcase(path, pattern) for pattern in allowed):
         return False
     return not any(fnmatchcase(path, pattern) for pattern in ignore)
+
+
+def none_wanted(uri: str, allow: Sequence[str], ignore: Sequence[str]) -> NotFound:
+    """What is wrong where a directory holds no file, or none that passes both lists."""
+    patterns = ": nothing there passes the allow and ignore patterns"
+    return NotFound(
+        f"Failed to fetch model. No model found in {uri}"
+        + (patterns if allow or ignore else ", which holds no files"),
+        hint="check the path and the patterns",
+    )

@@ -18,4 +18,9 @@ def revision_of(files: Sequence[PlannedFile]) -> str:
         [f.path, f.size, f.validator.version_id or f.validator.etag or f.validator.last_modified]
         for f in files
     )
-    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()[:32]
+    return hash_state(rows)
+
+
+def hash_state(state: Sequence[object]) -> str:
+    """32 hex digits over whatever tells one state of a model from another (JSON)."""
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()[:32]

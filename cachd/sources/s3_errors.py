@@ -147,7 +147,7 @@ def _denied(code: str, bucket: str, endpoint: str, whose: str) -> CachdError:
     )
 
 
-def no_model(uri: str, why: str = "", *, is_filtered: bool = False) -> NotFound:
+def no_model(uri: str, *, is_filtered: bool = False) -> NotFound:
     """``is_filtered``: patterns went over what is there."""
     if is_filtered:
         return NotFound(
@@ -157,7 +157,7 @@ def no_model(uri: str, why: str = "", *, is_filtered: bool = False) -> NotFound:
             "without them the same error means that the path is wrong",
         )
     return NotFound(
-        f"No model found in {uri}" + (f": {why}" if why else ""),
+        f"No model found in {uri}",
         hint="check the path; a prefix is a directory, and its objects lie below it",
     )
 

@@ -1,24 +1,18 @@
-"""What an ``s3://`` URI means now: one object, or the objects below a prefix.
-
-A prefix is a directory: ``m`` takes ``m/…``, never ``m-hf/…`` (KServe takes both). An object whose
-key is the whole path wins over a directory of the same name, unless it is empty. Directory markers
-(keys that end in ``/``, empty) are no files; other empty objects are, KServe skips them.
-"""
+"""What an ``s3://`` URI means now: one object, or the objects below a prefix (``prefixes``)."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from cachd.errors import AccessError, ContentError, NotFound, OriginError
+from cachd.errors import AccessError, OriginError
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree
 from cachd.sources.archives import unpack_of
-from cachd.sources.census import Census
-from cachd.sources.patterns import is_wanted
+from cachd.sources.census import MAX_SIZE
+from cachd.sources.prefixes import Listing, check_held, object_or_directory
 from cachd.sources.revisions import revision_of
 from cachd.sources.s3_errors import no_model, status_of
 from cachd.sources.s3_location import object_url
@@ -27,9 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cachd.sources.s3_client import S3Client
-
-_MOST = 1 << 62
-"""Bytes of one file: more than any file system holds."""
 
 
 async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[str]) -> Plan:
@@ -40,7 +31,8 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
     elif address.version_id:
         files = [await _head(client)]
     else:
-        files = await _object_or_directory(client, allow, ignore)
+        below = _list(client, address.prefix + "/", allow, ignore)
+        files = await object_or_directory(_look(client), below)
     if not files:
         raise no_model(address.uri, is_filtered=bool(allow or ignore))
     files = sorted(files, key=lambda f: f.path)
@@ -58,31 +50,19 @@ async def plan_model(client: S3Client, allow: Sequence[str], ignore: Sequence[st
     )
 
 
-async def _object_or_directory(
-    client: S3Client, allow: Sequence[str], ignore: Sequence[str]
-) -> list[PlannedFile]:
-    """Both questions at once, for either may be refused to a caller who may ask the other."""
-    exact, listed = await asyncio.gather(
-        _head(client),
-        _list(client, client.address.prefix + "/", allow, ignore),
-        return_exceptions=True,
-    )
-    if isinstance(exact, PlannedFile) and (exact.size or not (isinstance(listed, list) and listed)):
-        return [exact]
-    if isinstance(listed, BaseException):
-        raise listed
-    if not listed and isinstance(exact, ClientError) and status_of(exact) in {401, 403}:
+async def _look(client: S3Client) -> PlannedFile | None:
+    """What ``_head`` says; None if there is no such object."""
+    try:
+        return await _head(client)
+    except ClientError as error:
+        if status_of(error) == 404:
+            return None
+        if status_of(error) not in {401, 403}:
+            raise
         raise AccessError(
             f"S3 access denied to {client.address.uri} at {client.endpoint}",
             hint="the credentials may list the bucket but not read this object",
-        )
-    if not listed and isinstance(exact, BaseException) and not _is_absent(exact):
-        raise exact
-    return listed
-
-
-def _is_absent(error: BaseException) -> bool:
-    return isinstance(error, ClientError) and status_of(error) == 404
+        ) from None
 
 
 async def _head(client: S3Client) -> PlannedFile:
@@ -122,26 +102,24 @@ async def _list(
 ) -> list[PlannedFile]:
     """Every object below ``prefix``, page by page."""
     found: dict[str, PlannedFile] = {}
-    census = Census(client.address.uri)
+    says = f"{client.endpoint} lists a key"
+    listing = Listing(client.address.uri, prefix, allow, ignore, says=says)
     bucket = client.address.bucket
     pages = client.api.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     async for page in pages:
         for item in page.get("Contents", ()):
             key, size = _entry(item, client.endpoint)
-            if not key.startswith(prefix):
-                raise ContentError(f"{client.endpoint} lists a key outside the asked prefix")
-            path = key[len(prefix) :]
-            if (key.endswith("/") and not size) or (path and not is_wanted(path, allow, ignore)):
-                continue
-            census.count(path)
-            found[path] = _planned(client, key=key, path=path, size=size, etag=item.get("ETag"))
+            path = listing.path_of(key, is_empty=not size)
+            if path is not None:
+                etag = item.get("ETag")
+                found[path] = _planned(client, key=key, path=path, size=size, etag=etag)
     return list(found.values())
 
 
 def _entry(item: Mapping[str, Any], endpoint: str) -> tuple[str, int]:
     """Key and size. Raises OriginError where the listing has none, or nonsense."""
     key, size = item.get("Key"), item.get("Size")
-    if not isinstance(key, str) or not isinstance(size, int) or not 0 <= size <= _MOST:
+    if not isinstance(key, str) or not isinstance(size, int) or not 0 <= size <= MAX_SIZE:
         raise OriginError(
             f"{endpoint} lists an object without a usable key or size",
             hint="is this an S3 endpoint, and its port?",
@@ -171,22 +149,17 @@ def _planned(
 
 
 async def read_check(client: S3Client, path: str) -> None:
-    """HEAD of the object at ``path`` of the model; raises what the origin said.
-
-    The path of a model that is one object is that object's base name.
-    """
+    """HEAD of the object at ``path`` of the model; raises what the origin said."""
     address = client.address
-    below = f"{address.prefix}/{path}" if address.prefix else path
-    keys = [below]
-    if address.prefix and address.prefix.rsplit("/", 1)[-1] == path:
-        keys.insert(0, address.prefix)
     extra = {"VersionId": address.version_id} if address.version_id else {}
-    for key in keys:
+
+    async def look(key: str) -> str | None:
         try:
             await client.api.head_object(Bucket=address.bucket, Key=key, **extra)
         except ClientError as error:
             if status_of(error) != 404:
                 raise
-        else:
-            return
-    raise NotFound(f"{path} is no longer in {address.uri}")
+            return None
+        return key
+
+    await check_held(address.uri, address.prefix, path, look)

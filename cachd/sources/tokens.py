@@ -20,7 +20,7 @@ from cachd.errors import (
     OriginBusy,
     OriginError,
 )
-from cachd.sources.http_rules import parse_retry_after, shown
+from cachd.sources.http_rules import shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -103,8 +103,7 @@ def read_token(answer: HttpAnswer, who: str) -> Token:
     where, status = shown(answer.url), answer.status
     if status in (429, 503):
         raise OriginBusy(
-            f"the token server {where} is busy ({status})",
-            retry_after=parse_retry_after(answer.headers.get("Retry-After")),
+            f"the token server {where} is busy ({status})", retry_after=answer.retry_after
         )
     if status >= 500:
         raise OriginError(f"the token server {where} answered {status}", status=status)

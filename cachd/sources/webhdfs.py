@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from cachd.credentials import Credentials
-from cachd.errors import CachdError, ContentError, NotFound, OriginChanged, OriginError
+from cachd.errors import CachdError, ContentError, OriginChanged, OriginError
 from cachd.metadata import tidy
 from cachd.model import Digest, Plan, PlannedFile, Validator
 from cachd.names import check_tree, escape
 from cachd.sources.archives import unpack_of
 from cachd.sources.base import Location
-from cachd.sources.census import Census
-from cachd.sources.patterns import is_wanted
+from cachd.sources.census import MAX_SIZE, Census
+from cachd.sources.patterns import is_wanted, none_wanted
+from cachd.sources.revisions import hash_state
 from cachd.sources.trust import connect_of
 from cachd.sources.webhdfs_identity import identity_of
 from cachd.sources.webhdfs_location import locate, origin_of, parse_namenodes, url_of
@@ -25,7 +23,7 @@ from cachd.sources.webhdfs_location import locate, origin_of, parse_namenodes, u
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from cachd.credentials import SourceOptions
+    from cachd.credentials import Credentials, SourceOptions
     from cachd.model import Auth, Connect
     from cachd.settings import SourcesSettings
     from cachd.sources.base import SourceContext, SourceRequest
@@ -40,7 +38,6 @@ _BATCHES_FROM = 1000
 """Entries of a directory from which on it is listed in batches (dfs.ls.limit is 1000)."""
 
 _DEPTH_MOST = 256
-_SIZE_MOST = 1 << 62
 _REMEMBERED = 1000
 _CRCS = {"COMPOSITE-CRC32C": "crc32c", "COMPOSITE-CRC32": "crc32"}
 """Checksums of the whole file's bytes. ``MD5-of-…MD5-of-…CRC32C``, the default, depends on how the
@@ -85,13 +82,7 @@ class WebHdfsSource:
             uri=address.uri,
             origin=origin_of(address.bases, {"root": options.root, "user": options.user}),
             is_default_origin=is_own and not options.root and not options.user,
-            options=replace(
-                options,
-                endpoint=";".join(address.bases),
-                region=None,
-                addressing=None,
-                accelerate=None,
-            ),
+            options=options.without_s3(";".join(address.bases)),
         )
 
     async def resolve(self, request: SourceRequest, context: SourceContext) -> Plan:
@@ -165,16 +156,9 @@ class _At:
     credentials: Credentials
 
     def client(self) -> HttpClient:
-        from cachd.sources.http_client import HttpClient  # noqa: PLC0415  (heavy)
+        from cachd.sources.http_client import client_for  # noqa: PLC0415  (heavy)
 
-        return HttpClient(
-            guard=self.context.egress,
-            connect=self.connect,
-            credentials=self.credentials,
-            max_redirects=self.context.settings.http.max_redirects,
-            attempts=self.request.location.options.max_attempts,
-            keep_alive=True,
-        )
+        return client_for(self.request, self.context, self.connect, self.credentials)
 
     def headers(self, base: str) -> tuple[tuple[str, str], ...]:
         from cachd.sources.http_client import headers_for  # noqa: PLC0415
@@ -185,7 +169,7 @@ class _At:
 async def _at(request: SourceRequest, context: SourceContext) -> _At:
     location = request.location
     options = location.options
-    credentials = request.credentials if request.identity == "caller" else Credentials()
+    credentials = request.used_credentials
     return _At(
         request,
         context,
@@ -243,12 +227,7 @@ async def _list(hdfs: WebHdfs, address: HdfsAddress, request: SourceRequest) -> 
             hint="name the model's own directory",
         )
     if not found:
-        why = ": nothing there passes the allow and ignore patterns"
-        raise NotFound(
-            f"Failed to fetch model. No model found in {address.uri}"
-            + (why if request.allow or request.ignore else ", which holds no files"),
-            hint="check the path and the patterns",
-        )
+        raise none_wanted(address.uri, request.allow, request.ignore)
     return sorted(found, key=lambda entry: entry.path)
 
 
@@ -317,7 +296,7 @@ def _entry(status: dict[str, Any], path: str, place: str, address: HdfsAddress) 
             hint="those of HDFS are not followed: leave it out by an ignore pattern",
         )
     numbers = (status.get("length"), status.get("modificationTime"), status.get("fileId", 0))
-    if not all(isinstance(n, int) and 0 <= n <= _SIZE_MOST for n in numbers):
+    if not all(isinstance(n, int) and 0 <= n <= MAX_SIZE for n in numbers):
         raise _odd(address)
     size, modified, file_id = (int(number or 0) for number in numbers)
     return _Entry(path, place, size, modified, file_id)
@@ -348,8 +327,7 @@ def _planned(hdfs: WebHdfs, entry: _Entry) -> PlannedFile:
 
 
 def _revision(entries: list[_Entry]) -> str:
-    rows = [[e.path, e.size, e.modified, e.file_id] for e in entries]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+    return hash_state([[e.path, e.size, e.modified, e.file_id] for e in entries])
 
 
 async def _digests(hdfs: WebHdfs, entries: list[_Entry], most: int) -> dict[str, Digest]:

@@ -21,7 +21,7 @@ from cachd.errors import (
     OriginUnreachable,
 )
 from cachd.names import escape
-from cachd.sources.http_rules import parse_retry_after, shown
+from cachd.sources.http_rules import shown
 from cachd.sources.webhdfs_location import url_of
 
 if TYPE_CHECKING:
@@ -111,9 +111,10 @@ def check(answer: HttpAnswer, path: str, identity: HdfsIdentity) -> None:
             )
         )
     if name in _BUSY or status in (429, 503):
-        after = parse_retry_after(answer.headers.get("Retry-After"))
         raise OriginBusy(
-            f"{where} is not ready ({code}){told}", retry_after=after, hint="ask again in a while"
+            f"{where} is not ready ({code}){told}",
+            retry_after=answer.retry_after,
+            hint="ask again in a while",
         )
     if name in _MISSING or (name == "" and status in (404, 410)):
         if name == "":

@@ -125,7 +125,8 @@ def _without_trash(index: Index, limits: Limits, needed: int, inodes: int) -> Sh
 def in_background(
     index: Index, limits: Limits, *, high: int, low: int, idle_since: float
 ) -> Decision:
-    """The victims of a background round: none that was used after ``idle_since`` (monotonic).
+    """The victims of a background round: none that was used after ``idle_since`` (monotonic). What
+    waits counts as used no later than what it is to take the place of.
 
     Above ``high`` charged bytes down to ``low``; and as many as the free-space floor needs.
     """
@@ -140,7 +141,7 @@ def in_background(
     if target.is_met(0, 0):
         return Decision(True, (), target, 0, False)
     reason = "watermark" if over_quota > 0 else "volume"
-    rows = [row for row in candidates(index) if row.used_at <= idle_since]
+    rows = [row for row in candidates(index) if _oldest(index, row).used_at <= idle_since]
     return _choose(index, rows, target, reason)
 
 
@@ -190,6 +191,13 @@ def _tally_of_trash(index: Index) -> Tally:
     return tally
 
 
+def _oldest(index: Index, row: Row) -> Row:
+    """By whose use ``row`` goes: what waits goes no later than what it is to take the place of, or
+    it would be given because it alone is left."""
+    current = index.replaces(row)
+    return row if current is None or row.last_used < current.last_used else current
+
+
 def candidates(index: Index) -> list[Row]:
     """What may go at all, in the order in which it goes."""
     rows = [
@@ -198,7 +206,12 @@ def candidates(index: Index) -> list[Row]:
         for row in place.values()
         if not index.is_protected(row)
     ]
-    rows.sort(key=lambda row: (row.state == "ingest" or index.is_wanted(row), row.last_used))
+
+    def turn(row: Row) -> tuple[bool, int, bool]:
+        is_last = row.state == "ingest" or index.is_wanted(row)
+        return is_last, _oldest(index, row).last_used, row.is_current
+
+    rows.sort(key=turn)
     return rows
 
 
@@ -219,6 +232,8 @@ def _choose(index: Index, rows: list[Row], short: Shortage, reason: str) -> Deci
     shortfall = max(0, short.bytes - (tally.bytes - base_bytes))
     if fits:
         for row in reversed(list(chosen)):
+            if index.replaces(row) in chosen:
+                continue
             tally.remove(row)
             if is_met():
                 chosen.remove(row)

@@ -100,7 +100,7 @@ def usage(opened: Opened) -> Usage:
     """See ``Store.usage``."""
     context, index = opened.context, opened.context.index
     limits, (high, low) = opened.room.limits(), opened.room.watermarks()
-    pinned = [row for key in index.pins if (row := index.current(key)) is not None]
+    pinned = [r for key in index.pins for r in index.revisions(key) if index.is_wanted(r)]
     return Usage(
         quota=limits.quota,
         allocated=index.allocated,

@@ -327,6 +327,12 @@ class Index:
         """Whether ``row`` is what is given, or what will be: no older revision."""
         return row.is_current or self.waiting.get(row.key) == row.revision
 
+    def replaces(self, row: Row) -> Row | None:
+        """The current snapshot that ``row`` waits to take the place of."""
+        current = self.current(row.key)
+        is_waiting = row.state == "snapshot" and self.waiting.get(row.key) == row.revision
+        return current if is_waiting and current is not row else None
+
     def is_protected(self, row: Row) -> str:
         """Why ``row`` may not be evicted: view, lease, reader, pin, ingest; empty if it may.
 

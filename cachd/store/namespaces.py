@@ -116,6 +116,8 @@ def make_room(
     if missing > 0:
         return OwnRoom(False, (), used, missing)
     for row in reversed(list(chosen)):
+        if index.replaces(row) in chosen:
+            continue
         del chosen[row]
         back = spared_by(index, row, chosen)
         if missing + back > 0:

@@ -208,14 +208,14 @@ class Store:
             self._opened.recency.touch(row)
 
     @contextmanager
-    def reading(self, key: str, revision: str) -> Iterator[StoredSnapshot]:
+    def reading(self, key: str, revision: str, *, is_use: bool = True) -> Iterator[StoredSnapshot]:
         """Keep a snapshot from being evicted while it is read. Raises ModelUnknown."""
         row = self._require(key, revision)
         try:
             with row.read():
                 yield self._show(row)
         finally:
-            if self._open is not None:
+            if is_use and self._open is not None:
                 self.touch(key, revision)
 
     def _require(self, key: str, revision: str | None) -> Row:

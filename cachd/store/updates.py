@@ -39,14 +39,15 @@ REFUSED_MOST = 16
 class UpdateRecord:
     """``waiting``: what the source has and nobody is given, "" for none; ``seen``: since when, in
     seconds since the epoch. ``was_here``: it was fetched once. ``approved``: what becomes current
-    as soon as it is here. ``refused``: what no rule makes current again. ``promoted``: what was
-    made current last, ``by`` whom and ``at`` what time.
+    as soon as it is here, and ``approver``: who says so. ``refused``: what no rule makes current
+    again. ``promoted``: what was made current last, ``by`` whom and ``at`` what time.
     """
 
     waiting: str = ""
     seen: float = 0.0
     was_here: bool = False
     approved: str = ""
+    approver: str = ""
     refused: tuple[str, ...] = ()
     promoted: str = ""
     by: str = ""
@@ -65,12 +66,13 @@ def read_record(path: Path) -> UpdateRecord:
             seen=float(data["seen"]),
             was_here=bool(data["was_here"]),
             approved=data["approved"],
+            approver=data["approver"],
             refused=tuple(data["refused"]),
             promoted=data["promoted"],
             by=data["by"],
             at=float(data["at"]),
         )
-        check(are_texts((record.by, *_revisions(record))), "the record")
+        check(are_texts((record.by, record.approver, *_revisions(record))), "the record")
         check(all(0 <= moment < _LATEST for moment in (record.seen, record.at)), "a time")
         check(all(is_hex(name) for name in _revisions(record) if name), "a revision")
     except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -88,21 +90,24 @@ def settled(record: UpdateRecord, current: str | None) -> UpdateRecord:
     if current is None:
         return NOTHING
     if current in (record.waiting, record.approved):
-        record = replace(record, waiting="", seen=0.0, was_here=False, approved="")
+        record = replace(record, waiting="", seen=0.0, was_here=False, approved="", approver="")
     if current in record.refused:
         record = replace(record, refused=tuple(r for r in record.refused if r != current))
     return record
 
 
 def take_up(path: Path, current: str | None) -> UpdateRecord:
-    """What a file says where ``current`` is what is given; the file says no more afterwards.
-    Blocking. Raises OSError, ValueError."""
+    """What a file says where ``current`` is what is given; the file says no more afterwards, unless
+    the disk is full. Blocking. Raises OSError, ValueError."""
     written = read_record(path)
     record = settled(written, current)
-    if record == NOTHING:
-        path.unlink()
-    elif record != written:
-        replace_file(path.parent, path.name, _encode(record), mode=0o600)
+    try:
+        if record == NOTHING:
+            path.unlink()
+        elif record != written:
+            replace_file(path.parent, path.name, _encode(record), mode=0o600)
+    except OSError as error:
+        log.warning("what is over of the update %s isn't taken off the disk: %s", path.name, error)
     return record
 
 

@@ -363,6 +363,7 @@ class MemoryCache:
             "pins": len(self.pins),
             "flights_in_flight": len(self.flights),
             "flights_queued": 0,
+            "listings_queued": 0,
         }
 
     def degraded(self) -> list[str]:

@@ -59,6 +59,22 @@ def test_a_registry_that_the_caller_chose_lends_nothing(
     assert led.principal is not DAEMON
 
 
+@pytest.mark.parametrize(
+    ("lending", "is_believed"), [("lent", False), ("daemon", True), ("", True)]
+)
+def test_whom_a_caller_trusts_is_shown_no_token_that_is_lent(
+    lending: str, is_believed: bool
+) -> None:
+    one, parts = asked("model-registry://llama", lending, ca_pem="a caller's own", verify=False)
+    led = lead(one, named("hf://owner/model"), parts)
+    assert (led.principal is DAEMON) == bool(lending)
+    assert (led.location.options.ca_pem == "a caller's own") == is_believed
+    assert led.location.options.verify is None
+    # Keys that only sign may be used there.
+    led = lead(one, named("s3://bucket/m"), parts)
+    assert (led.location.options.ca_pem, led.location.options.verify) == ("a caller's own", False)
+
+
 def test_a_look_by_schedule_shows_the_daemons_pass_to_no_strangers_store() -> None:
     one, parts = asked("model-registry://llama", "")
     mine = unseen(one.ask, one.ref, one.location, DAEMON)

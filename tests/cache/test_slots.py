@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cachd.cache.resolve import choose_probes
-from cachd.cache.slots import Slots
+from cachd.cache.slots import Slots, Turns
 from cachd.model import PlannedFile
 
 
@@ -92,3 +92,35 @@ def test_probes_stand_for_the_model(paths, data):
     if files:
         assert max(files, key=lambda f: f.size).path in chosen
         assert files[-1].path in chosen
+
+
+async def test_one_caller_takes_a_quarter_of_the_turns():
+    turns = Turns(8)
+
+    async def hold(whose: object) -> None:
+        async with turns.taken(whose):
+            inside.append(whose)
+            await go.wait()
+
+    inside: list[object] = []
+    go = asyncio.Event()
+    tasks = [asyncio.create_task(hold("greedy")) for _ in range(6)]
+    await settle()
+    assert inside == ["greedy"] * 2
+    # They wait without being in the way of others, and the daemon is no caller.
+    tasks += [asyncio.create_task(hold(whose)) for whose in ("one", "other", None, None, None, 7)]
+    await settle()
+    assert inside == ["greedy"] * 2 + ["one", "other", None, None, None, 7]
+    tasks.append(asyncio.create_task(hold("late")))
+    await settle()
+    assert turns.waiting == 5
+    # Who waited longest comes first once there is room, whoever it is that leaves.
+    tasks[0].cancel()
+    await settle()
+    assert inside[8:] == ["greedy"]
+    go.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert sorted(map(str, inside)) == sorted(
+        ["greedy"] * 6 + ["one", "other", "None", "None", "None", "7", "late"]
+    )
+    assert turns.waiting == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -249,8 +248,7 @@ def test_a_nodes_service_is_asked_past_the_proxy(
 def test_azure_workload_identity(
     certificates: Certificates, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
+    context = certificates.server_context()
     clouds = Clouds(context)
     try:
         environ = {

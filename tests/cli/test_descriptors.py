@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.cli.fake_files import FakeFiles, Trouble
-from tests.cli.test_pull import tree_of
+from tests.disk import tree_of
 from tests.harness import eventually
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -166,6 +167,21 @@ def test_a_wrong_option_is_blamed_itself(
     for text in said:
         assert text in outcome.err
     assert "environment" not in outcome.err
+
+
+def test_a_registry_of_no_kind_is_refused_at_the_start(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = {"name": "main", "kind": "kubeflow", "url": "http://registry:8080"}
+    monkeypatch.setenv("CACHD_SOURCES_REGISTRIES", json.dumps([rule]))
+    for command in (["check-config"], ["serve", "--root", tmp_path / "r"]):
+        outcome = run(*command)
+        assert outcome.code == 2
+        assert "'kubeflow'" in outcome.err
+        assert "mlflow, model-registry" in outcome.err
+    assert not (tmp_path / "r").exists()
+    monkeypatch.setenv("CACHD_SOURCES_REGISTRIES", json.dumps([{**rule, "kind": "mlflow"}]))
+    assert run("check-config").code == 0
 
 
 def test_a_wrong_variable_is_blamed_itself(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ from cachd.cli.ambient import choose
 from cachd.cli.forward import gather
 from cachd.cli.forward_values import Overrides
 from cachd.errors import InvalidError, UriInvalid
+from tests.cli.mounted import PEM, reader
 
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 KEYS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
 SENT_KEYS = {"access_key_id": "AK", "secret_access_key": "SK"}
 GS = "gs://bucket/model"
@@ -30,14 +30,9 @@ FILES = {
     "/certs/cabundle.crt": PEM + "map",
     "/etc/bad.pem": "nonsense",
 }
+read = reader(FILES)
 MAP = {"CA_BUNDLE_CONFIGMAP_NAME": "global", "CA_BUNDLE_VOLUME_MOUNT_POINT": "/certs"}
 S3 = "s3://bucket/model"
-
-
-def read(path: str) -> str:
-    if path not in FILES:
-        raise FileNotFoundError(2, "No such file or directory", path)
-    return FILES[path]
 
 
 def storage(**config: Any) -> dict[str, str]:

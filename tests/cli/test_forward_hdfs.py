@@ -12,6 +12,7 @@ import pytest
 from cachd.cli.forward import gather
 from cachd.cli.forward_values import Forwarded, Overrides
 from cachd.errors import InvalidError
+from tests.cli.mounted import reader
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----"
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIB\n-----END PRIVATE KEY-----"
@@ -21,13 +22,7 @@ URI = "hdfs://user/me/m"
 
 
 def reading(folder: str, secret: dict[str, str]) -> Callable[[str], str]:
-    def read(path: str) -> str:
-        name = path.removeprefix(folder + "/")
-        if name not in secret:
-            raise FileNotFoundError(2, "No such file or directory", path)
-        return secret[name]
-
-    return read
+    return reader({f"{folder}/{name}": text for name, text in secret.items()})
 
 
 def forwarded(

@@ -8,16 +8,12 @@ import pytest
 
 from cachd.cli.forward import gather
 from cachd.cli.forward_values import Overrides
+from tests.cli.mounted import reader
 
 HF, MS = "hf://o/m", "modelscope://o/m"
 KEYS = {"AWS_ACCESS_KEY_ID": "AK", "AWS_SECRET_ACCESS_KEY": "SK"}
 FILES = {"/token": "hf_file\n", "/empty": "\n", "/ca/cabundle.crt": "-----BEGIN CERTIFICATE-----"}
-
-
-def read(path: str) -> str:
-    if path not in FILES:
-        raise FileNotFoundError(2, "No such file or directory", path)
-    return FILES[path]
+read = reader(FILES)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 
 from cachd.cli.forward import gather
 from cachd.cli.forward_values import Overrides
-
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+from tests.cli.mounted import PEM, reader
 
 
 def config(**auths: str) -> str:
@@ -31,16 +30,11 @@ FILES = {
     "/broken.json": "secret nonsense",
     "/certs/cabundle.crt": PEM,
 }
+read = reader(FILES)
 URI = "oci://r.example/team/m:v1"
 KSERVE = {"KSERVE_OCI_DOCKER_CONFIG": "/mnt/oci-fetch-auth/config.json"}
 PODMAN = {"REGISTRY_AUTH_FILE": "/podman/auth.json"}
 DOCKER = {"DOCKER_CONFIG": "/docker"}
-
-
-def read(path: str) -> str:
-    if path not in FILES:
-        raise FileNotFoundError(2, "No such file or directory", path)
-    return FILES[path]
 
 
 def sent(environ: dict[str, str], uri: str = URI, **more: Any) -> Any:

@@ -9,19 +9,14 @@ import pytest
 
 from cachd.cli.forward import gather
 from cachd.errors import InvalidError
+from tests.cli.mounted import PEM, reader
 
-PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 FILES = {"/t": "tok\n", "/ca": PEM, "/cert": "cert", "/key": "key"}
+read = reader(FILES)
 BASE = {"MODEL_REGISTRY_BASE_URL": "mr.example:8080"}
 AT = {"registry": "http://mr.example:8080"}
 ML = {"MLFLOW_TRACKING_URI": "https://ml.example"}
 TOKEN = {"MODEL_REGISTRY_TOKEN": "tok"}
-
-
-def read(path: str) -> str:
-    if path not in FILES:
-        raise FileNotFoundError(2, "No such file or directory", path)
-    return FILES[path]
 
 
 def host_of(namespace: str, service: str = "model-registry-service") -> str:

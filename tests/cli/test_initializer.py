@@ -19,7 +19,7 @@ from cachd.cli.parser import build
 from cachd.environment import CLIENT_VARIABLES, PULL_VARIABLES
 from cachd.errors import AccessError, InvalidError
 from cachd.settings.tree import variable_name, walk_fields
-from tests.cli.test_pull import tree_of
+from tests.disk import tree_of
 
 if TYPE_CHECKING:
     from pathlib import Path

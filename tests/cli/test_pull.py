@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.disk import tree_of
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -21,14 +23,6 @@ if TYPE_CHECKING:
 
 URI = "s3://bucket/model"
 FILES = {"config.json": b"{}", "a/b/weights.bin": os.urandom(3_000_000), "empty": b""}
-
-
-def tree_of(directory: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in directory.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_without_a_destination_it_says_where_the_model_is(daemon: FakeDaemon, run: Run) -> None:

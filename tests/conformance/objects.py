@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tests.conformance.web import OCTETS, Handler, Server, etag_of
+from tests.servers.loopback import OCTETS, Handler, Server, etag_of
 
 if TYPE_CHECKING:
     import ssl

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.conformance.packing import tar, tar_zst, zipped
 from tests.conformance.rows import Row
-from tests.conformance.web import OCTETS, Page
+from tests.conformance.web import Page
+from tests.servers.loopback import OCTETS
 
 if TYPE_CHECKING:
     from tests.conformance.world import Outcome, World

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
-import threading
 from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from string import Template
 from typing import TYPE_CHECKING
 
-from tests.servers.ports import LOOPBACK
+from tests.servers.loopback import OCTETS, Handler, Server
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
-
-_RANGE = re.compile(r"bytes=(\d+)-(\d*)")
-OCTETS = "application/octet-stream"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,78 +28,11 @@ class Page:
         return replace(self, location=Template(self.location).substitute(names))
 
 
-def etag_of(body: bytes) -> str:
-    return f'"{hashlib.sha256(body).hexdigest()[:24]}"'
-
-
 @dataclass(frozen=True)
 class Seen:
     method: str
     target: str
     headers: Mapping[str, str]
-
-
-class Handler(BaseHTTPRequestHandler):
-    """Ranges and conditions over whatever bytes a subclass finds."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def send_file(self, body: bytes, content_type: str) -> None:
-        etag = etag_of(body)
-        common = {"ETag": etag, "Accept_Ranges": "bytes", "Content_Type": content_type}
-        if self.headers.get("If-Match", etag) != etag:
-            self.send(412)
-            return
-        match = _RANGE.fullmatch(self.headers.get("Range", ""))
-        if not match or self.command == "HEAD":
-            self.send(200, body, **common)
-            return
-        start, last = int(match[1]), int(match[2] or len(body))
-        part = body[start : last + 1]
-        if not part:
-            self.send(416, Content_Range=f"bytes */{len(body)}")
-            return
-        span = f"bytes {start}-{start + len(part) - 1}/{len(body)}"
-        self.send(206, part, Content_Range=span, **common)
-
-
-class Server(ThreadingHTTPServer):
-    """On a free port, in a thread of its own."""
-
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, handler: type[Handler], tls: ssl.SSLContext | None = None) -> None:
-        super().__init__((LOOPBACK, 0), handler)
-        if tls is not None:
-            self.socket = tls.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
-        scheme = "https" if tls else "http"
-        self.port = int(self.server_address[1])
-        self.url = f"{scheme}://{LOOPBACK}:{self.port}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that doesn't trust the certificate is no news."""
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join(60)
 
 
 class Web(Server):

@@ -54,6 +54,29 @@ class Pass:
 NOBODY = Pass(codes=("credentials_missing",))
 
 
+def passes_of(
+    shown: Callable[[str], Mapping[str, Any]],
+    good: str,
+    wrong: str,
+    denied: str,
+    *,
+    says: str,
+    none: Pass = NOBODY,
+) -> dict[str, Pass]:
+    """Of a source that is ``shown`` one secret. Nobody was given the ``wrong`` one; whoever has
+    the ``denied`` one may not read."""
+
+    def refused(secret: str, code: str) -> Pass:
+        return Pass(credentials=shown(secret), secrets=(secret,), codes=(code,), says=says)
+
+    return {
+        "good": Pass(credentials=shown(good), secrets=(good,)),
+        "wrong": refused(wrong, "credentials_invalid"),
+        "denied": refused(denied, "access_denied"),
+        "none": none,
+    }
+
+
 @dataclass
 class Place:
     """Files of one row, apart from those of all others. ``options`` beat the adapter's."""

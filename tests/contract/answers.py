@@ -5,24 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.disk import tree_of
 from tests.harness import Daemon, Reply
-
-
-def tree_of(answer: dict[str, Any]) -> dict[str, bytes]:
-    """The published tree."""
-    root = Path(answer["path"])
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in root.rglob("*")
-        if path.is_file()
-    }
 
 
 def given(reply: Reply, tree: dict[str, bytes]) -> dict[str, Any]:
     """The answer of an ask that gave exactly ``tree``."""
     answer: dict[str, Any] = reply.json()
     assert reply.status == 200, answer
-    found = tree_of(answer)
+    found = tree_of(Path(answer["path"]))
     assert sorted(found) == sorted(tree)
     assert [name for name in found if found[name] != tree[name]] == []
     return answer

@@ -4,37 +4,24 @@ from the hub itself (tests/process/test_hubs.py has them elsewhere)."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
-from urllib.parse import urlsplit
+from typing import ClassVar
 
-from tests.contract.adapter import Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate
+from tests.origins.gate import Gate, address_of
+from tests.servers.repositories import RepositoryServer
 
 
-def passes_of(good: str, wrong: str, denied: str, none_says: str) -> Mapping[str, Pass]:
-    """By token: one that is good, one that nobody gave out, and one that may not read."""
+def by_token(good: str, wrong: str, denied: str, none_says: str) -> dict[str, Pass]:
+    none = Pass(codes=("credentials_missing",), says=none_says)
     says = "the token that was sent"
-    return {
-        "good": Pass(credentials={"token": good}, secrets=(good,)),
-        "wrong": Pass(
-            credentials={"token": wrong},
-            secrets=(wrong,),
-            codes=("credentials_invalid",),
-            says=says,
-        ),
-        "denied": Pass(
-            credentials={"token": denied}, secrets=(denied,), codes=("access_denied",), says=says
-        ),
-        "none": Pass(codes=("credentials_missing",), says=none_says),
-    }
+    return passes_of(lambda token: {"token": token}, good, wrong, denied, says=says, none=none)
 
 
 class Hub(Adapter):
-    """``branch`` is the hub's default one, ``data`` marks requests for a file's bytes, ``closed``
-    is what keeps a repository from those who hold no good token."""
+    """``data`` marks requests for a file's bytes, ``closed`` is what keeps a repository from those
+    who hold no good token."""
 
-    branch: ClassVar[str]
     data: ClassVar[str]
     closed: ClassVar[Mapping[str, object]]
     lacks: ClassVar[Mapping[str, str]] = {
@@ -43,15 +30,12 @@ class Hub(Adapter):
         "markers": "git has no empty directories",
     }
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: RepositoryServer) -> None:
         super().__init__()
         self._hub = server
         self._hub.is_direct = True
         self._hub.tokens = set(self.passes["denied"].secrets)
-        where = urlsplit(self._hub.url)
-        assert where.hostname
-        assert where.port
-        self.gate = Gate((where.hostname, where.port))
+        self.gate = Gate(address_of(self._hub.url))
         self._closing += [self._hub.close, self.gate.close]
         self.options = {"endpoint": self.gate.url}
 
@@ -72,7 +56,7 @@ class Hub(Adapter):
     def change(self, place: Place, path: str, body: bytes | None) -> None:
         files = {**place.files, path: body}
         kept = {name: each for name, each in files.items() if each is not None}
-        self._hub.repositories[place.name].commit(kept, self.branch)
+        self._hub.repositories[place.name].commit(kept, self._hub.branch)
 
     def is_data(self, seen: Seen) -> bool:
         return self.data in seen.target

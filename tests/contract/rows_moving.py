@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.contract.adapter import Adapter
-from tests.contract.answers import given, published, tree_of
+from tests.contract.answers import given, published
 from tests.contract.rows_faults import brings_bytes
 from tests.contract.rows_shape import BIG
+from tests.disk import tree_of
 from tests.harness import Daemon, Reply
 
 PATH = "m/model.bin"
@@ -18,7 +21,7 @@ def is_one_state(reply: Reply, *states: bytes) -> bool:
     if reply.status != 200:
         assert answer["code"] in CLEAR, answer
         return False
-    (body,) = tree_of(answer).values()
+    (body,) = tree_of(Path(answer["path"])).values()
     assert body in states
     return True
 

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.adapter import Adapter
 from tests.contract.answers import given, published, refused
 from tests.harness import Daemon
-from tests.process.secrecy import traces
+from tests.process.secrecy import arguments, written
 
 W = b"weights" * 1000
 PATH = "m/model.bin"
@@ -57,6 +57,6 @@ class Passes:
         place = adapter.put({PATH: W})
         shown = [place.ask(daemon, PATH, who).body.decode() for who in adapter.passes]
         assert secrets_of(adapter)
-        shown += traces(daemon)
+        shown += [*written(daemon), *arguments(daemon)]
         for word in secrets_of(adapter):
             assert not any(word in each for each in shown), word

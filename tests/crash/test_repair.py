@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.crash.world import NEW, OLD, PART, World, world
+from tests.disk import flip
 
 pytestmark = pytest.mark.slow
 
@@ -18,16 +19,6 @@ STEPS = [
     "repair relinked",
     "repair unmarked",
 ]
-
-
-def damage(path: Path, offset: int) -> None:
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 8]))
-    path.chmod(0o444)
 
 
 def corrupt(made: World) -> float:
@@ -45,7 +36,7 @@ def test_a_crash_leaves_the_old_file_or_the_new_one(tmp_path: Path, step: str) -
         places = [Path(found["path"], "w.bin") for found in (first, answer)]
         # Both revisions have the very same file.
         assert len({place.stat().st_ino for place in places}) == 1
-        damage(places[0], PART + 5)
+        flip(places[0], PART + 5)
         verify = f"/v1/models/{answer['key']}/verify"
         if step == "repair marked":
             made.daemon.arm(step)

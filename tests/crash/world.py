@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import signal
 import socket
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.crash.origin import BucketOrigin
+from tests.disk import flip, names_below, tree_of
 from tests.harness import Daemon, Reply, UnixConnection, call, eventually
 
 MIB = 1 << 20
@@ -168,7 +168,7 @@ class World:
         assert reply.status == 200, reply.body
         answer = reply.json()
         wanted = self.known[self.origin.uri(name)][-1]
-        assert read_tree(Path(answer["path"])) == wanted, f"{name} is wrong"
+        assert tree_of(Path(answer["path"])) == wanted, f"{name} is wrong"
         return answer
 
     def ask_in_vain(self, name: str) -> None:
@@ -232,12 +232,7 @@ class World:
                 part = json.loads(line)
                 if part.get("length", 0) == PART:
                     path = journal.parent / "tree" / part["path"]
-                    path.chmod(0o600)
-                    with path.open("r+b") as file:
-                        file.seek(part["offset"] + 1000)
-                        byte = file.read(1)
-                        file.seek(-1, os.SEEK_CUR)
-                        file.write(bytes([byte[0] ^ 1]))
+                    flip(path, part["offset"] + 1000)
                     return
         raise AssertionError("no part is journalled")
 
@@ -250,7 +245,7 @@ class World:
         for model in current:
             if model["uri"] == uri and model.get("revision"):
                 place = self.daemon.root / "snapshots" / model["key"] / model["revision"] / "tree"
-                number = self.known[uri].index(read_tree(place))
+                number = self.known[uri].index(tree_of(place))
                 return "new" if number == len(self.known[uri]) - 1 and number else "old"
         return "none"
 
@@ -259,7 +254,7 @@ class World:
         root = self.daemon.root
         for manifest in root.glob("snapshots/*/*/manifest.json"):
             uri = json.loads(manifest.read_bytes())["ref"]["uri"]
-            assert read_tree(manifest.parent / "tree") in self.known[uri], f"{uri} is not whole"
+            assert tree_of(manifest.parent / "tree") in self.known[uri], f"{uri} is not whole"
         for snapshot in root.glob("snapshots/*/*"):
             assert (snapshot / "manifest.json").exists(), snapshot
         eventually(lambda: not list((root / "trash").iterdir()))
@@ -301,18 +296,6 @@ def world(home: Path, root: Path | None = None, **settings: str) -> Iterator[Wor
         yield made
     finally:
         made.close()
-
-
-def read_tree(tree: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(tree)): path.read_bytes()
-        for path in sorted(tree.rglob("*"))
-        if path.is_file()
-    }
-
-
-def names_below(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
 def held_below(root: Path) -> int:

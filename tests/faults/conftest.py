@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import ssl
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.disk import tree_of
 from tests.harness import Daemon, Reply, call, running
 from tests.origins.bucket import Bucket
 from tests.origins.exchange import Body
@@ -59,12 +59,6 @@ def trusting(certificates: Certificates) -> dict[str, str]:
     return {"SOURCES_S3_CA_BUNDLE": trust, "SOURCES_HTTP_CA_BUNDLE": trust}
 
 
-def server_context(certificates: Certificates) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
-    return context
-
-
 @dataclass
 class Model:
     """One model at one origin. ``main`` is the path, at the origin, of the file that suffers;
@@ -105,11 +99,7 @@ class Model:
         return call(daemon.socket, "POST", "/v1/models", body)
 
     def read(self, root: Path) -> dict[str, bytes]:
-        return {
-            str(path.relative_to(root)): path.read_bytes()
-            for path in root.rglob("*")
-            if path.is_file()
-        }
+        return tree_of(root)
 
 
 def pack(files: dict[str, bytes]) -> bytes:

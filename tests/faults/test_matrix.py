@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from awscrt import checksums
 
-from tests.faults.conftest import MIB, PART, Model, make_model, server_context
+from tests.faults.conftest import MIB, PART, Model, make_model
 from tests.harness import Daemon
 from tests.origins.bucket import Bucket
 from tests.origins.fault import Fault, s3_error
@@ -105,7 +105,7 @@ def origins(certificates: Certificates) -> Iterator[Callable[[str], Bucket]]:
 
     def make(kind: str) -> Bucket:
         secure = kind.endswith("https")
-        made.append(Bucket(server_context(certificates) if secure else None))
+        made.append(Bucket(certificates.server_context() if secure else None))
         return made[-1].__enter__()
 
     yield make
@@ -194,10 +194,10 @@ def test_a_certificate_that_nobody_vouches_for(
 ) -> None:
     origin = origins(kind)
     model = make_model(kind, origin, "untrusted")
-    origin._context = server_context(make_certificates(tmp_path))
+    origin._context = make_certificates(tmp_path).server_context()
     assert model.ask(daemon).json()["code"] == "origin_tls"
     assert not origin.requests()
-    origin._context = server_context(certificates)
+    origin._context = certificates.server_context()
     check_right(daemon, model)
 
 
@@ -211,10 +211,10 @@ def test_a_certificate_that_changes_in_mid_fetch(
 ) -> None:
     origin = origins(kind)
     model = make_model(kind, origin, "retrusted")
-    bad = server_context(make_certificates(tmp_path))
+    bad = make_certificates(tmp_path).server_context()
     origin.fault(model.main, Fault("reset", after=MIB), times=1)
     origin.upon(model.main, 1, lambda: setattr(origin, "_context", bad))
     answer = model.ask(daemon).json()
     assert answer.get("code") in ("origin_tls", None), answer
-    origin._context = server_context(certificates)
+    origin._context = certificates.server_context()
     check_right(daemon, model)

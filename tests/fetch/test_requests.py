@@ -3,11 +3,8 @@ are had at other URLs, a certificate that is shown."""
 
 from __future__ import annotations
 
-import contextlib
 import ssl
-import threading
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,6 +14,7 @@ import trustme
 from cachd.model import Auth, Connect, PlannedFile, SignedUrl, UnpackRule
 from tests.fetch.conftest import BLOCK, MIB, Rig, plan_of, planned
 from tests.origins.fault import Fault, FaultOrigin, pattern
+from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,36 +22,19 @@ if TYPE_CHECKING:
 DATA = pattern(3 * BLOCK + 77)
 
 
-class _Server(ThreadingHTTPServer):
+class _Server(Server):
     """Notes each request as (method, path and query, headers in lower case, body)."""
 
-    daemon_threads = True
-
-    def __init__(self, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.seen: list[tuple[str, str, dict[str, str], bytes]] = []
-        self.scheme = "http" if context is None else "https"
-        if context is not None:
-            self.socket = context.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
-
-    def handle_error(self, *_: object) -> None:
-        """A client that shows no certificate is part of a test."""
-
-    def url(self, path: str) -> str:
-        return f"{self.scheme}://localhost:{self.server_port}{path}"
+        super().__init__(_Handler, tls, host="localhost")
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     server: _Server
 
-    def log_message(self, *_: object) -> None:
-        pass
-
     def _answer(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.read_body()
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.seen.append((self.command, self.path, headers, body))
         parts = urlsplit(self.path)
@@ -67,44 +48,23 @@ class _Handler(BaseHTTPRequestHandler):
         elif "range" in headers:
             first, last = headers["range"].removeprefix("bytes=").split("-")
             data = data[int(first) : int(last) + 1]
-            self.send_response(206)
-            self.send_header("Content-Range", f"bytes {first}-{last}/{len(DATA)}")
-            self._send(data)
+            self.send(206, data, Content_Range=f"bytes {first}-{last}/{len(DATA)}")
             return
-        self.send_response(200)
-        self._send(data)
+        self.send(200, data)
 
     do_GET = do_POST = _answer
-
-    def _send(self, data: bytes) -> None:
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-
-@contextlib.contextmanager
-def _serving(context: ssl.SSLContext | None = None) -> Iterator[_Server]:
-    server = _Server(context)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 @pytest.fixture
 def server() -> Iterator[_Server]:
-    with _serving() as server:
+    with _Server() as server:
         yield server
 
 
 async def test_ranges_that_are_asked_for_in_the_query(rig: Rig, server: _Server) -> None:
     file = PlannedFile(
         path="m",
-        url=server.url("/m?op=OPEN"),
+        url=f"{server.url}/m?op=OPEN",
         size=len(DATA),
         range_query="offset={offset}&length={length}",
     )
@@ -126,7 +86,7 @@ async def test_a_server_that_doesnt_know_the_query(rig: Rig, origin: FaultOrigin
 async def test_a_post_whose_answer_is_the_file(rig: Rig, server: _Server) -> None:
     file = PlannedFile(
         path="pack",
-        url=server.url("/service"),
+        url=f"{server.url}/service",
         size=None,
         ranges=False,
         post="0032want é\n",
@@ -143,12 +103,12 @@ async def test_a_pass_in_the_query_goes_to_its_host_alone(
     rig: Rig, server: _Server, origin: FaultOrigin
 ) -> None:
     elsewhere = planned(origin, "other", pattern(MIB))
-    here = PlannedFile(path="m", url=server.url("/m?comp=x"), size=len(DATA))
+    here = PlannedFile(path="m", url=f"{server.url}/m?comp=x", size=len(DATA))
     auth = Auth(
         kind="headers",
         headers=(("x-pass", "secret"),),
         query="sig=secret",
-        host=f"localhost:{server.server_port}",
+        host=server.host,
     )
     await rig.fetch(plan_of(here, elsewhere, auth=auth))
     assert rig.read("m") == DATA
@@ -164,11 +124,11 @@ async def test_files_that_are_had_at_other_urls(
     data = pattern(MIB)
     origin.put("/signed", data, etag="")
     large = PlannedFile(path="large", url="https://planned.invalid/large", size=len(data))
-    small = PlannedFile(path="m", url=server.url("/m"), size=len(DATA))
+    small = PlannedFile(path="m", url=f"{server.url}/m", size=len(DATA))
     signed = SignedUrl(
         planned=large.url, url=origin.url("/signed?sig=1"), headers=(("x-own", "a"),)
     )
-    here = f"localhost:{server.server_port}"
+    here = server.host
     auth = Auth(kind="headers", headers=(("x-pass", "b"),), host=here, signed=(signed,))
     await rig.fetch(plan_of(large, small, auth=auth))
     assert rig.read("large") == data
@@ -200,8 +160,8 @@ async def test_a_certificate_that_is_shown(rig: Rig) -> None:
     client = authority.issue_cert("client.example")
     shown = (client.private_key_and_cert_chain_pem.bytes()).decode()
     connect = Connect(ca_pem=authority.cert_pem.bytes().decode())
-    with _serving(context) as server:
-        file = PlannedFile(path="m", url=server.url("/m"), size=len(DATA))
+    with _Server(context) as server:
+        file = PlannedFile(path="m", url=f"{server.url}/m", size=len(DATA))
         error = await rig.fails(plan_of(file, connect=connect))
         assert error.code == "origin_tls"
         assert shown not in repr(replace(connect, client_pem=shown))

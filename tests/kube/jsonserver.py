@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import threading
 from abc import ABC, abstractmethod
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from tests.servers.loopback import Handler, Server
 
 OWN_TOKEN = "the-daemons-own-token-2718"
 
@@ -19,21 +19,14 @@ class JsonServer(ABC):
         self.is_down = False
         server = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class JsonHandler(Handler):
             def do_GET(self) -> None:
                 server._answer(self)
 
             do_POST = do_PATCH = do_GET
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
+        self._server = Server(JsonHandler)
+        self.url = self._server.url
 
     @abstractmethod
     def act(
@@ -45,14 +38,8 @@ class JsonServer(ABC):
     def note(self, method: str, path: str, body: dict[str, Any]) -> None:
         """A request came, whatever becomes of it."""
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
-
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(60)
+        self._server.stop()
 
     def settings(self, directory: Path, **more: str) -> dict[str, str]:
         """Of a daemon that asks this server."""
@@ -66,9 +53,8 @@ class JsonServer(ABC):
             **more,
         }
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
-        length = int(handler.headers.get("Content-Length") or 0)
-        body = json.loads(handler.rfile.read(length)) if length else {}
+    def _answer(self, handler: Handler) -> None:
+        body = json.loads(handler.read_body() or b"{}")
         self.note(handler.command, handler.path, body)
         if self.is_down:
             status, answer = 500, {"kind": "Status", "message": "etcd is away"}
@@ -77,9 +63,4 @@ class JsonServer(ABC):
         else:
             kind = handler.headers.get("Content-Type", "")
             status, answer = self.act(handler.command, handler.path, body, kind)
-        data = json.dumps(answer).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        handler.wfile.write(data)
+        handler.send(status, json.dumps(answer).encode(), Content_Type="application/json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 
 @dataclass
@@ -24,3 +25,14 @@ class Seen:
     path: str
     headers: dict[str, str]
     peer: int
+
+    @classmethod
+    def of(cls, head: str, peer: int) -> Self:
+        """What the head of a request says; names of headers in lower case."""
+        first, *lines = head.split("\r\n")
+        method, target, _ = first.split(" ", 2)
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(":")
+            headers[name.lower()] = value.strip()
+        return cls(method, target, target.partition("?")[0], headers, peer)

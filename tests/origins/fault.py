@@ -13,14 +13,13 @@ import contextlib
 import hashlib
 import socket
 import ssl
-import struct
 import threading
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
 from tests.origins.exchange import Body, Seen
+from tests.origins.sockets import read_head, reset_when_closed, shut
 
 KINDS = frozenset(
     {
@@ -108,14 +107,9 @@ class FaultOrigin:
         self._closing.set()
         if self.hold is not None:
             self.hold.set()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        shut([self._listener])
         self._listener.close()
-        with self._lock:
-            connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        self.drop_connections()
         self._acceptor.join(5)
         for thread in self._threads:
             thread.join(5)
@@ -165,9 +159,7 @@ class FaultOrigin:
         """Reset all that are open."""
         with self._lock:
             connections = list(self._connections)
-        for connection in connections:
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
+        shut(connections)
 
     # --- the server ------------------------------------------------------------------------
 
@@ -198,18 +190,12 @@ class FaultOrigin:
                     self._connections.add(connection)
             buffer = b""
             while not self._closing.is_set():
-                while b"\r\n\r\n" not in buffer:
-                    more = connection.recv(65536)
-                    if not more:
-                        return
-                    buffer += more
-                head, _, buffer = buffer.partition(b"\r\n\r\n")
-                text = head.decode("latin-1")
-                if " HTTP/1." not in text.partition("\r\n")[0]:
-                    # Somebody else's client, who looks for a server that had this port before.
+                head, buffer = read_head(connection, buffer)
+                if " HTTP/1." not in head.partition("\r\n")[0]:
+                    # It ended, or is somebody else's, who looks for what had this port before.
                     return
-                is_last = "\r\nconnection: close" in text.lower()
-                if not self._answer(connection, text, peer) or is_last:
+                is_last = "\r\nconnection: close" in head.lower()
+                if not self._answer(connection, head, peer) or is_last:
                     return
         except (OSError, ssl.SSLError):
             pass
@@ -236,15 +222,10 @@ class FaultOrigin:
 
     def _answer(self, connection: socket.socket, head: str, peer: int) -> bool:
         """Answer one request; whether the connection stays open."""
-        lines = head.split("\r\n")
-        method, target, _ = lines[0].split(" ", 2)
-        headers = {}
-        for line in lines[1:]:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        path = target.partition("?")[0]
+        seen = Seen.of(head, peer)
+        method, path, headers = seen.method, seen.path, seen.headers
         with self._lock:
-            self.seen.append(Seen(method, target, path, headers, peer))
+            self.seen.append(seen)
         if self.hold is not None:
             self.hold.wait(30)
         fault = self._next_fault(path) if method in ("GET", "POST") else None
@@ -277,7 +258,7 @@ class FaultOrigin:
             self.busy_heads -= 1
             self._send_head(connection, 503, {}, 0)
             return True
-        number = target.rpartition("partNumber=")[2]
+        number = seen.target.rpartition("partNumber=")[2]
         if method == "HEAD" and body.parts and number.isdigit():
             size = body.parts[int(number) - 1]
             told = {"ETag": body.etag or "", "x-amz-mp-parts-count": str(len(body.parts))}
@@ -353,8 +334,7 @@ class FaultOrigin:
             self._send(connection, path, view[: 256 * 1024])
             view = view[256 * 1024 :]
         if kind == "reset":
-            time.sleep(0.05)  # let the bytes out before the RST overtakes them
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            reset_when_closed(connection)
             return False
         if kind == "stall":
             self._closing.wait(fault.seconds if fault and fault.seconds > 1 else 60)

@@ -14,11 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.origins.exchange import Seen
+from tests.origins.sockets import read_head, reset_when_closed, shut
 from tests.servers.ports import LOOPBACK
-
-_MOST_HEAD = 256 * 1024
 
 Matches = Callable[[Seen], bool]
 Refusal = tuple[int, dict[str, str], bytes]
@@ -55,6 +55,14 @@ class Rule:
 
 def anything(_: Seen) -> bool:
     return True
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """The ``target`` of a gate before the server there."""
+    where = urlsplit(url)
+    assert where.hostname
+    assert where.port
+    return where.hostname, where.port
 
 
 @dataclass
@@ -118,13 +126,10 @@ class Gate:
     def close(self) -> None:
         self._closing = True
         self.clear()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        shut([self._listener])
         self._listener.close()
         with self._lock:
-            for each in self._open:
-                with contextlib.suppress(OSError):
-                    each.shutdown(socket.SHUT_RDWR)
+            shut(self._open)
 
     # --- the proxy -------------------------------------------------------------------------
 
@@ -145,7 +150,7 @@ class Gate:
             if self.tls is not None:
                 connection = self.tls.wrap_socket(connection, server_side=True)
                 self._hold(stack, connection)
-            head, rest = _read_head(connection)
+            head, rest = read_head(connection)
             # Else it is somebody else's client, who looks for a server that had this port before.
             if " HTTP/1." in head.partition("\r\n")[0]:
                 self._exchange(stack, connection, head, rest, peer)
@@ -164,13 +169,7 @@ class Gate:
         rest: bytes,
         peer: int,
     ) -> None:
-        first, *lines = head.split("\r\n")
-        method, target, _ = first.split(" ", 2)
-        headers = {}
-        for line in lines:
-            name, _, value = line.partition(":")
-            headers[name.lower()] = value.strip()
-        passage = Passage(method, target, target.partition("?")[0], headers, peer)
+        passage = Passage.of(head, peer)
         rules = self._note(passage)
         refusal = self.guard(passage)
         for rule in rules:
@@ -186,10 +185,9 @@ class Gate:
             return
         server = socket.create_connection(self.route(passage) or self.target, timeout=60)
         self._hold(stack, server)
-        kept = [each for each in lines if not each.lower().startswith("connection:")]
-        server.sendall("\r\n".join([first, *kept, "Connection: close", "", ""]).encode("latin-1"))
-        length = int(headers.get("content-length", "0"))
-        if headers.get("transfer-encoding"):
+        server.sendall(_last_on_its_connection(head))
+        length = int(passage.headers.get("content-length", "0"))
+        if passage.headers.get("transfer-encoding"):
             # A body of unknown length: it is over when the client waits for the answer.
             threading.Thread(target=_pump, args=(connection, server), daemon=True).start()
         while length > len(rest):
@@ -217,15 +215,9 @@ class Gate:
         return found
 
 
-def _read_head(connection: socket.socket) -> tuple[str, bytes]:
-    buffer = b""
-    while b"\r\n\r\n" not in buffer and len(buffer) < _MOST_HEAD:
-        more = connection.recv(65536)
-        if not more:
-            return "", b""
-        buffer += more
-    head, _, rest = buffer.partition(b"\r\n\r\n")
-    return head.decode("latin-1"), rest
+def _last_on_its_connection(head: str) -> bytes:
+    kept = [line for line in head.split("\r\n") if not line.lower().startswith("connection:")]
+    return "\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1")
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
@@ -245,13 +237,11 @@ def _answer(
     connection: socket.socket, server: socket.socket, passage: Passage, rules: list[Rule]
 ) -> None:
     """The server's answer as it is, but for the rules."""
-    head, rest = _read_head(server)
+    head, rest = read_head(server)
     if not head:
         return
-    lines = head.split("\r\n")
-    passage.status = int(lines[0].split(" ")[1])
-    kept = [each for each in lines if not each.lower().startswith("connection:")]
-    connection.sendall("\r\n".join([*kept, "Connection: close", "", ""]).encode("latin-1"))
+    passage.status = int(head.split(" ")[1])
+    connection.sendall(_last_on_its_connection(head))
     flips = [rule.flip for rule in rules if rule.flip is not None]
     cuts = [rule.cut for rule in rules if rule.cut is not None]
     piece = rest or server.recv(256 * 1024)
@@ -265,8 +255,7 @@ def _answer(
         for cut in cuts:
             if at + len(piece) >= cut:
                 connection.sendall(piece[: cut - at])
-                time.sleep(0.05)  # let the bytes out before the RST overtakes them
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                reset_when_closed(connection)
                 return
         # Before they leave: whoever has them all may look at once.
         passage.sent += len(piece)

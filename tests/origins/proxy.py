@@ -8,6 +8,8 @@ import socket
 import threading
 from urllib.parse import urlsplit
 
+from tests.origins.sockets import read_head, shut
+
 FLIPPED = 100_000
 """Which byte of an answer, head included: listings are shorter."""
 
@@ -30,9 +32,9 @@ class Proxy:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for sock in [self._listener, *self._sockets]:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        everything = [self._listener, *self._sockets]
+        shut(everything)
+        for sock in everything:
             sock.close()
         for thread in list(self._threads):
             thread.join(5)
@@ -53,14 +55,10 @@ class Proxy:
 
     def _serve(self, client: socket.socket) -> None:
         with contextlib.suppress(OSError, ValueError):
-            buffer = b""
-            while b"\r\n\r\n" not in buffer:
-                more = client.recv(65536)
-                if not more:
-                    return
-                buffer += more
-            head, _, rest = buffer.partition(b"\r\n\r\n")
-            lines = head.decode("latin-1").split("\r\n")
+            head, rest = read_head(client)
+            if not head:
+                return
+            lines = head.split("\r\n")
             method, target, version = lines[0].split(" ")
             self.requests.append(f"{method} {target}")
             fields = [line for line in lines[1:] if not line.lower().startswith("proxy-")]
@@ -96,6 +94,4 @@ def _pump(source: socket.socket, sink: socket.socket, flip: int = -1) -> None:
                 data = data[:flip] + bytes([data[flip] ^ 1]) + data[flip + 1 :]
             flip -= len(data)
             sink.sendall(data)
-    for sock in (source, sink):
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+    shut([source, sink])

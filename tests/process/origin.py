@@ -7,7 +7,9 @@ import re
 import threading
 from collections import Counter
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from tests.servers.loopback import OCTETS, Handler, Server
+from tests.servers.ports import LOOPBACK
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _CHUNK = 64 * 1024
@@ -25,7 +27,7 @@ class CountingOrigin:
     sent: Counter[str] = field(default_factory=Counter)
     requests: Counter[tuple[str, str]] = field(default_factory=Counter)
     hold_after: int | None = None
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -33,32 +35,15 @@ class CountingOrigin:
         self.held = threading.Event()
         origin = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class OriginHandler(Handler):
             def do_HEAD(self) -> None:
                 origin._answer(self, with_body=False)
 
             def do_GET(self) -> None:
                 origin._answer(self, with_body=True)
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 512
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                pass
-
-        self._server = Server((self.host, 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}:{self._server.server_address[1]}"
+        self._server = Server(OriginHandler, host=self.host)
+        self.url = self._server.url
 
     def release(self) -> None:
         self.hold_after = None
@@ -72,26 +57,20 @@ class CountingOrigin:
 
     def close(self) -> None:
         self.release()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(60)
+        self._server.stop()
 
-    def _answer(self, handler: BaseHTTPRequestHandler, *, with_body: bool) -> None:
+    def _answer(self, handler: Handler, *, with_body: bool) -> None:
         path = handler.path
         with self._lock:
             self.requests[handler.command, path] += 1
         body = self.bodies.get(path)
         if body is None:
-            handler.send_response(404)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
+            handler.send(404)
             return
         etag = f'"{hashlib.sha256(body).hexdigest()[:20]}"'
         wanted = handler.headers.get("If-Match")
         if wanted not in (None, etag, "*"):
-            handler.send_response(412)
-            handler.send_header("Content-Length", "0")
-            handler.end_headers()
+            handler.send(412)
             return
         start, end = 0, len(body)
         match = _RANGE.fullmatch(handler.headers.get("Range", ""))
@@ -102,14 +81,14 @@ class CountingOrigin:
         if match:
             handler.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(body)}")
         handler.send_header("Content-Length", str(end - start))
-        handler.send_header("Content-Type", "application/octet-stream")
+        handler.send_header("Content-Type", OCTETS)
         handler.send_header("Accept-Ranges", "bytes")
         handler.send_header("ETag", etag)
         handler.end_headers()
         if with_body:
             self._send(handler, path, memoryview(body)[start:end])
 
-    def _send(self, handler: BaseHTTPRequestHandler, path: str, body: memoryview) -> None:
+    def _send(self, handler: Handler, path: str, body: memoryview) -> None:
         while body:
             chunk, body = body[:_CHUNK], body[_CHUNK:]
             with self._lock:

@@ -127,12 +127,3 @@ def python_for(uid: int) -> str | None:
 def may_mount() -> bool:
     command = ["unshare", "--mount", "sh", "-c", "mount -t tmpfs none /mnt"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
-
-
-def tree_of(directory: Path) -> dict[str, bytes]:
-    """Every file, hidden ones as well."""
-    return {
-        path.relative_to(directory).as_posix(): path.read_bytes()
-        for path in sorted(directory.rglob("*"))
-        if path.is_file()
-    }

@@ -18,17 +18,6 @@ def pull(daemon: Daemon, source: FaultOrigin, **body: Any) -> dict[str, Any]:
     return {"status": reply.status, **reply.json()}
 
 
-def damage(path: Path, offset: int) -> None:
-    """Flip one bit, as whoever may write to the disk could."""
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 4]))
-    path.chmod(0o444)
-
-
 def verify(daemon: Daemon, key: str | None = None, **body: Any) -> dict[str, Any]:
     target = f"/v1/models/{key}/verify" if key else "/v1/verify"
     reply = daemon.admin("POST", target, body)

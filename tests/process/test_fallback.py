@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import tree_of
 from tests.harness import Daemon, eventually, running
 from tests.process.origin import CountingOrigin
-from tests.process.pods import pod, tree_of
+from tests.process.pods import pod
 from tests.servers.s3 import S3Server
 
 pytestmark = pytest.mark.slow

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, running
+from tests.disk import tree_of
+from tests.harness import pull, running
 from tests.origins.fault import pattern
-from tests.servers import require
-from tests.servers.git import GitServer
+from tests.servers.git import GitServer, git_server
 
 MIB = 1024 * 1024
 WEIGHTS = pattern(9 * MIB)
@@ -31,17 +28,12 @@ FILES = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
-    require.program("git", "git")
-    require.program("git-lfs", "git-lfs")
-    one = GitServer(tmp_path_factory.mktemp("git"))
-    try:
+    with git_server(tmp_path_factory.mktemp("git")) as one:
         one.make("m.git", is_private=True)
         one.track("m.git", "*.bin")
         links = {"a/link.txt": "one.txt", "same.bin": "w/model.bin"}
         one.commit("m.git", {**FILES, "w/model.bin": WEIGHTS}, links=links)
         yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -50,28 +42,7 @@ def _forget(server: GitServer) -> None:
     server.status.clear()
 
 
-def pull(
-    daemon: Daemon, uri: str, target: Path, **environ: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", uri, str(target)],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 ME = {"GIT_USERNAME": "me", "GIT_PASSWORD": "sesame"}
-
-
-def tree(target: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(target).as_posix(): path.read_bytes()
-        for path in target.rglob("*")
-        if path.is_file()
-    }
 
 
 def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> None:
@@ -89,7 +60,7 @@ def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> Non
         assert "GIT_USERNAME" in refused.stderr
         done = pull(daemon, f"{server.url}/m.git", tmp_path / "out", **ME)
         assert done.returncode == 0, done.stderr
-        assert tree(tmp_path / "out") == whole
+        assert tree_of(tmp_path / "out") == whole
         # Of LFS the same bytes are fetched once, whatever names them.
         puts = {a.path for a in server.asked("store") if a.method == "GET"}
         assert len(puts) == 1
@@ -97,7 +68,7 @@ def test_a_private_repository_with_lfs(tmp_path: Path, server: GitServer) -> Non
         named = server.url.replace("http://", "http://me:ignored@")
         done = pull(daemon, f"{named}/m.git@main/w", tmp_path / "w", GIT_PASSWORD="sesame")
         assert done.returncode == 0, done.stderr
-        assert tree(tmp_path / "w") == {"model.bin": WEIGHTS}
+        assert tree_of(tmp_path / "w") == {"model.bin": WEIGHTS}
         assert not server.asked("store")
         for secret in ("sesame", "ignored", "link-1"):
             assert secret not in daemon.log()
@@ -156,7 +127,7 @@ def test_links_that_lead_to_no_file(tmp_path: Path, server: GitServer) -> None:
             assert f"{link!r}" in reply["detail"]
             # An ignore pattern leaves it out.
             spared = daemon.ask(f"{server.url}/{name}", ignore=[link]).json()
-            assert tree(Path(spared["path"])) == {"folder/file": b"x"}
+            assert tree_of(Path(spared["path"])) == {"folder/file": b"x"}
 
 
 def test_a_submodule_is_left_out(tmp_path: Path, server: GitServer) -> None:
@@ -169,7 +140,7 @@ def test_a_submodule_is_left_out(tmp_path: Path, server: GitServer) -> None:
     server.git(copy, "push", "-q", "origin", "HEAD:main")
     with running(tmp_path) as daemon:
         answer = daemon.ask(f"{server.url}/outer.git").json()
-        assert tree(Path(answer["path"])) == {"file": b"x"}
+        assert tree_of(Path(answer["path"])) == {"file": b"x"}
 
 
 def test_a_damaged_pack_is_never_published(tmp_path: Path, server: GitServer) -> None:

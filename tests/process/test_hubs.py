@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.conformance.world import tree_of
-from tests.harness import Daemon, running
+from tests.harness import Daemon, pull, running
 from tests.servers.hub import Hub
 from tests.servers.modelscope import ModelScope
 from tests.servers.peers import peer_python
@@ -47,16 +47,6 @@ def daemon(hub: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemo
         yield daemon
 
 
-def pull(daemon: Daemon, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", *arguments, "--socket", str(daemon.socket)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={"PATH": os.environ["PATH"], "HOME": str(daemon.home), **environ},
-    )
-
-
 def offline(code: str, cache: Path) -> Any:
     """What a program prints as JSON that has huggingface_hub, this cache, and no network."""
     done = subprocess.run(
@@ -80,7 +70,7 @@ def test_a_private_model_whose_token_stays_at_the_hub(
 ) -> None:
     """Big files are at another host, whose URLs are good for one request here."""
     environ = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN}
-    done = pull(daemon, "hf://org/private", str(tmp_path / "m"), **environ)
+    done = pull(daemon, "hf://org/private", tmp_path / "m", **environ)
     assert done.returncode == 0, done.stderr
     assert tree_of(tmp_path / "m") == FILES
     refused = daemon.ask("hf://org/private")
@@ -110,10 +100,10 @@ def test_modelscope_and_its_token(daemon: Daemon, tmp_path: Path) -> None:
         hub.store.is_once = True
         hub.add("org/m", FILES, private=True, readers={"ms-reader-27182"})
         environ = {"MODELSCOPE_ENDPOINT": hub.url, "MODELSCOPE_API_TOKEN": "ms-reader-27182"}
-        done = pull(daemon, "modelscope://org/m", str(tmp_path / "m"), **environ)
+        done = pull(daemon, "modelscope://org/m", tmp_path / "m", **environ)
         assert done.returncode == 0, done.stderr
         assert tree_of(tmp_path / "m") == FILES
-        none = pull(daemon, "modelscope://org/m", str(tmp_path / "n"), MODELSCOPE_ENDPOINT=hub.url)
+        none = pull(daemon, "modelscope://org/m", tmp_path / "n", MODELSCOPE_ENDPOINT=hub.url)
     assert (none.returncode, none.stdout) == (5, "")
     assert "send one that may read it (MODELSCOPE_API_TOKEN)" in none.stderr
     assert hub.seen[0].headers["authorization"] == "Bearer ms-reader-27182"
@@ -165,7 +155,7 @@ def test_a_branch_that_moves_is_another_revision(hub: Hub, daemon: Daemon) -> No
 def test_huggingface_hub_finds_it_offline(hub: Hub, daemon: Daemon, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     commit = hub.repositories["org/m"].branches["main"]
-    done = pull(daemon, "--layout", "hf-cache", "hf://org/m", str(cache))
+    done = pull(daemon, "--layout", "hf-cache", "hf://org/m", cache)
     assert done.returncode == 0, done.stderr
     repository = cache / "models--org--m"
     assert tree_of(repository) == {
@@ -200,7 +190,7 @@ def test_a_second_revision_beside_the_first(hub: Hub, daemon: Daemon, tmp_path: 
     repository = hub.add("org/two-states", {"a.json": b"1"})
     first = repository.branches["main"]
     environ = {"CACHD_LAYOUT": "hf-cache", "STORAGE_ALLOW_PATTERNS": '["*.json"]'}
-    assert pull(daemon, "hf://org/two-states", str(tmp_path), **environ).returncode == 0
+    assert pull(daemon, "hf://org/two-states", tmp_path, **environ).returncode == 0
     second = repository.commit({"a.json": b"2", "b.bin": b"3"}, "main")
     repository.branches["refs/pr/1"] = first
     for uri in (
@@ -208,7 +198,7 @@ def test_a_second_revision_beside_the_first(hub: Hub, daemon: Daemon, tmp_path: 
         "hf://org/two-states:refs/pr/1",
         f"hf://org/two-states:{first}",
     ):
-        assert pull(daemon, uri, str(tmp_path), **environ).returncode == 0
+        assert pull(daemon, uri, tmp_path, **environ).returncode == 0
     assert tree_of(tmp_path / "models--org--two-states") == {
         "refs/main": second.encode(),
         "refs/refs/pr/1": first.encode(),
@@ -222,7 +212,7 @@ def test_a_second_revision_beside_the_first(hub: Hub, daemon: Daemon, tmp_path: 
 def test_datasets_have_a_place_of_their_own(hub: Hub, daemon: Daemon, tmp_path: Path) -> None:
     hub.add("datasets/org/d", {"train.csv": b"1,2"})
     uri = "cachd+hf://datasets/org/d"
-    assert pull(daemon, uri, str(tmp_path), CACHD_LAYOUT="hf-cache").returncode == 0
+    assert pull(daemon, uri, tmp_path, CACHD_LAYOUT="hf-cache").returncode == 0
     text = "print(json.dumps(snapshot_download('org/d', repo_type='dataset')))"
     assert offline(text, tmp_path).startswith(f"{tmp_path}/datasets--org--d/snapshots/")
 
@@ -253,7 +243,7 @@ def test_what_fails_in_mid_copy_leaves_nothing(hub: Hub, daemon: Daemon, tmp_pat
     commit = hub.repositories["org/m"].branches["main"]
     blocked = tmp_path / "models--org--m" / "snapshots" / commit
     (blocked / "config.json").mkdir(parents=True)
-    done = pull(daemon, "--layout", "hf-cache", "hf://org/m", str(tmp_path))
+    done = pull(daemon, "--layout", "hf-cache", "hf://org/m", tmp_path)
     assert done.returncode != 0
     assert tree_of(tmp_path) == {}
     assert not (tmp_path / "models--org--m" / "refs").exists()

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.objects import listing
-from tests.conformance.web import OCTETS, Handler, Server
 from tests.harness import Daemon, eventually, running
 from tests.servers.clouds import Clouds
+from tests.servers.loopback import OCTETS, Handler, Server
 
 PART = 8 * 1024 * 1024
 FILES = {f"m/{n}.bin": os.urandom(PART) for n in range(4)}

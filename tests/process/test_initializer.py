@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import tree_of
 from tests.filesystems.conftest import journalled
 from tests.harness import Daemon, eventually, running
 from tests.process.origin import CountingOrigin
-from tests.process.pods import Pod, pod, tree_of
+from tests.process.pods import Pod, pod
 from tests.process.test_descriptors import twin_of
 
 POD = "0f8b3c2a-1111-4222-8333-944444444444"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from cachd.cli.metadata_file import MetadataFile, wish_of
+from tests.disk import tree_of
 from tests.harness import Daemon, running
 from tests.origins.bucket import Bucket
 
@@ -61,14 +62,6 @@ def pull(daemon: Daemon, origin: Bucket, dest: Path, *more: str, **environ: str)
     return done.stderr if done.returncode else ""
 
 
-def tree(place: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(place)): path.read_bytes()
-        for path in place.rglob("*")
-        if path.is_file()
-    }
-
-
 def told(data: bytes) -> dict[str, Any]:
     found = json.loads(data)
     assert isinstance(found, dict)
@@ -80,7 +73,7 @@ def test_it_is_written_where_somebody_asks_for_it(
 ) -> None:
     pin = f"model.bin=sha256:{hashlib.sha256(FILES['model.bin']).hexdigest()}"
     assert not pull(daemon, origin, tmp_path / "a", "--metadata", "about/m.json", "--digest", pin)
-    files = tree(tmp_path / "a")
+    files = tree_of(tmp_path / "a")
     found = told(files.pop("about/m.json"))
     assert files == FILES
     page = daemon.admin("GET", f"/v1/models/{found['key']}").json()
@@ -92,10 +85,10 @@ def test_it_is_written_where_somebody_asks_for_it(
     assert digests["model.bin"]["sha256"] == pin.rpartition(":")[2]
     # Never without being asked; and an absolute path lies where it says.
     assert not pull(daemon, origin, tmp_path / "b")
-    assert tree(tmp_path / "b") == FILES
+    assert tree_of(tmp_path / "b") == FILES
     away = tmp_path / "elsewhere" / "m.json"
     assert not pull(daemon, origin, tmp_path / "b", "--metadata", str(away))
-    assert tree(tmp_path / "b") == FILES
+    assert tree_of(tmp_path / "b") == FILES
     assert told(away.read_bytes()) == found
     assert [path.name for path in away.parent.iterdir()] == ["m.json"]
     # Without a destination, too; and again, over what is there.
@@ -110,7 +103,7 @@ def test_an_initializer_has_it_by_its_environment(
     pairs = [text for place in places for text in ("s3://models/m", str(place))]
     assert cachd(daemon, origin, *pairs, CACHD_METADATA="true").returncode == 0
     for place in places:
-        files = tree(place)
+        files = tree_of(place)
         assert told(files.pop("cachd-metadata.json"))["uri"] == "s3://models/m"
         assert files == FILES
 
@@ -143,7 +136,7 @@ def test_what_cannot_be(
     assert done.returncode != 0
     assert what in done.stderr
     # All or nothing: without its metadata there is no model.
-    assert not tree(tmp_path)
+    assert not tree_of(tmp_path)
 
 
 def test_a_directory_in_its_place_leaves_nothing(
@@ -151,7 +144,7 @@ def test_a_directory_in_its_place_leaves_nothing(
 ) -> None:
     (tmp_path / "a" / "about").mkdir(parents=True)
     assert "directory" in pull(daemon, origin, tmp_path / "a", "--metadata", "about")
-    assert tree(tmp_path / "a") == {}
+    assert tree_of(tmp_path / "a") == {}
 
 
 def test_beside_a_view_and_not_in_it(tmp_path: Path, daemon: Daemon, origin: Bucket) -> None:
@@ -162,7 +155,7 @@ def test_beside_a_view_and_not_in_it(tmp_path: Path, daemon: Daemon, origin: Buc
     assert "absolute path outside" in text
     away = tmp_path / "m.json"
     assert not pull(daemon, origin, view, "--metadata", str(away), **environ)
-    assert tree(view) == FILES
+    assert tree_of(view) == FILES
     assert told(away.read_bytes())["key"] == view_key(daemon)
 
 
@@ -176,7 +169,7 @@ def test_it_does_not_go_into_the_cache(tmp_path: Path, daemon: Daemon, origin: B
     ).json()
     path = Path(answer["path"])
     assert "cache's own tree" in pull(daemon, origin, path, "--metadata", "m.json")
-    assert tree(path) == FILES
+    assert tree_of(path) == FILES
     assert not pull(daemon, origin, path, "--metadata", str(tmp_path / "m.json"))
     assert told((tmp_path / "m.json").read_bytes())["key"] == answer["key"]
 
@@ -201,7 +194,7 @@ def test_without_the_daemon_it_is_written_all_the_same(tmp_path: Path, origin: B
     nobody = Daemon(tmp_path / "home")
     environ = {"CACHD_FALLBACK": "true", "CACHD_WAIT_DAEMON": "0"}
     assert not pull(nobody, origin, tmp_path / "a", "--metadata", "m.json", **environ)
-    files = tree(tmp_path / "a")
+    files = tree_of(tmp_path / "a")
     assert told(files.pop("m.json"))["uri"] == "s3://models/m"
     assert files == FILES
 

@@ -7,9 +7,6 @@ import contextlib
 import gzip
 import http.client
 import json
-import os
-import subprocess
-import sys
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -18,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, call, eventually, running
+from tests.disk import flip, tree_of
+from tests.harness import Daemon, call, eventually, pull, running
 from tests.origins.fault import FaultOrigin, pattern
-from tests.process.repairing import assert_accounts, damage, verify
+from tests.process.repairing import assert_accounts, verify
 from tests.servers.certificates import Certificates
 from tests.servers.registry import PASSWORD, TITLE, USER, Registry
 from tests.servers.token_registry import token_registry
@@ -38,14 +36,6 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """One for all tests that leave it as it is."""
     with running(tmp_path_factory.mktemp("daemon"), **FAST) as one:
         yield one
-
-
-def tree_of(place: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(place)): path.read_bytes()
-        for path in place.rglob("*")
-        if path.is_file()
-    }
 
 
 def uri_of(registry: Any, name: str) -> str:
@@ -76,20 +66,11 @@ def test_a_private_image_is_pulled_as_kserve_has_it_pulled(
     login = {"username": USER, "password": PASSWORD}
     config.write_text(json.dumps({"auths": {f"https://{private_registry.host}/v2/": login}}))
     (tmp_path / "cabundle.crt").write_text(certificates.ca_pem)
-    done = subprocess.run(
-        [sys.executable, "-m", "cachd", "pull",
-         uri_of(private_registry, "process/car:v1"), str(tmp_path / "models")],
-        env={
-            "PATH": os.environ["PATH"],
-            "CACHD_SOCKET": str(daemon.socket),
-            "KSERVE_OCI_DOCKER_CONFIG": str(config),
-            "CA_BUNDLE_CONFIGMAP_NAME": "global-ca-bundle",
-            "CA_BUNDLE_VOLUME_MOUNT_POINT": str(tmp_path),
-        },
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+    done = pull(
+        daemon, uri_of(private_registry, "process/car:v1"), tmp_path / "models",
+        KSERVE_OCI_DOCKER_CONFIG=str(config),
+        CA_BUNDLE_CONFIGMAP_NAME="global-ca-bundle",
+        CA_BUNDLE_VOLUME_MOUNT_POINT=str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert tree_of(tmp_path / "models") == {
@@ -218,7 +199,7 @@ def test_a_bad_block_of_an_image_is_repaired(
     answer = given(node, uri_of(registry, "process/rot:v1"))
     tree = Path(answer["path"])
     good = (tree / "x").stat().st_ino
-    damage(tree / "w.bin", 8 << 20)
+    flip(tree / "w.bin", 8 << 20)
     assert not verify(node, answer["key"])["ok"]
     again = given(node, uri_of(registry, "process/rot:v1"))
     assert again["path"] == answer["path"]

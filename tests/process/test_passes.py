@@ -11,51 +11,32 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPResponse
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 from tests.harness import Daemon, UnixConnection, call, eventually, running
 from tests.process.origin import CountingOrigin
+from tests.servers.loopback import OCTETS, Handler, Server
 from tests.servers.s3 import LISTABLE_BUCKET, S3Server
 
 
 @contextmanager
-def serving(answer: Callable[[BaseHTTPRequestHandler], None]) -> Iterator[str]:
+def serving(answer: Callable[[Handler], None]) -> Iterator[str]:
     """An origin whose answers ``answer`` gives; its host and port."""
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
+    class AnswerHandler(Handler):
         def do_GET(self) -> None:
             answer(self)
 
         do_HEAD = do_GET
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(60)
+    with Server(AnswerHandler) as server:
+        yield server.host
 
 
-def send(handler: BaseHTTPRequestHandler, status: int, body: bytes = b"", etag: str = "e") -> None:
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.send_header("Content-Type", "application/octet-stream")
-    handler.send_header("Accept-Ranges", "bytes")
-    handler.send_header("ETag", f'"{etag}"')
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
+def send(handler: Handler, status: int, body: bytes = b"", etag: str = "e") -> None:
+    headers = {"Content_Type": OCTETS, "Accept_Ranges": "bytes", "ETag": f'"{etag}"'}
+    handler.send(status, body, **headers)
 
 
 def as_whom(host: str, name: str) -> dict[str, Any]:
@@ -110,7 +91,7 @@ def departures(daemon: Daemon) -> int:
 def test_a_lingering_fetch_goes_on_with_the_pass_of_who_comes(tmp_path: Path) -> None:
     gate, used = threading.Event(), []
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         if handler.command == "GET":
             used.append(handler.headers["Authorization"])
             gate.wait(60)
@@ -133,7 +114,7 @@ def test_a_lingering_fetch_goes_on_with_the_pass_of_who_comes(tmp_path: Path) ->
 def test_a_queued_fetch_begins_with_the_pass_of_who_still_waits(tmp_path: Path) -> None:
     gate, used = threading.Event(), []
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         if handler.path == "/block.bin":
             if handler.command == "GET":
                 gate.wait(60)
@@ -160,7 +141,7 @@ def test_a_queued_fetch_begins_with_the_pass_of_who_still_waits(tmp_path: Path) 
 def test_not_found_to_one_pass_ends_that_wait_alone(tmp_path: Path) -> None:
     gate, revoked = threading.Event(), set()
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         name = handler.headers["Authorization"]
         if handler.command == "GET":
             gate.wait(60)
@@ -181,7 +162,7 @@ def test_not_found_to_one_pass_ends_that_wait_alone(tmp_path: Path) -> None:
 def test_a_lease_opens_its_own_revision_alone(tmp_path: Path) -> None:
     body = [b"one"]
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         send(handler, 200, body[0], etag=body[0].decode())
 
     with serving(answer) as host, running(tmp_path, FRESHNESS_INTERVAL="0") as daemon:
@@ -201,7 +182,7 @@ def test_no_fetch_begins_once_the_drain_has(tmp_path: Path) -> None:
     looked, draining = threading.Event(), threading.Event()
     fetched: list[str] = []
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         if handler.command == "HEAD":
             looked.set()
             draining.wait(60)

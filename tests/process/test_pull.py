@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Daemon, call, eventually, running
+from tests.harness import call, eventually, pull, running
 from tests.process.test_passes import as_whom, send, serving
+from tests.servers.loopback import Handler
 
 BODY = os.urandom(9 * 1024 * 1024)
 
 
-def private(name: str) -> Callable[[BaseHTTPRequestHandler], None]:
+def private(name: str) -> Callable[[Handler], None]:
     """Answers of an origin that shows its file to ``name`` alone."""
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         wanted = handler.headers.get("Range")
         if handler.headers["Authorization"] != name:
             send(handler, 401)
@@ -40,24 +38,13 @@ def private(name: str) -> Callable[[BaseHTTPRequestHandler], None]:
     return answer
 
 
-def pull(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", *arguments],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-
-
 @pytest.mark.parametrize("options", [[], ["--verify"]])
 def test_a_pull_of_a_private_model_has_nothing_to_complain_of(
     tmp_path: Path, options: list[str]
 ) -> None:
     with serving(private("me")) as host, running(tmp_path) as daemon:
         uri, target = f"http://{host}/m.bin", tmp_path / "out"
-        done = pull(daemon, uri, str(target), "--header", "Authorization: me", *options)
+        done = pull(daemon, uri, target, "--header", "Authorization: me", *options)
         assert done.returncode == 0, done.stderr
         assert (target / "m.bin").read_bytes() == BODY
         key = daemon.admin("GET", "/v1/models").json()["models"][0]["key"]
@@ -76,7 +63,7 @@ def test_a_pull_of_a_private_model_has_nothing_to_complain_of(
 def test_a_lease_is_a_pass_to_the_page_of_its_own_revision(tmp_path: Path) -> None:
     body = [b"one"]
 
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         if not handler.headers["Authorization"]:
             return send(handler, 401)
         return send(handler, 200, body[0], etag=body[0].decode())
@@ -122,7 +109,7 @@ def test_idle_connections_of_one_pod_shut_nobody_out(tmp_path: Path) -> None:
 
 
 def test_too_many_leases_are_told_with_the_way_out(tmp_path: Path) -> None:
-    def answer(handler: BaseHTTPRequestHandler) -> None:
+    def answer(handler: Handler) -> None:
         send(handler, 200, b"x")
 
     with serving(answer) as host, running(tmp_path, LEASES_MAX_PER_KEY="2") as daemon:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import flip
 from tests.harness import Daemon, UnixConnection, call, eventually
 from tests.origins.fault import Fault, FaultOrigin, pattern
 from tests.process.repairing import (
@@ -21,7 +22,6 @@ from tests.process.repairing import (
     MODEL,
     SIZE,
     assert_accounts,
-    damage,
     pull,
     ranges,
     verify,
@@ -46,7 +46,7 @@ def test_a_flipped_bit_is_found_and_only_its_block_is_fetched(node: Daemon, sour
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
     assert verify(node, answer["key"])["ok"]
-    damage(path, BLOCK + 12345)
+    flip(path, BLOCK + 12345)
     since = len(source.seen)
     held = path.open("rb")
     found = verify(node, answer["key"], repair=True)
@@ -90,8 +90,8 @@ def test_a_flipped_bit_is_found_and_only_its_block_is_fetched(node: Daemon, sour
 def test_without_repair_it_is_marked_and_the_next_ask_mends_it(node: Daemon, source: FaultOrigin):
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
-    damage(path, 5)
-    damage(path, 3 * BLOCK + 5)
+    flip(path, 5)
+    flip(path, 3 * BLOCK + 5)
     found = verify(node, answer["key"])
     assert not found["ok"]
     assert found["findings"][0]["files"][0]["blocks"] == [0, 3]
@@ -121,7 +121,7 @@ def test_a_write_through_a_users_link_is_undone_in_the_cache_alone(
     path = Path(answer["path"], "m.bin")
     mine = node.home / "mine.bin"
     os.link(path, mine)
-    damage(mine, 2 * BLOCK)
+    flip(mine, 2 * BLOCK)
     theirs = mine.read_bytes()
     assert verify(node, answer["key"], repair=True)["ok"]
     assert path.read_bytes() == MODEL
@@ -178,7 +178,7 @@ def test_a_source_that_moved_on_gives_the_new_model_to_who_asks(
     node = daemons(SCRUB_INTERVAL="0", SCRUB_RATE="0", FRESHNESS_INTERVAL="3600").start()
     answer = pull(node, source, lease={"holder": "pod"})
     path = Path(answer["path"], "m.bin")
-    damage(path, 0)
+    flip(path, 0)
     other = pattern(SIZE, 8)
     source.put("/m.bin", other, Content_Type="application/octet-stream")
     found = verify(node, answer["key"], repair=True)
@@ -198,7 +198,7 @@ def test_a_source_that_moved_on_gives_the_new_model_to_who_asks(
 
 def test_known_bad_bytes_are_not_served_while_the_source_is_away(node: Daemon, source: FaultOrigin):
     answer = pull(node, source)
-    damage(Path(answer["path"], "m.bin"), 0)
+    flip(Path(answer["path"], "m.bin"), 0)
     source.close()
     found = verify(node, answer["key"], repair=True)
     assert not found["ok"]
@@ -214,7 +214,7 @@ def test_what_a_caller_paid_for_waits_for_a_caller(node: Daemon, source: FaultOr
     credentials = {"headers": {host: {"Authorization": "Bearer secret"}}}
     answer = pull(node, source, credentials=credentials)
     assert answer["status"] == 200, answer
-    damage(Path(answer["path"], "m.bin"), 0)
+    flip(Path(answer["path"], "m.bin"), 0)
     since = len(source.seen)
     found = verify(node, answer["key"], repair=True)
     assert "credentials" in found["findings"][0]["reason"]
@@ -227,7 +227,7 @@ def test_what_a_caller_paid_for_waits_for_a_caller(node: Daemon, source: FaultOr
 def test_wrong_bytes_from_the_source_are_not_taken_for_a_repair(node: Daemon, source: FaultOrigin):
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
-    damage(path, BLOCK)
+    flip(path, BLOCK)
     bad = path.read_bytes()
     source.fault("/m.bin", Fault("flip", after=77), times=1, skip=1)
     found = verify(node, answer["key"], repair=True)
@@ -255,8 +255,8 @@ def test_s3_by_the_daemons_own_identity_at_an_endpoint_of_the_asks(
     answer = node.admin("POST", "/v1/models", body).json()
     path = Path(answer["path"], "a/w.bin")
     before = node.metric("cachd_fetch_bytes_total", source="s3")
-    damage(path, SIZE - 1)
-    damage(Path(answer["path"], "config.json"), 0)
+    flip(path, SIZE - 1)
+    flip(Path(answer["path"], "config.json"), 0)
     found = verify(node, answer["key"], repair=True)
     assert found["ok"], found
     assert found["repaired_blocks"] == 2
@@ -270,7 +270,7 @@ def test_asks_meanwhile_join_the_repair(node: Daemon, source: FaultOrigin):
     """While the bad block is on its way nobody is given the old bytes; one fetch serves all."""
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
-    damage(path, 0)
+    flip(path, 0)
     assert not verify(node, answer["key"])["ok"]
     source.fault("/m.bin", Fault("drip", chunk=1 << 20, seconds=0.1), times=1, skip=1)
     with ThreadPoolExecutor(6) as pool:
@@ -294,7 +294,7 @@ def test_an_archives_member_is_replaced_alone(node: Daemon, source: FaultOrigin,
     answer = node.ask(source.url("/m.tar")).json()
     path, other = (Path(answer["path"], name) for name in ("w.bin", "other.bin"))
     inode = other.stat().st_ino
-    damage(path, 3)
+    flip(path, 3)
     found = verify(node, answer["key"], repair=True)
     assert found["ok"], found
     assert path.read_bytes() == pattern(BLOCK + 7, 3)
@@ -307,7 +307,7 @@ def test_an_import_repairs_as_well(node: Daemon, source: FaultOrigin):
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
     tar = call(node.socket, "GET", f"/v1/models/{answer['key']}/archive.tar").body
-    damage(path, 3 * BLOCK)
+    flip(path, 3 * BLOCK)
     source.close()
     assert not verify(node, answer["key"], repair=True)["ok"]
     connection = UnixConnection(node.admin_socket)
@@ -323,7 +323,7 @@ def test_an_unreadable_manifest_is_a_finding_among_others(node: Daemon, source: 
     source.put("/other.bin", b"small", Content_Type="application/octet-stream")
     other = node.ask(source.url("/other.bin")).json()
     first = pull(node, source)
-    damage(Path(first["path"], "m.bin"), 0)
+    flip(Path(first["path"], "m.bin"), 0)
     manifest = Path(other["path"]).parent / "manifest.json"
     manifest.chmod(0o644)
     with manifest.open("r+b") as file:
@@ -339,7 +339,7 @@ def test_the_background_finds_and_repairs(daemons: Callable[..., Daemon], source
     node = daemons(SCRUB_INTERVAL="1", SCRUB_RATE="0", FRESHNESS_INTERVAL="3600").start()
     answer = pull(node, source)
     path = Path(answer["path"], "m.bin")
-    damage(path, BLOCK)
+    flip(path, BLOCK)
     eventually(lambda: node.metric("cachd_repaired_blocks_total") == 1)
     assert path.read_bytes() == MODEL
     eventually(lambda: node.metric("cachd_scrub_pass_timestamp_seconds") > 1e9)
@@ -364,7 +364,7 @@ def test_the_command(node: Daemon, source: FaultOrigin):
 
     assert run("--all")[0] == 0
     assert run()[0] == 2
-    damage(path, BLOCK)
+    flip(path, BLOCK)
     code, text = run(answer["key"])
     assert code == 1
     assert f"m.bin: bad bytes ({BLOCK}+{BLOCK})" in text

@@ -16,7 +16,7 @@ from tests.kube.tokenserver import TokenServer, make_token
 from tests.process.origin import CountingOrigin
 from tests.process.other_uid import as_other_uid, call_as_other_uid
 from tests.process.ruling import ask, pods
-from tests.process.secrecy import traces
+from tests.process.secrecy import written
 from tests.servers.require import needs_root
 
 
@@ -108,7 +108,7 @@ def test_namespaces_see_and_get_their_own(make_ruled, origin: CountingOrigin, to
 
 def assert_nowhere(daemon: Daemon, token: str) -> None:
     """A token is in no log, no metric and no file."""
-    for text in traces(daemon):
+    for text in written(daemon):
         assert token not in text
         assert token.rpartition(".")[2] not in text
 

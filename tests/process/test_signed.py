@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.harness import Daemon, UnixConnection, eventually
 from tests.process.origin import CountingOrigin
-from tests.process.secrecy import assert_no_secret, traces
+from tests.process.secrecy import assert_no_secret, written
 
 
 def test_a_tenants_header_decides_what_it_gets(daemons, origin: CountingOrigin):
@@ -48,9 +48,7 @@ class Tokens:
         def check(handler, *, with_body):
             token = handler.headers.get("Authorization")
             if token not in self.valid:
-                handler.send_response(403)
-                handler.send_header("Content-Length", "0")
-                handler.end_headers()
+                handler.send(403)
                 return
             if with_body:
                 self.used.append(token)
@@ -82,18 +80,24 @@ class Following:
         raise AssertionError(f"the stream ended before {names}")
 
 
-def test_the_flight_switches_when_the_caller_whose_pass_it_uses_goes(
-    daemons, origin: CountingOrigin
-):
-    daemon = daemons(FETCH_LINGER="0", FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="0").start()
-    tokens = Tokens(origin, "A", "B")
-    body = origin.bodies["/m.bin"] = os.urandom(60 << 20)
+def two_following(daemon: Daemon, origin: CountingOrigin) -> tuple[Following, Following]:
+    """A and B at one flight, which began with A's pass and is held in mid-body."""
     origin.hold(after=4 << 20)
     first = Following(daemon, origin, "A")
     first.until("progress")
     assert origin.held.wait(60)
     second = Following(daemon, origin, "B")
     second.until("progress")
+    return first, second
+
+
+def test_the_flight_switches_when_the_caller_whose_pass_it_uses_goes(
+    daemons, origin: CountingOrigin
+):
+    daemon = daemons(FETCH_LINGER="0", FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="0").start()
+    tokens = Tokens(origin, "A", "B")
+    body = origin.bodies["/m.bin"] = os.urandom(60 << 20)
+    first, second = two_following(daemon, origin)
     first.connection.close()
     eventually(lambda: "endpoint=ask status=499" in daemon.log())
     origin.release()
@@ -109,12 +113,7 @@ def test_a_caller_that_is_refused_in_mid_fetch_fails_alone(daemons, origin: Coun
     daemon = daemons(FETCH_CONNECTIONS="1", FRESHNESS_INTERVAL="0").start()
     tokens = Tokens(origin, "A", "B")
     body = origin.bodies["/m.bin"] = os.urandom(60 << 20)
-    origin.hold(after=4 << 20)
-    first = Following(daemon, origin, "A")
-    first.until("progress")
-    assert origin.held.wait(60)
-    second = Following(daemon, origin, "B")
-    second.until("progress")
+    first, second = two_following(daemon, origin)
     tokens.valid.remove("A")
     origin.release()
     refused = first.until("ready", "error")
@@ -140,9 +139,7 @@ class Signatures:
             path, _, query = handler.path.partition("?")
             self.seen.append(query)
             if handler.command == "HEAD" or query not in self.valid:
-                handler.send_response(403)
-                handler.send_header("Content-Length", "0")
-                handler.end_headers()
+                handler.send(403)
                 return
             handler.path = path
             original(handler, with_body=with_body)
@@ -174,7 +171,7 @@ def test_a_presigned_url_is_a_pass_and_not_a_name(daemons, origin: CountingOrigi
         assert b"secret" not in refused.body
     signatures.valid.clear()
     assert daemon.ask(forged).status in (401, 403)
-    everything = [daemon.admin("GET", "/v1/models").body.decode(), *traces(daemon)]
+    everything = [daemon.admin("GET", "/v1/models").body.decode(), *written(daemon)]
     assert not any("secret" in text for text in everything)
 
 

@@ -3,9 +3,6 @@ failovers."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.harness import Daemon, running
+from tests.harness import pull, running
 from tests.origins.fault import pattern
 from tests.servers.certificates import Certificates
 from tests.servers.webhdfs import Hdfs, HdfsServer
@@ -37,19 +34,6 @@ def filled() -> Hdfs:
     hdfs.put("/models/m/conf/ü config.json", b"{}")
     hdfs.put("/models/m/empty", b"")
     return hdfs
-
-
-def pull(
-    daemon: Daemon, uri: str, target: Path, **environ: str
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cachd", "pull", uri, str(target)],
-        env={"PATH": os.environ["PATH"], "CACHD_SOCKET": str(daemon.socket), **environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
 
 
 def secret(folder: Path, **keys: str) -> dict[str, str]:
@@ -156,8 +140,7 @@ def test_a_failover_in_mid_fetch(tmp_path: Path) -> None:
 def test_tls_with_a_certificate_of_ones_own(tmp_path: Path, certificates: Certificates) -> None:
     import ssl
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
+    context = certificates.server_context()
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     with HdfsServer(filled(), tls=context) as server, running(tmp_path) as daemon:

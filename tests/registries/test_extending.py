@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import http.server
 import json
 import os
 import re
-import threading
 import tomllib
 from collections.abc import Iterator
 from functools import partial
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
 
 from tests.harness import running
+from tests.servers.loopback import Server
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "extending.md"
 BLOCK = re.compile(r"^```(?:python|toml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -58,18 +58,13 @@ def shelf(tmp_path: Path) -> Iterator[str]:
             digest = hashlib.sha256(body).hexdigest()
             rows.append({"path": name, "size": len(body), "sha256": digest})
         (model / "index.json").write_text(json.dumps({"files": rows, "about": "a llama"}))
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=root)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    host = f"127.0.0.1:{server.server_port}"
-    (root / "labels").mkdir()
-    labels = {"latest": f"shelf://{host}/llama/2", "stable": f"shelf://{host}/llama/1"}
-    (root / "labels" / "llama.json").write_text(json.dumps(labels))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield host
-    server.shutdown()
-    server.server_close()
-    thread.join(10)
+    handler = partial(SimpleHTTPRequestHandler, directory=root)
+    with Server(handler) as server:
+        (root / "labels").mkdir()
+        places = {"latest": "llama/2", "stable": "llama/1"}
+        labels = {label: f"shelf://{server.host}/{place}" for label, place in places.items()}
+        (root / "labels" / "llama.json").write_text(json.dumps(labels))
+        yield server.host
 
 
 def test_the_documents_example_works_as_it_stands(tmp_path: Path, package: Path, shelf: str):

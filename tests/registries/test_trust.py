@@ -20,8 +20,7 @@ from tests.servers.require import needs_root
 
 @pytest.mark.asyncio
 async def test_its_authority_and_a_client_certificate(certificates: Certificates):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
+    context = certificates.server_context()
     context.load_verify_locations(certificates.ca)
     context.verify_mode = ssl.CERT_REQUIRED
     pem = certificates.chain.read_text() + certificates.key.read_text()
@@ -55,8 +54,7 @@ async def test_its_authority_and_a_client_certificate(certificates: Certificates
 def test_a_certificate_is_unverified_for_s3_alone(
     tmp_path: Path, registry: ModelRegistry, certificates: Certificates, trust: str
 ):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates.chain, certificates.key)
+    context = certificates.server_context()
     store = ModelRegistry(context)
     try:
         registry.add("iris", "v1", f"{store.url}/models/w.bin")

@@ -142,6 +142,9 @@ def test_configured_ones_come_in_order_and_by_match():
     for uri in ("model-registry://team/iris", "model-registry://iris?registry=team",
                 "model-registry://mr.team.svc:8443/iris"):  # fmt: skip
         assert list(locate(uri, *rules).registries) == both[:1]
+    # A bracket is a bracket, as in every pattern.
+    bracket = {**TEAM, "match": ["[a-z]*"]}
+    assert list(locate("model-registry://iris", bracket, MAIN).registries) == both[1:]
     with pytest.raises(UriInvalid, match="called 'other'"):
         locate("model-registry://iris?registry=other", *rules)
     with pytest.raises(UriInvalid, match="none of the kind mlflow"):

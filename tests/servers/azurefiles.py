@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 from xml.sax.saxutils import escape
 
-from tests.conformance.web import Handler, Server
+from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
     import ssl
@@ -54,7 +54,7 @@ class FakeFiles:
             do_HEAD = do_GET
 
             def do_POST(self) -> None:
-                files._give_token(self, self.rfile.read(int(self.headers["Content-Length"])))
+                files._give_token(self, self.read_body())
 
         self._server = Server(FilesHandler, tls)
         self.endpoint = self._server.url

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,12 @@ class Certificates:
     @property
     def ca_pem(self) -> str:
         return self.ca.read_text()
+
+    def server_context(self) -> ssl.SSLContext:
+        """A new one each time, for a test may change it."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.chain, self.key)
+        return context
 
 
 def make_certificates(folder: Path) -> Certificates:

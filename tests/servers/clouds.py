@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
-from tests.conformance.web import Handler, Server
+from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
     import ssl
@@ -53,12 +53,12 @@ class Clouds:
                 clouds._answer(self, {})
 
             def do_POST(self) -> None:
-                text = self.rfile.read(int(self.headers["Content-Length"])).decode()
+                text = self.read_body().decode()
                 clouds._answer(self, {name: values[0] for name, values in parse_qs(text).items()})
 
         self._server = Server(CloudsHandler, self.tls)
         self.url = self._server.url
-        self.host = f"127.0.0.1:{self._server.port}"
+        self.host = self._server.host
 
     def stop(self) -> None:
         self._server.stop()

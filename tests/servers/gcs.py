@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
-from tests.conformance.web import Handler, Server
+from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
     import ssl
@@ -107,7 +107,7 @@ class FakeGcs:
                 gcs._get(self)
 
             def do_POST(self) -> None:
-                gcs._post(self, self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+                gcs._post(self, self.read_body())
 
         self._server = Server(GcsHandler, tls)
         self.endpoint = self._server.url
@@ -116,6 +116,10 @@ class FakeGcs:
 
     def stop(self) -> None:
         self._server.stop()
+
+    def authorizations(self) -> set[str]:
+        """With which ones it was asked."""
+        return {headers.get("authorization", "") for _, _, _, headers in self.seen}
 
     # --- what tests put there ----------------------------------------------------------------
 

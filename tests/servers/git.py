@@ -10,17 +10,17 @@ import json
 import os
 import re
 import subprocess
-import threading
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from tests.servers.ports import LOOPBACK
+from tests.servers import require
+from tests.servers.loopback import Handler, Server
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 _LFS = "application/vnd.git-lfs+json"
@@ -82,11 +82,11 @@ class GitServer:
         self.root.mkdir(parents=True)
         self.home.mkdir()
         self.token = "link-1"
-        self._front = _Server(_front(self))
-        self._store = _Server(_store(self))
-        self.host = f"{LOOPBACK}:{self._front.port}"
-        self.url = f"http://{self.host}"
-        self.storage = f"http://{LOOPBACK}:{self._store.port}"
+        self._front = Server(_front(self))
+        self._store = Server(_store(self))
+        self.host = self._front.host
+        self.url = self._front.url
+        self.storage = self._store.url
 
     def stop(self) -> None:
         self._front.stop()
@@ -188,53 +188,20 @@ class GitServer:
         return self.users.get(user) == password
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(self, handler: type[BaseHTTPRequestHandler]) -> None:
-        super().__init__((LOOPBACK, 0), handler)
-        self.port = int(self.server_address[1])
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
-
-    def stop(self) -> None:
-        self.shutdown()
-        self.server_close()
-        self._thread.join(10)
+@contextmanager
+def git_server(folder: Path) -> Iterator[GitServer]:
+    """With what the real clients need, or the test is skipped."""
+    require.program("git", "git")
+    require.program("git-lfs", "git-lfs")
+    server = GitServer(folder)
+    try:
+        yield server
+    finally:
+        server.stop()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-    def read_body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        body = b""
-        while size := int(self.rfile.readline(), 16):
-            body += self.rfile.read(size)
-            self.rfile.readline()
-        self.rfile.readline()
-        return body
-
-    def send(self, status: int, body: bytes = b"", **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-def _front(server: GitServer) -> type[BaseHTTPRequestHandler]:
-    class Front(_Handler):
+def _front(server: GitServer) -> type[Handler]:
+    class Front(Handler):
         def do_GET(self) -> None:
             body = self.read_body()
             headers = {k.lower(): v for k, v in self.headers.items()}
@@ -307,8 +274,8 @@ def _front(server: GitServer) -> type[BaseHTTPRequestHandler]:
     return Front
 
 
-def _store(server: GitServer) -> type[BaseHTTPRequestHandler]:
-    class Store(_Handler):
+def _store(server: GitServer) -> type[Handler]:
+    class Store(Handler):
         def do_GET(self) -> None:
             body = self.read_body()
             headers = {k.lower(): v for k, v in self.headers.items()}

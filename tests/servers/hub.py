@@ -9,35 +9,17 @@ from __future__ import annotations
 import json
 from urllib.parse import urlencode
 
-from tests.servers.repositories import Call, Repository, Serving, Store, git_name, sha256_of
+from tests.servers.repositories import Call, Repository, RepositoryServer, git_name, sha256_of
 
 LICENSED = {"library_name": "transformers", "pipeline_tag": "text-generation"}
 
 
-class Hub(Serving):
-    """``repositories`` by name, of datasets with ``datasets/`` before; ``tokens`` are known ones.
-    ``page``: entries of a tree that one answer lists. ``is_direct``: big files aren't at another
-    host."""
+class Hub(RepositoryServer):
+    """Names of datasets begin with ``datasets/``. ``page``: entries of a tree that one answer
+    lists."""
 
-    def __init__(self) -> None:
-        self.repositories: dict[str, Repository] = {}
-        self.tokens: set[str] = set()
-        self.page = 1000
-        self.is_direct = False
-        self.store = Store()
-        super().__init__()
-
-    def close(self) -> None:
-        super().close()
-        self.store.close()
-
-    def add(self, name: str, files: dict[str, bytes], **more: object) -> Repository:
-        """A repository with one commit on ``main``."""
-        repository = Repository(**more)  # type: ignore[arg-type]
-        repository.commit(files, "main")
-        self.repositories[name] = repository
-        self.tokens |= repository.readers
-        return repository
+    branch = "main"
+    page = 1000
 
     def act(self, call: Call) -> None:
         parts = call.parts

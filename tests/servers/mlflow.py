@@ -4,10 +4,10 @@ shaped as MLflow 3's own, which tests/registries/test_peers.py asks."""
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.servers.loopback import Handler, Server
 
 _API = "/api/2.0/mlflow"
 FILES = "/api/2.0/mlflow-artifacts/artifacts"
@@ -30,45 +30,28 @@ class Mlflow:
         self.asked: list[str] = []
         fake = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class MlflowHandler(Handler):
             def do_GET(self) -> None:
                 fake._answer(self)
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self._server.server_address[1]}"
-
-    @property
-    def url(self) -> str:
-        return f"http://{self.host}"
+        self._server = Server(MlflowHandler)
+        self.host, self.url = self._server.host, self._server.url
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        self._server.stop()
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def _answer(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         self.asked.append(handler.path)
         if self.authorization and handler.headers.get("Authorization") != self.authorization:
-            _send(handler, 401, b"You are not authenticated.")
+            handler.send(401, b"You are not authenticated.")
         elif parts.path.startswith(f"{FILES}/"):
             body = self.files.get(unquote(parts.path.removeprefix(f"{FILES}/")))
-            _send(handler, 404 if body is None else 200, body or b"{}")
+            handler.send(404 if body is None else 200, body or b"{}")
         else:
             status, answer = self._act(parts.path, query)
-            _send(handler, status, json.dumps(answer).encode())
+            handler.send(status, json.dumps(answer).encode())
 
     def _act(self, path: str, query: dict[str, str]) -> tuple[int, Json]:
         if path == FILES:
@@ -114,10 +97,3 @@ class Mlflow:
                 size = {} if slash else {"file_size": len(body)}
                 rows[name] = {"path": name, "is_dir": bool(slash), **size}
         return list(rows.values())
-
-
-def _send(handler: BaseHTTPRequestHandler, status: int, body: bytes) -> None:
-    handler.send_response(status)
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
-    handler.wfile.write(body)

@@ -15,9 +15,10 @@ import re
 import ssl
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.servers.loopback import Handler, Server
 
 API = re.compile(r"^/api/model_registry/v1(alpha3)?/")
 """Later servers and clients call the same API by another name."""
@@ -44,42 +45,17 @@ class ModelRegistry:
         self._lock = threading.RLock()
         registry = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class RegistryHandler(Handler):
             def do_GET(self) -> None:
                 registry._answer(self)
 
             do_POST = do_PATCH = do_HEAD = do_GET
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._scheme = "http"
-        if tls is not None:
-            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
-            self._scheme = "https"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def port(self) -> int:
-        return int(self._server.server_address[1])
-
-    @property
-    def host(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-    @property
-    def url(self) -> str:
-        return f"{self._scheme}://{self.host}"
+        self._server = Server(RegistryHandler, tls)
+        self.port, self.host, self.url = self._server.port, self._server.host, self._server.url
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        self._server.stop()
 
     def wants_token(self, token: str) -> None:
         self.wanted = {"authorization": f"Bearer {token}"}
@@ -129,22 +105,15 @@ class ModelRegistry:
 
     # --- HTTP -------------------------------------------------------------------------------
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def _answer(self, handler: Handler) -> None:
         parts = urlsplit(handler.path)
         query = {name: values[0] for name, values in parse_qs(parts.query).items()}
-        length = int(handler.headers.get("Content-Length") or 0)
-        body = json.loads(handler.rfile.read(length)) if length else {}
+        body = json.loads(handler.read_body() or b"{}")
         sent = {name.lower(): value for name, value in handler.headers.items()}
         self.asked.append((handler.command, handler.path, sent))
         with self._lock:
             status, answer = self._act(handler.command, parts.path, query, body, sent)
-        data = json.dumps(answer).encode()
-        handler.send_response(status)
-        handler.send_header("Content-Type", "application/json")
-        handler.send_header("Content-Length", str(len(data)))
-        handler.end_headers()
-        if handler.command != "HEAD":
-            handler.wfile.write(data)
+        handler.send(status, json.dumps(answer).encode(), Content_Type="application/json")
 
     def _act(
         self, method: str, path: str, query: dict[str, str], body: Json, sent: Mapping[str, str]

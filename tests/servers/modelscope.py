@@ -9,30 +9,12 @@ from __future__ import annotations
 
 import json
 
-from tests.servers.repositories import Call, Repository, Serving, Store, sha256_of
+from tests.servers.repositories import Call, Repository, RepositoryServer, sha256_of
 
 
-class ModelScope(Serving):
-    """``repositories`` by name. ``is_direct``: big files aren't at another host."""
-
-    def __init__(self) -> None:
-        self.repositories: dict[str, Repository] = {}
-        self.tokens: set[str] = set()
-        self.most = 3000
-        self.is_direct = False
-        self.store = Store()
-        super().__init__()
-
-    def close(self) -> None:
-        super().close()
-        self.store.close()
-
-    def add(self, name: str, files: dict[str, bytes], **more: object) -> Repository:
-        repository = Repository(**more)  # type: ignore[arg-type]
-        repository.commit(files, "master")
-        self.repositories[name] = repository
-        self.tokens |= repository.readers
-        return repository
+class ModelScope(RepositoryServer):
+    branch = "master"
+    most = 3000
 
     def act(self, call: Call) -> None:
         parts = call.parts

@@ -15,9 +15,10 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.servers.loopback import Handler, Server
 
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
@@ -85,36 +86,17 @@ class Serving(ABC):
         self.lock = threading.Lock()
         serving = self
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
+        class ServingHandler(Handler):
             def do_GET(self) -> None:
                 serving._answer(self)
 
             do_HEAD = do_POST = do_GET
 
-            def log_message(self, *args: object) -> None:
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-            request_queue_size = 128
-
-            def handle_error(self, request: object, client_address: object) -> None:
-                """Callers may hang up."""
-
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = Server(ServingHandler)
+        self.url = self._server.url
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(10)
+        self._server.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -126,7 +108,7 @@ class Serving(ABC):
     def act(self, call: Call) -> None:
         """Answer ``call``. In several threads."""
 
-    def _answer(self, handler: BaseHTTPRequestHandler) -> None:
+    def _answer(self, handler: Handler) -> None:
         call = Call(handler)
         with self.lock:
             headers = {name.lower(): value for name, value in handler.headers.items()}
@@ -141,7 +123,7 @@ class Serving(ABC):
 class Call:
     """One request, and the ways to answer it. ``path`` is still percent-encoded."""
 
-    def __init__(self, handler: BaseHTTPRequestHandler) -> None:
+    def __init__(self, handler: Handler) -> None:
         self._handler = handler
         self.method = handler.command
         self.path = urlsplit(handler.path).path
@@ -159,15 +141,8 @@ class Call:
         return [unquote(part) for part in self.path.strip("/").split("/")]
 
     def send(self, status: int, body: bytes = b"", **headers: Any) -> None:
-        handler = self._handler
-        length = int(handler.headers.get("Content-Length") or 0)
-        handler.rfile.read(length)
-        handler.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **headers}.items():
-            handler.send_header(name.replace("_", "-"), str(value))
-        handler.end_headers()
-        if self.method != "HEAD":
-            handler.wfile.write(body)
+        self._handler.read_body()
+        self._handler.send(status, body, **headers)
 
     def send_file(self, body: bytes, **headers: Any) -> None:
         """With ranges."""
@@ -182,6 +157,32 @@ class Call:
             self.send(206, body[start:end], **headers)
         else:
             self.send(200, body, **headers)
+
+
+class RepositoryServer(Serving):
+    """What two hubs share: ``repositories`` by name; ``tokens`` are known ones. ``is_direct``: big
+    files aren't at another host. ``branch``: what a repository has at first."""
+
+    branch: ClassVar[str]
+
+    def __init__(self) -> None:
+        self.repositories: dict[str, Repository] = {}
+        self.tokens: set[str] = set()
+        self.is_direct = False
+        self.store = Store()
+        super().__init__()
+
+    def close(self) -> None:
+        super().close()
+        self.store.close()
+
+    def add(self, name: str, files: dict[str, bytes], **more: object) -> Repository:
+        """A repository with one commit."""
+        repository = Repository(**more)  # type: ignore[arg-type]
+        repository.commit(files, self.branch)
+        self.repositories[name] = repository
+        self.tokens |= repository.readers
+        return repository
 
 
 class Store(Serving):

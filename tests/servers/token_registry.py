@@ -13,10 +13,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
-from tests.servers.ports import LOOPBACK
+from tests.servers.loopback import Handler, Server
 from tests.servers.registry import MANIFEST, TITLE
 
 
@@ -105,22 +104,12 @@ class TokenRegistry:
             return True
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(Handler):
     registry: TokenRegistry
 
-    def log_message(self, *_: object) -> None:
-        pass
-
     def do_GET(self) -> None:
-        self._serve()
-
-    def do_POST(self) -> None:
-        self._serve()
-
-    def _serve(self) -> None:
         registry, parts = self.registry, urlsplit(self.path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        body = self.read_body().decode()
         asked = Asked(
             method=self.command,
             path=parts.path,
@@ -132,13 +121,13 @@ class _Handler(BaseHTTPRequestHandler):
         if parts.path == "/token":
             token = registry.give_token(asked)
             told = {"token": token, "expires_in": 300} if token else {"details": "no"}
-            self._answer(200 if token else 401, json.dumps(told).encode())
+            self.send(200 if token else 401, json.dumps(told).encode())
         elif not registry.is_allowed(asked):
             name = (
                 parts.path.removeprefix("/v2/").partition("/manifests/")[0].partition("/blobs/")[0]
             )
             realm = registry.realm or f"{registry.url}/token"
-            self._answer(
+            self.send(
                 401,
                 b'{"errors":[{"code":"UNAUTHORIZED","message":"authentication required"}]}',
                 **{
@@ -149,50 +138,35 @@ class _Handler(BaseHTTPRequestHandler):
         elif "/manifests/" in parts.path:
             found = registry.manifests.get(parts.path.removeprefix("/v2/"))
             if found is None:
-                self._answer(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
+                self.send(404, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
                 return
             digest = registry.wrong_digest or found[1]
             more = {"Content-Type": MANIFEST, "Docker-Content-Digest": digest}
-            self._answer(200, found[0], **more)
+            self.send(200, found[0], **more)
         else:
             self._blob(parts.path.rpartition("/")[2])
+
+    do_POST = do_GET
 
     def _blob(self, digest: str) -> None:
         if self.registry.storage:
             where = self.registry.storage + digest.partition(":")[2]
-            self._answer(307, b"", Location=where)
+            self.send(307, b"", Location=where)
             return
         body = self.registry.blobs[digest]
         wanted = self.headers.get("Range", "").removeprefix("bytes=")
         if not wanted:
-            self._answer(200, body)
+            self.send(200, body)
             return
         first, _, last = wanted.partition("-")
         start, end = int(first), min(int(last or len(body)), len(body) - 1)
         told = f"bytes {start}-{end}/{len(body)}"
-        self._answer(206, body[start : end + 1], **{"Content-Range": told})
-
-    def _answer(self, status: int, body: bytes, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.send(206, body[start : end + 1], **{"Content-Range": told})
 
 
 @contextmanager
 def token_registry(**fields: object) -> Iterator[TokenRegistry]:
     registry = TokenRegistry(**fields)  # type: ignore[arg-type]
-    handler = type("Handler", (_Handler,), {"registry": registry})
-    server = ThreadingHTTPServer((LOOPBACK, 0), handler)
-    server.daemon_threads = True
-    registry.url = f"http://{LOOPBACK}:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with Server(type("Bound", (_Handler,), {"registry": registry})) as server:
+        registry.url = server.url
         yield registry
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -7,12 +7,10 @@ import base64
 import datetime
 import json
 import secrets
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -22,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
-from tests.servers.ports import LOOPBACK
+from tests.servers.loopback import Handler, Server
 
 SERVICE, ISSUER = "registry of the tests", "token service of the tests"
 _LEEWAY = 60
@@ -95,10 +93,7 @@ def _packed(data: bytes) -> str:
 def token_service(folder: Path, rights: dict[str, list[str]]) -> Iterator[TokenService]:
     service = TokenService(folder, rights)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            pass
-
+    class TokenHandler(Handler):
         def do_GET(self) -> None:
             query = parse_qs(urlsplit(self.path).query)
             basic = self.headers.get("Authorization", "").removeprefix("Basic ")
@@ -108,19 +103,8 @@ def token_service(folder: Path, rights: dict[str, list[str]]) -> Iterator[TokenS
             is_known = who in service.rights and query.get("service") == [SERVICE]
             token = service.sign(scope, service.rights[who]) if is_known else ""
             body = json.dumps({"access_token": token, "expires_in": 300} if token else {}).encode()
-            self.send_response(200 if is_known else 401)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.send(200 if is_known else 401, body)
 
-    server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
-    server.daemon_threads = True
-    service.url = f"http://{LOOPBACK}:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
+    with Server(TokenHandler) as server:
+        service.url = server.url
         yield service
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

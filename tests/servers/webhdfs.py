@@ -11,13 +11,12 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 
 from awscrt import checksums
 
-from tests.servers.ports import LOOPBACK
+from tests.servers.loopback import OCTETS, Handler, Server
 
 if TYPE_CHECKING:
     import ssl
@@ -225,13 +224,12 @@ class HdfsServer:
     ) -> None:
         self.hdfs = hdfs or Hdfs()
         self._servers = [
-            _Server(_handler(self, "namenode", number), tls) for number in range(namenodes)
+            Server(_handler(self, "namenode", number), tls) for number in range(namenodes)
         ]
-        self._datanode = _Server(_handler(self, "datanode", 0), tls)
-        scheme = "https" if tls else "http"
-        self.hosts = [f"{LOOPBACK}:{server.port}" for server in self._servers]
-        self.urls = [f"{scheme}://{host}" for host in self.hosts]
-        self.datanode = f"{scheme}://{LOOPBACK}:{self._datanode.port}"
+        self._datanode = Server(_handler(self, "datanode", 0), tls)
+        self.hosts = [server.host for server in self._servers]
+        self.urls = [server.url for server in self._servers]
+        self.datanode = self._datanode.url
 
     @property
     def host(self) -> str:
@@ -252,44 +250,10 @@ class HdfsServer:
         self._servers[number].stop()
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 64
-
-    def __init__(
-        self, handler: type[BaseHTTPRequestHandler], tls: ssl.SSLContext | None = None
-    ) -> None:
-        super().__init__((LOOPBACK, 0), handler)
-        if tls is not None:
-            self.socket = tls.wrap_socket(
-                self.socket, server_side=True, do_handshake_on_connect=False
-            )
-        self.port = int(self.server_address[1])
-        self._thread: threading.Thread | None = threading.Thread(
-            target=self.serve_forever, args=(0.02,)
-        )
-        self._thread.start()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away is no news."""
-
-    def stop(self) -> None:
-        if self._thread is not None:
-            self.shutdown()
-            self.server_close()
-            self._thread.join(10)
-            self._thread = None
-
-
-def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequestHandler]:
+def _handler(server: HdfsServer, kind: str, number: int) -> type[Handler]:
     hdfs = server.hdfs
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def log_message(self, *args: object) -> None:
-            pass
-
+    class HdfsHandler(Handler):
         def do_GET(self) -> None:
             parts = urlsplit(self.path)
             query = {k: v[0] for k, v in parse_qs(parts.query, keep_blank_values=True).items()}
@@ -298,7 +262,7 @@ def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequest
             headers = {k.lower(): v for k, v in self.headers.items()}
             hdfs.seen.append(Asked(kind, op, path, query, headers))
             if not parts.path.startswith(_PREFIX):
-                self._send(404, b"<html>Not Found</html>", "text/html")
+                self.send(404, b"<html>Not Found</html>", Content_Type="text/html")
                 return
             try:
                 self._answer(op, path, query, headers)
@@ -312,7 +276,8 @@ def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequest
                 self._json({"RemoteException": said}, _STATUS.get(name, 403))
             except PermissionError:
                 more = {"WWW-Authenticate": "Negotiate"} if hdfs.wants_kerberos else {}
-                self._send(401, b"<html>Authentication required</html>", "text/html", **more)
+                body = b"<html>Authentication required</html>"
+                self.send(401, body, Content_Type="text/html", **more)
 
         def _answer(
             self, op: str, path: str, query: dict[str, str], headers: dict[str, str]
@@ -332,7 +297,7 @@ def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequest
             if kind == "namenode" and not hdfs.is_gateway:
                 more = {"_user": user, "namenoderpcaddress": "nn:8020"}
                 where = f"{_PREFIX}{quote(path)}?{urlencode({**query, **more})}"
-                self._send(307, Location=server.datanode + where)
+                self.send(307, Location=server.datanode + where)
             elif op == "GETFILECHECKSUM":
                 self._json(hdfs.checksum(path))
             else:
@@ -343,19 +308,9 @@ def _handler(server: HdfsServer, kind: str, number: int) -> type[BaseHTTPRequest
             if start > len(data):
                 raise Refused("IOException", f"Offset={start} out of the range")
             end = start + int(query["length"]) if "length" in query else len(data)
-            self._send(200, data[start:end], "application/octet-stream")
+            self.send(200, data[start:end], Content_Type=OCTETS)
 
         def _json(self, value: Any, status: int = 200) -> None:
-            self._send(status, json.dumps(value).encode(), "application/json")
+            self.send(status, json.dumps(value).encode(), Content_Type="application/json")
 
-        def _send(self, status: int, body: bytes = b"", kind: str = "", **more: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            if kind:
-                self.send_header("Content-Type", kind)
-            for name, value in more.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(body)
-
-    return Handler
+    return HdfsHandler

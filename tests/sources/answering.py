@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 
-if TYPE_CHECKING:
-    pass
-OCTETS = "application/octet-stream"
+from tests.servers.loopback import OCTETS
 
 
 def file(content_type: str = OCTETS, body: bytes = b"12345", **headers: str) -> Any:

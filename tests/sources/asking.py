@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 KEYS = Credentials(access_key=ACCESS_KEY, secret_key=SECRET_KEY)
 NOBODY = Credentials(anonymous=True)
+NONE = Credentials()
+"""A caller who sends nothing, without having chosen to be anonymous."""
 
 
 OPEN: list[Registry] = []
@@ -72,6 +74,17 @@ async def resolve(uri: str, credentials: Credentials = KEYS, **kwargs: Any) -> P
     return await source.resolve(asked, context(kwargs.get("given")))
 
 
+async def resolve_once(uri: str, credentials: Credentials = NONE, **kwargs: Any) -> Plan:
+    """As ``resolve``, of a caller who sends nothing and doesn't want failed requests made again."""
+    return await resolve(uri, credentials, **{"max_attempts": 1, **kwargs})
+
+
+async def probe_once(uri: str, path: str, credentials: Credentials = NONE, **kwargs: Any) -> None:
+    """Ask whether the caller may read one file."""
+    source, asked = request(uri, credentials, **{"max_attempts": 1, **kwargs})
+    await source.probe(asked, path, context(kwargs.get("given")))
+
+
 def paths(plan: Plan) -> dict[str, int | None]:
     return {f.path: f.size for f in plan.files}
 
@@ -79,11 +92,14 @@ def paths(plan: Plan) -> dict[str, int | None]:
 __all__ = [
     "KEYS",
     "NOBODY",
+    "NONE",
     "context",
     "guard",
     "paths",
+    "probe_once",
     "replace",
     "request",
     "resolve",
+    "resolve_once",
     "settings",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -26,7 +25,7 @@ from cachd.sources import azure_xml
 from cachd.sources.azure_identity import service_sas
 from cachd.sources.azure_location import base_url, item_url, parse_azure
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
-from tests.sources.asking import NOBODY, context, paths, request, settings
+from tests.sources.asking import NOBODY, context, paths, request, resolve_once, settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,28 +40,17 @@ SHARE = f"https://{ACCOUNT}.file.core.windows.net"
 OWN = Credentials(azure_account_key=KEY)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeFiles]:
-    served = FakeFiles()
-    yield served
-    served.stop()
-
-
 @pytest.fixture
-def files(server: FakeFiles, monkeypatch: pytest.MonkeyPatch) -> FakeFiles:
+def files(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeFiles]:
     for name in ("AZURE_STORAGE_ACCESS_KEY", "AZURE_STORAGE_SAS_TOKEN", "AZURE_CLIENT_ID"):
         monkeypatch.delenv(name, raising=False)
-    server.shares.clear()
-    server.seen.clear()
-    server.refusals.clear()
-    server.page = 5000
-    return server
+    server = FakeFiles()
+    yield server
+    server.stop()
 
 
 async def resolve(uri: str, credentials: Credentials = OWN, **kwargs: Any) -> Plan:
-    kwargs.setdefault("max_attempts", 1)
-    source, asked = request(uri, credentials, **kwargs)
-    return await source.resolve(asked, context(kwargs.get("given")))
+    return await resolve_once(uri, credentials, **kwargs)
 
 
 # --- what a URI means ----------------------------------------------------------------------------
@@ -331,8 +319,7 @@ async def test_what_comes_first(files: FakeFiles) -> None:
 async def test_an_application(
     files: FakeFiles, certificates: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates.chain, certificates.key)
+    tls = certificates.server_context()
     authority = FakeFiles(tls)
     authority.tokens = files.tokens
     try:

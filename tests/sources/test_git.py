@@ -22,8 +22,7 @@ from cachd.errors import (
     PathUnsafe,
 )
 from cachd.model import Digest, Plan
-from tests.servers import require
-from tests.servers.git import GitServer
+from tests.servers.git import GitServer, git_server
 from tests.sources.asking import NOBODY, context, request, resolve, settings
 
 WEIGHTS = bytes(range(256)) * 500
@@ -32,14 +31,9 @@ ME = Credentials(username="me", password="sesame")
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
-    require.program("git", "git")
-    require.program("git-lfs", "git-lfs")
-    one = GitServer(tmp_path_factory.mktemp("git"))
-    try:
+    with git_server(tmp_path_factory.mktemp("git")) as one:
         fill(one)
         yield one
-    finally:
-        one.stop()
 
 
 @pytest.fixture(autouse=True)

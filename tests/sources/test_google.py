@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from awscrt.checksums import crc32c
@@ -29,23 +29,10 @@ from cachd.errors import (
 from cachd.sources.google_location import GOOGLE_ENDPOINT, media_url, parse_gs
 from cachd.sources.resolver import Resolver
 from tests.servers.gcs import FakeGcs, Stored
-from tests.sources.asking import NOBODY, context, paths, request, settings
+from tests.sources.asking import NOBODY, NONE, context, paths, request, settings
+from tests.sources.asking import resolve_once as resolve
 
-if TYPE_CHECKING:
-    from cachd.model import Plan
-
-NONE = Credentials()
 W = b"weights" * 1000
-
-
-async def resolve(uri: str, credentials: Credentials = NONE, **kwargs: Any) -> Plan:
-    kwargs.setdefault("max_attempts", 1)
-    source, asked = request(uri, credentials, **kwargs)
-    return await source.resolve(asked, context(kwargs.get("given")))
-
-
-def authorizations(gcs: FakeGcs) -> set[str]:
-    return {headers.get("authorization", "") for _, _, _, headers in gcs.seen}
 
 
 # --- what a URI means ----------------------------------------------------------------------------

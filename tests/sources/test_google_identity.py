@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -20,24 +20,13 @@ from cachd.sources.tokens import Token, Tokens
 from tests.servers.gcs import EMAIL, REFRESH_TOKEN, FakeGcs
 from tests.servers.ports import free_ports
 from tests.sources.asking import context, request, settings
+from tests.sources.asking import resolve_once as resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cachd.model import Plan
 
-NONE = Credentials()
 W = b"weights" * 1000
-
-
-async def resolve(uri: str, credentials: Credentials = NONE, **kwargs: Any) -> Plan:
-    kwargs.setdefault("max_attempts", 1)
-    source, asked = request(uri, credentials, **kwargs)
-    return await source.resolve(asked, context(kwargs.get("given")))
-
-
-def authorizations(gcs: FakeGcs) -> set[str]:
-    return {headers.get("authorization", "") for _, _, _, headers in gcs.seen}
 
 
 async def test_a_service_accounts_key(gcs: FakeGcs) -> None:
@@ -50,7 +39,7 @@ async def test_a_service_accounts_key(gcs: FakeGcs) -> None:
     (name, value), *_ = plan.auth.headers
     assert (name, plan.auth.kind) == ("Authorization", "headers")
     assert plan.auth.host == gcs.endpoint.removeprefix("http://")
-    assert authorizations(gcs) == {value}
+    assert gcs.authorizations() == {value}
     await source.probe(asked, "x", context())
     assert len(gcs.exchanges) == 1
     renewed = await source.authorize(asked, context())

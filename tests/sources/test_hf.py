@@ -21,50 +21,22 @@ from cachd.errors import (
 from cachd.model import Digest
 from tests.servers.hub import Hub
 from tests.servers.repositories import git_name, sha256_of
-from tests.sources.asking import context, paths, request, resolve, settings
+from tests.sources.asking import NONE, context, paths, request, settings
+from tests.sources.hubs import FILES, plan, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from cachd.model import Plan
-
-NONE = Credentials()
 READER = Credentials(token="hf_reader")
 STRANGER = Credentials(token="hf_stranger")
-FILES = {
-    "config.json": b"{}",
-    "model.safetensors": b"weights" * 1000,
-    "onnx/model.onnx": b"onnx",
-    "onnx/fp16/model.onnx": b"half",
-    "onnx-old/model.onnx": b"sibling",
-    "__init__.py": b"",
-}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with Hub() as hub:
-        yield hub
 
 
 @pytest.fixture
-def hub(server: Hub) -> Hub:
-    server.repositories.clear()
-    server.tokens = {"hf_stranger"}
-    server.next.clear()
-    server.seen.clear()
-    server.page = 1000
-    return server
-
-
-async def plan(hub: Hub, uri: str, credentials: Credentials = NONE, **more: Any) -> Plan:
-    return await resolve(uri, credentials, endpoint=hub.url, max_attempts=1, **more)
-
-
-async def probe(hub: Hub, uri: str, path: str, credentials: Credentials = NONE) -> None:
-    source, asked = request(uri, credentials, endpoint=hub.url, max_attempts=1)
-    await source.probe(asked, path, context())
+def hub() -> Iterator[Hub]:
+    with Hub() as server:
+        server.tokens = {"hf_stranger"}
+        yield server
 
 
 # --- what a URI means --------------------------------------------------------------------------

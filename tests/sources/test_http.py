@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -25,15 +24,12 @@ from cachd.errors import (
 from cachd.model import Auth
 from tests.servers.origin import serve
 from tests.servers.ports import free_ports
-from tests.sources.asking import context, paths, request, resolve, settings
+from tests.sources.asking import NONE, context, paths, request, resolve, settings
 
 if TYPE_CHECKING:
     from tests.servers.certificates import Certificates
     from tests.servers.nginx import Nginx
 from tests.sources.answering import OCTETS, file, status
-
-NONE = Credentials()
-
 
 # --- statuses and failures ---------------------------------------------------------------------
 
@@ -291,8 +287,7 @@ async def test_redirects_in_a_circle() -> None:
 
 
 async def test_no_way_from_https_to_http(certificates: Certificates) -> None:
-    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    tls.load_cert_chain(certificates.chain, certificates.key)
+    tls = certificates.server_context()
     async with (
         serve(file()) as plain,
         serve(status(302, Location=f"{plain.url}/x"), tls) as secure,

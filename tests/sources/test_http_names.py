@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 
-from cachd.credentials import Credentials
 from cachd.errors import (
     ContentTypeInvalid,
     UriInvalid,
 )
 from tests.servers.origin import serve
-from tests.sources.asking import paths, request, resolve, settings
-
-if TYPE_CHECKING:
-    pass
 from tests.sources.answering import OCTETS, file
-
-NONE = Credentials()
+from tests.sources.asking import NONE, paths, request, resolve, settings
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,59 +21,31 @@ from cachd.model import Digest
 from cachd.sources import modelscope
 from tests.servers.modelscope import ModelScope
 from tests.servers.repositories import sha256_of
-from tests.sources.asking import context, paths, request, resolve
+from tests.sources.asking import NONE, paths
+from tests.sources.hubs import FILES, plan, probe
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cachd.model import Plan
-
-NONE = Credentials()
 READER = Credentials(token="ms-reader")
 STRANGER = Credentials(token="ms-stranger")
-FILES = {
-    "configuration.json": b"{}",
-    "model.safetensors": b"weights" * 1000,
-    "onnx/model.onnx": b"onnx",
-    "onnx/fp16/model.onnx": b"half",
-    "onnx-old/model.onnx": b"sibling",
-    "__init__.py": b"",
-}
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ModelScope]:
-    with ModelScope() as hub:
-        yield hub
 
 
 @pytest.fixture
-def hub(server: ModelScope) -> ModelScope:
-    server.repositories.clear()
-    server.tokens = {"ms-stranger"}
-    server.next.clear()
-    server.seen.clear()
-    server.most = 3000
-    return server
-
-
-async def plan(hub: ModelScope, uri: str, credentials: Credentials = NONE, **more: Any) -> Plan:
-    return await resolve(uri, credentials, endpoint=hub.url, max_attempts=1, **more)
-
-
-async def probe(hub: ModelScope, uri: str, path: str, credentials: Credentials = NONE) -> None:
-    source, asked = request(uri, credentials, endpoint=hub.url, max_attempts=1)
-    await source.probe(asked, path, context())
+def hub() -> Iterator[ModelScope]:
+    with ModelScope() as server:
+        server.tokens = {"ms-stranger"}
+        yield server
 
 
 async def test_a_model_each_file_at_the_commit_that_changed_it(hub: ModelScope) -> None:
     repository = hub.add("org/m", FILES)
     first = repository.branches["master"]
-    second = repository.commit({**FILES, "configuration.json": b'{"a": 1}'}, "master")
+    second = repository.commit({**FILES, "config.json": b'{"a": 1}'}, "master")
     found = await plan(hub, "modelscope://org/m")
-    assert paths(found) == {**{p: len(b) for p, b in FILES.items()}, "configuration.json": 8}
+    assert paths(found) == {**{p: len(b) for p, b in FILES.items()}, "config.json": 8}
     urls = {file.path: file.url for file in found.files}
-    assert f"Revision={second}&FilePath=configuration.json" in urls["configuration.json"]
+    assert f"Revision={second}&FilePath=config.json" in urls["config.json"]
     assert f"Revision={first}&FilePath=onnx%2Fmodel.onnx" in urls["onnx/model.onnx"]
     weights = next(file for file in found.files if file.path == "model.safetensors")
     assert weights.digest == Digest(algorithm="sha256", value=sha256_of(FILES[weights.path]))
@@ -93,7 +65,7 @@ async def test_paths_and_patterns(hub: ModelScope) -> None:
     one = await plan(hub, "modelscope://org/m/onnx/fp16/model.onnx", allow=("*.json",))
     assert paths(one) == {"model.onnx": 4}
     found = await plan(hub, "modelscope://org/m", allow=("*.json", "*.onnx"), ignore=("onnx/*",))
-    assert paths(found) == {"configuration.json": 2, "onnx-old/model.onnx": 7}
+    assert paths(found) == {"config.json": 2, "onnx-old/model.onnx": 7}
     with pytest.raises(NotFound, match="No model found in modelscope://org/m/onn"):
         await plan(hub, "modelscope://org/m/onn")
 
@@ -136,7 +108,7 @@ async def test_refusals(
 async def test_who_may_read(hub: ModelScope) -> None:
     hub.add("org/m", FILES, private=True, readers={"ms-reader"})
     hub.store.seen.clear()
-    for path in ("model.safetensors", "configuration.json", "__init__.py"):
+    for path in ("model.safetensors", "config.json", "__init__.py"):
         await probe(hub, "modelscope://org/m", path, READER)
     assert not hub.store.seen
     with pytest.raises(AccessError):

@@ -16,6 +16,7 @@ from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.store import Store
 from cachd.store.updates import UpdateRecord
 from cachd.store.viewmaking import ViewSpec
+from tests.disk import flip
 from tests.store.models import Model, number, publish, sized
 
 POD = "0f8b3c2a-1111-4222-8333-944444444444"
@@ -26,17 +27,6 @@ NEW = Model("s3://bucket/m", {"w": SHARED, "config": b"new", "x": sized(3_000_00
 
 async def at_once(_count: int) -> bool:
     return True
-
-
-def flip(path: Path, offset: int) -> None:
-    """One bit of a published file."""
-    path.chmod(0o644)
-    with path.open("r+b") as file:
-        file.seek(offset)
-        byte = file.read(1)[0]
-        file.seek(offset)
-        file.write(bytes([byte ^ 16]))
-    path.chmod(0o444)
 
 
 async def run(root: Path, scenario: str, step: str, count: int) -> None:

@@ -22,6 +22,7 @@ from cachd.model import (
     make_ref,
 )
 from cachd.store.store import Store
+from tests.disk import tree_of
 
 MIB = 1024 * 1024
 
@@ -163,11 +164,7 @@ async def publish(store: Store, model: Model, *, is_held: bool = False) -> Any:
 
 
 def read_back(snapshot: Any) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(snapshot.tree)): path.read_bytes()
-        for path in snapshot.tree.rglob("*")
-        if path.is_file()
-    }
+    return tree_of(snapshot.tree)
 
 
 def listing(directory: Path) -> list[str]:
@@ -189,10 +186,6 @@ def sized(size: int, seed: int = 0) -> bytes:
 
 WEIGHTS = sized(2 * BLOCK_SIZE + 12345, 7)
 """More than two blocks."""
-
-
-def tree_of(root: Path) -> list[str]:
-    return sorted(str(path.relative_to(root)) for path in root.rglob("*"))
 
 
 def named(name: str, revision: int = 1, size: int = 2 * MIB) -> Model:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.disk import FLIPPED
 from tests.store.dying import NEW, OLD, SHARED, at_once
 from tests.store.models import fill, listing, missing_parts, publish, read_back
 
@@ -106,7 +107,7 @@ async def test_killed_in_a_repair(make_store: Any, tmp_path: Path, step: str, co
     """Each file is the old one or the new one, whole; nothing damaged is given meanwhile."""
     die(tmp_path / "root", "repair", step, count)
     bad = bytearray(SHARED)
-    bad[8_500_000] ^= 16
+    bad[8_500_000] ^= FLIPPED
     store = await make_store()
     assert store._index.sums() == store._index.recount()
     for snapshot in store.snapshots():

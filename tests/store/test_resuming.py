@@ -11,6 +11,7 @@ import pytest
 
 from cachd.errors import InternalError
 from cachd.model import BLOCK_SIZE, Validator
+from tests.disk import flip
 from tests.store.models import (
     MIB,
     WEIGHTS,
@@ -116,11 +117,7 @@ async def test_after_another_boot_only_the_spoilt_part_is_fetched_again(
     header = json.loads(lines[0])
     header["boot_id"] = "another"
     journal.write_bytes(b"\n".join([json.dumps(header).encode(), *lines[1:]]))
-    with (path / "tree" / "model.safetensors").open("r+b") as file:
-        file.seek(BLOCK_SIZE + 100)
-        byte = file.read(1)
-        file.seek(BLOCK_SIZE + 100)
-        file.write(bytes([byte[0] ^ 1]))
+    flip(path / "tree" / "model.safetensors", BLOCK_SIZE + 100)
 
     store = await make_store()
     ingest = await store.begin(model.ref, model.plan, source="s3")

@@ -21,7 +21,8 @@ from cachd.errors import (
 from cachd.settings import LeaseSettings, StoreSettings
 from cachd.store.mounts import mount_of, parse_mountinfo
 from cachd.store.store import Store
-from tests.store.models import MIB, Model, number, publish, read_back, sized, tree_of
+from tests.disk import names_below
+from tests.store.models import MIB, Model, number, publish, read_back, sized
 
 A = Model("s3://bucket/a", {"m": sized(MIB, 1), "d/e": b"e"}, number(1))
 
@@ -49,7 +50,7 @@ async def test_a_root_that_holds_something_else_is_left_alone(
     (tmp_path / "root" / "thesis.doc").write_text("years of work")
     with pytest.raises(RootUnusable, match=r"thesis\.doc"):
         await make_store()
-    assert tree_of(tmp_path / "root") == ["thesis.doc"]
+    assert names_below(tmp_path / "root") == ["thesis.doc"]
 
 
 async def test_a_fresh_file_system_is_fine(make_store: Any, tmp_path: Path) -> None:
@@ -74,11 +75,11 @@ async def test_a_newer_layout_is_refused_with_the_way_out(make_store: Any, tmp_p
     await store.close()
     path = tmp_path / "root" / "layout.json"
     path.write_text(json.dumps({"version": 2, "readable_by": 2, "by": "9.0"}))
-    before = tree_of(tmp_path / "root")
+    before = names_below(tmp_path / "root")
     with pytest.raises(LayoutUnsupported, match=r"9\.0") as caught:
         await make_store()
     assert "another root" in caught.value.hint
-    assert tree_of(tmp_path / "root") == before
+    assert names_below(tmp_path / "root") == before
 
 
 async def test_a_newer_layout_that_we_can_read_is_taken(make_store: Any, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ async def test_an_unmounted_disk_is_noticed_before_anything_is_written(
         await make_store(tmp_path / "root", expected_mount=Path("/proc"))
     with pytest.raises(VolumeUnexpected, match="is not right-id"):
         await make_store(mount / "root", expected_volume_id="right-id")
-    assert tree_of(tmp_path) == ["nvme"]
+    assert names_below(tmp_path) == ["nvme"]
 
 
 async def test_a_mounted_disk_is_recognised(make_store: Any, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cachd.errors import ModelUnknown
+from cachd.store import updates as records
 from cachd.store.updates import NOTHING, UpdateRecord
 from tests.store.dying import NEW, OLD
 from tests.store.models import Model, listing, number, publish, read_back
@@ -130,3 +133,50 @@ async def test_the_old_one_goes_first_and_what_waits_like_a_current_one(make_sto
     await store.pin(OLD.key)
     report = await store.collect(dry_run=True, target=0)
     assert [v.revision for v in report.evicted] == [number(1)]
+
+
+async def test_what_waits_goes_before_what_is_given_in_its_place(make_store: Any) -> None:
+    """Though that was used longer ago; else the update would be given for want of room."""
+    store = await make_store(min_idle=0.0)
+    for count, size in ((1, 3_000_000), (2, 1_000_000)):
+        model = Model(OLD.uri, {"w": bytes([count]) * size}, number(count))
+        await publish(store, model, is_held=count == 2)
+    await store.updates.put(OLD.key, UpdateRecord(waiting=number(2)))
+
+    async def gone(target: int) -> list[str]:
+        report = await store.collect(dry_run=True, target=target)
+        return [victim.revision for victim in report.evicted]
+
+    charged = store.usage().allocated
+    assert await gone(charged - 500_000) == [number(2)]
+    # Nor is it spared because the other one alone would do.
+    assert await gone(charged - 2_000_000) == [number(2), number(1)]
+
+
+async def test_a_pin_counts_what_waits_as_well(make_store: Any) -> None:
+    store = await make_store()
+    await publish(store, OLD)
+    await store.pin(OLD.key)
+    pinned = store.usage().pinned
+    await publish(store, NEW, is_held=True)
+    assert store.usage().pinned == pinned
+    await store.updates.put(OLD.key, UpdateRecord(waiting=NEW.revision))
+    assert store.usage().pinned > pinned
+
+
+async def test_a_full_disk_at_the_start_forgets_no_refusal(
+    make_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await make_store()
+    await publish(store, OLD)
+    await publish(store, NEW)
+    record = UpdateRecord(waiting=NEW.revision, refused=(number(7),))
+    await store.updates.put(OLD.key, record)
+    await store.close()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(records, "replace_file", full)
+    store = await make_store()
+    assert store.updates.get(OLD.key) == UpdateRecord(refused=(number(7),))

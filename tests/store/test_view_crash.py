@@ -8,10 +8,11 @@ import pytest
 
 from cachd.settings import LeaseSettings
 from cachd.store.viewmaking import ViewSpec
+from tests.disk import tree_of
 from tests.store.dying import OLD, POD, at_once, flip
 from tests.store.models import Model, fill, listing, number, publish
 from tests.store.test_crash import check, die
-from tests.store.test_views import check_sums, content, emptied, spec
+from tests.store.test_views import check_sums, emptied, spec
 
 COMPLETE = "view complete"
 LINK = ["view directory", "view noted", "view linked", "view filled", COMPLETE]
@@ -36,13 +37,13 @@ async def test_killed_while_a_view_is_made(
     assert await check(store, OLD.ref) == 1
     view = store.views.find(POD, "")
     assert (view is not None) == (step == COMPLETE)
-    assert content(views / POD) == (OLD.content if view is not None else {})
+    assert tree_of(views / POD) == (OLD.content if view is not None else {})
     assert len(listing(store.root / "state" / "views")) == (view is not None)
     check_sums(store)
     mode = "copy" if scenario == "view copy" else "link"
     spec = ViewSpec(pod=POD, name="", mode=mode, until="pod", ttl=60)  # type: ignore[arg-type]
     made = await store.views.make(OLD.ref, OLD.revision, spec)
-    assert content(made.path) == OLD.content
+    assert tree_of(made.path) == OLD.content
     # The pod may have it mounted by now, so it is the very directory still.
     assert made.inode == inode
     check_sums(store)
@@ -54,7 +55,7 @@ async def test_killed_while_a_view_goes(make_store: Any, step: str, tmp_path: An
     store = await make_store(leases=KUBERNETES)
     assert await check(store, OLD.ref) == 1
     if store.views.find(POD, "") is not None:
-        assert content(store.root / "views" / POD) == OLD.content
+        assert tree_of(store.root / "views" / POD) == OLD.content
         await store.views.remove(POD)
         await emptied(store)
     assert listing(store.root / "views") == []
@@ -70,13 +71,13 @@ async def test_a_damaged_file_is_replaced_in_views_too(make_store: Any) -> None:
     spec = ViewSpec(pod=POD, name="deep/er", mode="link", until="pod", ttl=60)
     view = await store.views.make(OLD.ref, OLD.revision, spec)
     flip(snapshot.tree / "w", 8_500_000)
-    assert content(view.path) != OLD.content
+    assert tree_of(view.path) != OLD.content
     await store.checks.inspect(OLD.key, OLD.revision, pace=at_once)
     assert store.current(OLD.ref) is None
     ingest = await store.begin(OLD.ref, OLD.plan, source="s3")
     await fill(ingest, OLD)
     await ingest.commit(OLD.manifest_files)
-    assert content(view.path) == content(snapshot.tree) == OLD.content
+    assert tree_of(view.path) == tree_of(snapshot.tree) == OLD.content
     assert (view.path / "w").stat().st_ino == (snapshot.tree / "w").stat().st_ino
     await emptied(store)
     check_sums(store)
@@ -96,7 +97,7 @@ async def test_a_pod_that_spoiled_its_directory_keeps_nobody_from_a_repair(make_
     ingest = await store.begin(model.ref, model.plan, source="s3")
     await fill(ingest, model)
     await ingest.commit(model.manifest_files)
-    assert content(snapshot.tree) == model.content
+    assert tree_of(snapshot.tree) == model.content
     await emptied(store)
     check_sums(store)
 
@@ -116,4 +117,4 @@ async def test_killed_while_a_view_went_and_kubelet_made_its_directory_anew(
     store = await make_store(leases=KUBERNETES)
     assert store.views.find(POD, "") is None
     again = await store.views.make(OLD.ref, OLD.revision, spec())
-    assert content(again.path) == OLD.content
+    assert tree_of(again.path) == OLD.content

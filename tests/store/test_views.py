@@ -14,6 +14,7 @@ import pytest
 from cachd.errors import InUse, NoSpace, StoreError, ViewUnavailable
 from cachd.settings import LeaseSettings
 from cachd.store.viewmaking import ViewSpec
+from tests.disk import tree_of
 from tests.store.models import MIB, ManualClock, Model, fill, listing, number, publish, sized
 
 POD = "0f8b3c2a-1111-4222-8333-944444444444"
@@ -27,12 +28,6 @@ KUBERNETES = LeaseSettings(provider="cgroup")
 
 def spec(pod: str = POD, name: str = "", mode: str = "link", **more: Any) -> ViewSpec:
     return ViewSpec(pod=pod, name=name, mode=mode, **{"until": "pod", "ttl": 60.0, **more})  # type: ignore[arg-type]
-
-
-def content(path: Path) -> dict[str, bytes]:
-    return {
-        str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()
-    }
 
 
 def inodes(path: Path) -> dict[str, int]:
@@ -71,7 +66,7 @@ async def test_a_view_is_the_revision_by_hard_links(make_store: Any) -> None:
     before = store.usage().allocated
     view = await store.views.make(OLD.ref, OLD.revision, spec())
     assert view.path == store.root / "views" / POD
-    assert content(view.path) == CONTENT
+    assert tree_of(view.path) == CONTENT
     assert inodes(view.path) == inodes(snapshot.tree)
     assert (view.files, view.bytes, view.mode) == (3, 3 * MIB + 3, "link")
     status = view.path.stat()
@@ -89,9 +84,9 @@ async def test_the_same_pod_keeps_its_revision_and_a_new_one_gets_the_next(make_
     await publish(store, NEW)
     again = await store.views.make(NEW.ref, NEW.revision, spec())
     assert (again.revision, again.inode) == (OLD.revision, first.inode)
-    assert content(again.path) == OLD.content
+    assert tree_of(again.path) == OLD.content
     other = await store.views.make(NEW.ref, NEW.revision, spec(OTHER))
-    assert (other.revision, content(other.path)) == (NEW.revision, NEW.content)
+    assert (other.revision, tree_of(other.path)) == (NEW.revision, NEW.content)
     check_sums(store)
 
 
@@ -108,7 +103,7 @@ async def test_the_bytes_under_a_view_are_not_evicted(make_store: Any) -> None:
     assert (holder["what"], holder["views"]) == ("view", (f"{POD}/",))
     assert inodes(snapshot.tree) == held
     assert (await store.collect(dry_run=False, target=0)).evicted == ()
-    assert content(view.path) == CONTENT
+    assert tree_of(view.path) == CONTENT
     with pytest.raises(InUse) as refused:
         await store.remove(OLD.key)
     assert refused.value.detail["held_by"] == ["view"]
@@ -116,7 +111,7 @@ async def test_the_bytes_under_a_view_are_not_evicted(make_store: Any) -> None:
     await emptied(store)
     assert listing(store.root / "views") == []
     assert listing(store.root / "state" / "views") == []
-    assert content(snapshot.tree) == CONTENT
+    assert tree_of(snapshot.tree) == CONTENT
     await publish(store, big)
     assert store.get(OLD.key) is None
     check_sums(store)
@@ -128,7 +123,7 @@ async def test_what_is_removed_by_force_stays_counted_while_a_view_has_it(make_s
     view = await store.views.make(OLD.ref, OLD.revision, spec())
     assert await store.remove(OLD.key, force=True) < MIB
     await emptied(store)
-    assert content(view.path) == CONTENT
+    assert tree_of(view.path) == CONTENT
     assert store.usage().allocated > 3 * MIB
     assert store.usage().view_bytes > 3 * MIB
     check_sums(store)
@@ -172,7 +167,7 @@ async def test_a_directory_that_is_there_before_the_model_is_filled(
         await store.views.sweep()
     await publish(store, OLD)
     view = await store.views.make(OLD.ref, OLD.revision, spec())
-    assert content(path) == CONTENT
+    assert tree_of(path) == CONTENT
     if is_cold:
         assert path.stat().st_ino == view.inode == inode
     check_sums(store)
@@ -184,8 +179,8 @@ async def test_names_give_each_model_of_a_pod_its_place(make_store: Any) -> None
     await publish(store, LORA)
     base = await store.views.make(OLD.ref, OLD.revision, spec(name="base/m"))
     lora = await store.views.make(LORA.ref, LORA.revision, spec(name="lora"))
-    assert content(base.path) == CONTENT
-    assert content(lora.path) == LORA.content
+    assert tree_of(base.path) == CONTENT
+    assert tree_of(lora.path) == LORA.content
     for name in ("", "base", "base/m/conf", "lora"):
         with pytest.raises(InUse):
             await store.views.make(OLD.ref, OLD.revision, spec(name=name))
@@ -201,7 +196,7 @@ async def test_a_copy_is_private_writable_and_charged(make_store: Any) -> None:
     snapshot = await publish(store, OLD)
     before = store.usage().allocated
     view = await store.views.make(OLD.ref, OLD.revision, spec(mode="copy"))
-    assert content(view.path) == CONTENT
+    assert tree_of(view.path) == CONTENT
     assert not set(inodes(view.path).values()) & set(inodes(snapshot.tree).values())
     assert view.is_writable
     for path in view.path.rglob("*"):
@@ -209,7 +204,7 @@ async def test_a_copy_is_private_writable_and_charged(make_store: Any) -> None:
     assert store.usage().allocated - before > 3 * MIB
     check_sums(store)
     (view.path / "model.bin").write_bytes(b"mine")
-    assert content(snapshot.tree) == CONTENT
+    assert tree_of(snapshot.tree) == CONTENT
     # A copy takes no lasting hold of what it was made of.
     await store.remove(OLD.key)
     assert store.views.find(POD, "").mode == "copy"
@@ -223,7 +218,7 @@ async def test_a_copy_that_does_not_fit_is_refused_before_a_byte_is_written(
     with pytest.raises(NoSpace):
         await store.views.make(OLD.ref, OLD.revision, spec(mode="copy"))
     assert listing(store.root / "state" / "views") == []
-    assert content(store.root / "views" / POD) == {}
+    assert tree_of(store.root / "views" / POD) == {}
     assert store.usage().reserved == 0
     check_sums(store)
 
@@ -251,11 +246,11 @@ async def test_a_caller_that_goes_away_ends_the_copy(make_store: Any) -> None:
     go_on.set()
     await store._open.context.background.stop_works()
     assert inner is store._open.context.threads
-    assert content(store.root / "views" / POD) == {}
+    assert tree_of(store.root / "views" / POD) == {}
     assert listing(store.root / "state" / "views") == []
     check_sums(store)
     store.views._threads.run = run
-    assert content((await store.views.make(OLD.ref, OLD.revision, spec())).path) == CONTENT
+    assert tree_of((await store.views.make(OLD.ref, OLD.revision, spec())).path) == CONTENT
 
 
 async def test_without_hard_links_the_view_is_a_read_only_copy(
@@ -267,7 +262,7 @@ async def test_without_hard_links_the_view_is_a_read_only_copy(
     view = await store.views.make(OLD.ref, OLD.revision, spec())
     assert view.mode == "copy"
     assert "no hard link" in view.notes[0]
-    assert content(view.path) == CONTENT
+    assert tree_of(view.path) == CONTENT
     assert {stat.S_IMODE(p.stat().st_mode) for p in view.path.rglob("*") if p.is_file()} == {0o444}
     assert not view.is_writable
     check_sums(store)

@@ -13,6 +13,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any
 
 from cachd.fetch.unpack import UnpackLimits, unpack_archive
+from tests.disk import tree_of
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -129,11 +130,7 @@ class Unpacking:
         self.reported += count
 
     def contents(self) -> dict[str, bytes]:
-        return {
-            str(path.relative_to(self.tree)): path.read_bytes()
-            for path in self.tree.rglob("*")
-            if path.is_file()
-        }
+        return tree_of(self.tree)
 
     def check_harmless(self) -> None:
         """Nothing outside was touched, and inside are plain files and directories alone."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.disk import flip
 from tests.harness import eventually
 from tests.servers.ports import free_ports
 from tests.upstream.conftest import DATA, MIB, PART, Pair, Zone, check, endpoint
@@ -67,12 +68,7 @@ def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
 def test_a_flipped_byte_on_the_neighbours_disk(pair: Pair) -> None:
     """Only the block that is wrong comes from the origin."""
     zone, neighbour, node = pair.zone, pair.neighbour, pair.node
-    weights = Path(zone.ask(neighbour).json()["path"]) / "weights.bin"
-    with weights.open("r+b") as file:
-        file.seek(PART + 17)
-        byte = file.read(1)
-        file.seek(PART + 17)
-        file.write(bytes([byte[0] ^ 1]))
+    flip(Path(zone.ask(neighbour).json()["path"]) / "weights.bin", PART + 17)
     sent = zone.origin.bytes_sent(zone.main)
     answer = zone.ask(node).json()
     check(answer)

@@ -7,13 +7,13 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
 from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate, Refusal
+from tests.origins.gate import Gate, Refusal, address_of
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
 
 OTHER_KEY = base64.b64encode(b"a key of somebody else's files, 64 bytes".ljust(64, b".")).decode()
@@ -53,10 +53,7 @@ class AzureFiles(Adapter):
         super().__init__()
         self._server = FakeFiles()
         self._server.has_md5 = True
-        where = urlsplit(self._server.endpoint)
-        assert where.hostname
-        assert where.port
-        self.gate = Gate((where.hostname, where.port), None, self._guard)
+        self.gate = Gate(address_of(self._server.endpoint), None, self._guard)
         self._closing += [self._server.stop, self.gate.close]
         self.options = {"endpoint": self.gate.url}
 

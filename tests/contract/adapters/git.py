@@ -12,24 +12,18 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
-from tests.contract.adapter import Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate, Refusal
+from tests.origins.gate import Gate, Refusal, address_of
 from tests.servers import require
 from tests.servers.git import GitServer
 
 GOOD, WRONG, DENIED = "git-good-5772", "git-wrong-6931", "git-poor-1644"
 _OBJECT = re.compile(r"/[0-9a-f]{64}")
-
-
-def _pass(password: str, *codes: str) -> Pass:
-    credentials = {"username": "me", "password": password}
-    says = "the caller's user and password" if codes else ""
-    return Pass(credentials=credentials, secrets=(password,), codes=codes, says=says)
 
 
 class Git(Adapter):
@@ -42,18 +36,16 @@ class Git(Adapter):
         "keeps": "git has no file that is a directory",
         "markers": "git has no empty directories",
     }
-    passes: ClassVar[Mapping[str, Pass]] = {
-        "good": _pass(GOOD),
-        "wrong": _pass(WRONG, "credentials_invalid"),
-        "denied": _pass(DENIED, "access_denied"),
-        "none": Pass(codes=("credentials_missing",)),
-    }
+    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+        lambda password: {"username": "me", "password": password}, GOOD, WRONG, DENIED,
+        says="the caller's user and password",
+    )  # fmt: skip
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self._server = GitServer(folder, users={"me": GOOD})
-        storage = _address(self._server.storage)
-        self.gate = Gate(_address(self._server.url), None, self._guard)
+        storage = address_of(self._server.storage)
+        self.gate = Gate(address_of(self._server.url), None, self._guard)
         self.gate.route = lambda seen: storage if _OBJECT.fullmatch(seen.path) else None
         self._server.storage = self.gate.url
         self._closing += [self._server.stop, self.gate.close]
@@ -125,13 +117,6 @@ class Git(Adapter):
 
     def is_data(self, seen: Seen) -> bool:
         return bool(_OBJECT.fullmatch(seen.path)) and seen.method == "GET"
-
-
-def _address(url: str) -> tuple[str, int]:
-    where = urlsplit(url)
-    assert where.hostname
-    assert where.port
-    return where.hostname, where.port
 
 
 def make(request: pytest.FixtureRequest, folder: Path) -> Adapter:

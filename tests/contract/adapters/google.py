@@ -6,13 +6,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate
+from tests.origins.gate import Gate, address_of
 from tests.servers.gcs import PUBLIC_BUCKET, FakeGcs, Stored
 
 PRIVATE = "private-models"
@@ -28,10 +27,7 @@ class Google(Adapter):
         super().__init__()
         self.server, stranger = FakeGcs(), FakeGcs()
         stranger.stop()
-        where = urlsplit(self.server.endpoint)
-        assert where.hostname
-        assert where.port
-        self.gate = Gate((where.hostname, where.port), None)
+        self.gate = Gate(address_of(self.server.endpoint))
         self._closing += [self.server.stop, self.gate.close]
         self.server.make_bucket({}, PRIVATE)
         self.server.make_bucket({}, PUBLIC_BUCKET)

@@ -9,16 +9,15 @@ from typing import ClassVar
 import pytest
 
 from tests.contract.adapter import Adapter, Pass
-from tests.contract.hub import Hub, passes_of
+from tests.contract.hub import Hub, by_token
 from tests.servers.hub import Hub as Server
 
 
 class HuggingFace(Hub):
     name = "hf"
-    branch = "main"
     data = "/resolve/"
     closed: ClassVar[Mapping[str, object]] = {"gated": True}
-    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+    passes: ClassVar[Mapping[str, Pass]] = by_token(
         "hf_good_5772", "hf_wrong_6931", "hf_poor_1644", "a caller without a token"
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -12,7 +11,7 @@ from urllib.parse import quote, urlsplit
 
 import pytest
 
-from tests.contract.adapter import NOBODY, Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
 from tests.origins.fault import FaultOrigin
 from tests.origins.gate import Gate, Refusal
@@ -20,11 +19,6 @@ from tests.servers.certificates import Certificates
 
 ONE_FILE = "the URI names one file"
 GOOD, WRONG, DENIED = "good-bearer-5772", "wrong-bearer-6931", "poor-bearer-1644"
-
-
-def bearer(token: str, **fields: object) -> Pass:
-    headers = {"127.0.0.1": {"Authorization": f"Bearer {token}"}}
-    return Pass(credentials={"headers": headers}, secrets=(token,), **fields)  # type: ignore[arg-type]
 
 
 class Http(Adapter):
@@ -39,19 +33,16 @@ class Http(Adapter):
         "huge": ONE_FILE,
         "hostile": "the name is the last part of a URL, percent-encoded",
     }
-    passes: ClassVar[Mapping[str, Pass]] = {
-        "good": bearer(GOOD),
-        "wrong": bearer(WRONG, codes=("credentials_invalid",), says="the request's headers"),
-        "denied": bearer(DENIED, codes=("access_denied",), says="the request's headers"),
-        "none": NOBODY,
-    }
+    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+        lambda token: {"headers": {"127.0.0.1": {"Authorization": f"Bearer {token}"}}},
+        GOOD, WRONG, DENIED, says="the request's headers",
+    )  # fmt: skip
 
     def __init__(self, certificates: Certificates) -> None:
         super().__init__()
         self._origin = FaultOrigin()
         self._origin.__enter__()
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificates.chain, certificates.key)
+        tls = certificates.server_context()
         self.gate = Gate((self._origin.host, self._origin.port), tls, self._guard)
         self._closing += [self._origin.close, self.gate.close]
         self.settings = {"SOURCES_HTTP_CA_BUNDLE": str(certificates.ca)}

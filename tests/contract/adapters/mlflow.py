@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import pytest
 
-from tests.contract.adapter import Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate, Refusal
+from tests.origins.gate import Gate, Refusal, address_of
 from tests.servers.mlflow import FILES, Mlflow
 
 GOOD, WRONG, DENIED = "mlflow-good-5772", "mlflow-wrong-6931", "mlflow-poor-1644"
@@ -33,31 +33,17 @@ class MlflowProxy(Adapter):
         "ranges": "a server has the whole file fetched for each range of it, so none are asked for",
         "public": "who may ask is the server's own setting, one for all models",
     }
-    passes: ClassVar[Mapping[str, Pass]] = {
-        "good": Pass(credentials={"registry_token": GOOD}, secrets=(GOOD,)),
-        "wrong": Pass(
-            credentials={"registry_token": WRONG},
-            secrets=(WRONG,),
-            codes=("credentials_invalid",),
-            says="the caller's registry_token",
-        ),
-        "denied": Pass(
-            credentials={"registry_token": DENIED},
-            secrets=(DENIED,),
-            codes=("access_denied",),
-            says="the caller's registry_token",
-        ),
-        "none": Pass(codes=("credentials_missing",), says="no credentials"),
-    }
+    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+        lambda token: {"registry_token": token}, GOOD, WRONG, DENIED,
+        says="the caller's registry_token",
+        none=Pass(codes=("credentials_missing",), says="no credentials"),
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
         self._server = Mlflow()
         self._server.authorization = f"Bearer {GOOD}"
-        where = urlsplit(self._server.url)
-        assert where.hostname
-        assert where.port
-        self.gate = Gate((where.hostname, where.port), None, self._guard)
+        self.gate = Gate(address_of(self._server.url), None, self._guard)
         self._closing += [self._server.close, self.gate.close]
         self.options = {"registry": self.gate.url}
         self._roots: dict[str, list[str]] = {}

@@ -9,16 +9,15 @@ from typing import ClassVar
 import pytest
 
 from tests.contract.adapter import Adapter, Pass
-from tests.contract.hub import Hub, passes_of
+from tests.contract.hub import Hub, by_token
 from tests.servers.modelscope import ModelScope as Server
 
 
 class ModelScopes(Hub):
     name = "modelscope"
-    branch = "master"
     data = "/repo?"
     closed: ClassVar[Mapping[str, object]] = {"private": True}
-    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+    passes: ClassVar[Mapping[str, Pass]] = by_token(
         "ms-good-5772", "ms-wrong-6931", "ms-poor-1644", "without a token"
     )
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 import pytest
 
-from tests.contract.adapter import NOBODY, Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
 from tests.origins.gate import Gate, Refusal
 from tests.servers.certificates import Certificates
@@ -19,11 +18,6 @@ from tests.servers.registry import MANIFEST, Registry
 
 ONE_ARTIFACT = "a URI names one artifact"
 GOOD, WRONG, DENIED = "good-login-3381", "wrong-login-9120", "poor-login-4457"
-
-
-def login(password: str, **fields: object) -> Pass:
-    shown = {"username": "somebody", "password": password}
-    return Pass(credentials=shown, secrets=(password,), **fields)  # type: ignore[arg-type]
 
 
 class Oci(Adapter):
@@ -36,18 +30,15 @@ class Oci(Adapter):
         "huge": "a manifest has at most 4 MiB",
         "keeps": "two layers in each other's way are no tree, and none is left out",
     }
-    passes: ClassVar[Mapping[str, Pass]] = {
-        "good": login(GOOD),
-        "wrong": login(WRONG, codes=("credentials_invalid",), says="a name and a password"),
-        "denied": login(DENIED, codes=("access_denied",), says="a name and a password"),
-        "none": NOBODY,
-    }
+    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+        lambda password: {"username": "somebody", "password": password}, GOOD, WRONG, DENIED,
+        says="a name and a password",
+    )  # fmt: skip
 
     def __init__(self, registry: Registry, certificates: Certificates) -> None:
         super().__init__()
         self._registry = registry
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(certificates.chain, certificates.key)
+        tls = certificates.server_context()
         host, _, port = registry.host.rpartition(":")
         self.gate = Gate((host, int(port)), tls, self._guard)
         self._closing.append(self.gate.close)

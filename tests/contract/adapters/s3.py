@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.contract.adapter import NOBODY, Adapter, Pass, Place
 from tests.origins.bucket import Bucket
 from tests.origins.exchange import Seen
 from tests.origins.fault import s3_error
-from tests.origins.gate import Gate, Refusal
+from tests.origins.gate import Gate, Refusal, address_of
 from tests.servers.s3 import PUBLIC_BUCKET, S3Server
 
 WRONG, DENIED = "wrong-key-of-s3-2236", "poor-key-of-s3-2449"
@@ -27,10 +26,7 @@ class S3(Adapter):
     def __init__(self, server: S3Server) -> None:
         super().__init__()
         self._server = server
-        where = urlsplit(server.endpoint)
-        assert where.hostname
-        assert where.port
-        self.gate = Gate((where.hostname, where.port), None, self._guard)
+        self.gate = Gate(address_of(server.endpoint), None, self._guard)
         self._fake = Bucket()
         self._fake.__enter__()
         self._client = server.client()

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import pytest
 
-from tests.contract.adapter import Adapter, Pass, Place
+from tests.contract.adapter import Adapter, Pass, Place, passes_of
 from tests.origins.exchange import Seen
-from tests.origins.gate import Gate
+from tests.origins.gate import Gate, address_of
 from tests.servers.webhdfs import Hdfs, HdfsServer
 
 GOOD, WRONG, DENIED = "hdfs-good-5772", "hdfs-wrong-6931", "hdfs-poor-1644"
@@ -27,30 +26,19 @@ class WebHdfs(Adapter):
         "sha256": "HDFS tells a CRC",
         "whole": "a path is asked for; the root of a cluster is no model",
     }
-    passes: ClassVar[Mapping[str, Pass]] = {
-        "good": Pass(credentials={"token": GOOD}, secrets=(GOOD,)),
-        "wrong": Pass(
-            credentials={"token": WRONG},
-            secrets=(WRONG,),
-            codes=("credentials_invalid",),
-            says="the caller's delegation token",
-        ),
-        "denied": Pass(
-            credentials={"token": DENIED},
-            secrets=(DENIED,),
-            codes=("access_denied",),
-            says="the caller's delegation token",
-        ),
-        "none": Pass(codes=("credentials_missing",), says="nobody"),
-    }
+    passes: ClassVar[Mapping[str, Pass]] = passes_of(
+        lambda token: {"token": token}, GOOD, WRONG, DENIED,
+        says="the caller's delegation token",
+        none=Pass(codes=("credentials_missing",), says="nobody"),
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()
         tokens = {GOOD: "alice", DENIED: "mallory"}
         self._hdfs = Hdfs(tokens=tokens, readers={ROOT: "alice"}, combine="COMPOSITE_CRC")
         self._server = HdfsServer(self._hdfs)
-        datanode = _address(self._server.datanode)
-        self.gate = Gate(_address(self._server.url))
+        datanode = address_of(self._server.datanode)
+        self.gate = Gate(address_of(self._server.url))
         # Redirects lead to the datanode, through the same gate.
         self._server.datanode = self.gate.url
         self.gate.route = lambda seen: datanode if "namenoderpcaddress=" in seen.target else None
@@ -87,13 +75,6 @@ class WebHdfs(Adapter):
 
     def put_huge(self, number: int) -> Place:
         return self.put({f"f{n}.bin": b"x" for n in range(number)})
-
-
-def _address(url: str) -> tuple[str, int]:
-    where = urlsplit(url)
-    assert where.hostname
-    assert where.port
-    return where.hostname, where.port
 
 
 def make(request: pytest.FixtureRequest, folder: Path) -> Adapter:
