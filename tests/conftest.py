@@ -13,8 +13,15 @@ import pytest
 
 pytest_plugins = ("tests.servers.fixtures",)
 
+# How long an example takes on a busy machine says nothing.
+hypothesis.settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("unhurried")
 # A change is judged by the same examples each time; new ones are sought by whoever runs it by hand.
-hypothesis.settings.register_profile("ci", derandomize=True)
+hypothesis.settings.register_profile(
+    "ci", hypothesis.settings.get_profile("unhurried"), derandomize=True
+)
 if os.environ.get("CI"):
     hypothesis.settings.load_profile("ci")
 

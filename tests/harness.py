@@ -142,7 +142,7 @@ class Daemon:
     def admin(self, method: str, target: str, body: Any = None) -> Reply:
         return call(self.admin_socket, method, target, body)
 
-    def terminate(self, timeout: float = 30.0) -> int:
+    def terminate(self, timeout: float = 60.0) -> int:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
@@ -150,16 +150,17 @@ class Daemon:
     def kill(self) -> None:
         assert self.process is not None
         self.process.kill()
-        self.process.wait(10)
+        # It ends once the disk has done what it waits for.
+        self.process.wait(60)
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             try:
-                self.process.wait(30)
+                self.process.wait(60)
             except subprocess.TimeoutExpired:
                 self.process.kill()
-                self.process.wait(10)
+                self.process.wait(60)
         for path in (self.socket, self.admin_socket):
             path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -34,7 +34,7 @@ async def no_stray_tasks() -> AsyncIterator[None]:
         task for task in asyncio.all_tasks() - before - {asyncio.current_task()} if not task.done()
     }
     if left:
-        await asyncio.wait(left, timeout=1)
+        await asyncio.wait(left, timeout=10)
     assert not [task for task in left if not task.done()]
 
 

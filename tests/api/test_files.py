@@ -380,7 +380,7 @@ async def test_a_reader_that_leaves_with_the_last_byte_was_served(
     head = await reader.readuntil(b"\r\n\r\n")
     length = int(head.lower().partition(b"content-length: ")[2].split()[0])
     await reader.readexactly(length)
-    await asyncio.wait_for(begun.wait(), 5)
+    await asyncio.wait_for(begun.wait(), 30)
     writer.transport.abort()
     wanted = 'cachd_requests_total{code="200",endpoint="archive"} 1.0'
     await eventually(lambda: wanted in rig.metrics.render()[0].decode())

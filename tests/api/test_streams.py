@@ -153,7 +153,7 @@ async def test_no_departure_is_logged_as_an_error(
     for name in ("files/config.json", "archive.tar"):
         reader, writer = await asyncio.open_unix_connection(str(rig.pods))
         writer.write(f"GET /v1/models/{key}/{name} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-        await asyncio.wait_for(failed.wait(), 5)
+        await asyncio.wait_for(failed.wait(), 30)
         failed.clear()
         writer.transport.abort()
         del reader

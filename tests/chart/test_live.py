@@ -101,7 +101,7 @@ def prometheus(
         server.wait_for_http(port, "/-/ready")
         one = Prometheus(f"http://{LOOPBACK}:{port}")
         # Rates need two scrapes.
-        eventually(lambda: one.ask("count_over_time(up[1h]) >= 3"), timeout=40)
+        eventually(lambda: one.ask("count_over_time(up[1h]) >= 3"))
         yield one
     finally:
         server.stop()
@@ -125,7 +125,7 @@ def test_every_alert_is_evaluated_without_an_error_and_none_fires(prometheus: Pr
         groups = prometheus.get("rules")["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
-    eventually(lambda: all(rule["health"] != "unknown" for rule in rules()), timeout=40)
+    eventually(lambda: all(rule["health"] != "unknown" for rule in rules()))
     found = {rule["name"]: rule for rule in rules()}
     assert found.keys() == {rule["alert"] for rule in alert_rules()}
     for rule in found.values():

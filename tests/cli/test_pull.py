@@ -146,7 +146,7 @@ main(sys.argv[1:])
 """
     done = subprocess.run(
         [sys.executable, "-c", code, "pull", URI, str(dest), "--socket", str(daemon.socket)],
-        check=False, timeout=30,
+        check=False, timeout=60,
     )  # fmt: skip
     assert done.returncode == 9
     if not os.listxattr(dest / "config.json"):
@@ -211,7 +211,7 @@ def test_an_ask_survives_a_restart(daemon: FakeDaemon, run: Run) -> None:
     starter = threading.Timer(0.5, daemon.start)
     starter.start()
     try:
-        assert run("pull", URI, "--socket", daemon.socket, "--wait-daemon", 15).code == 0
+        assert run("pull", URI, "--socket", daemon.socket, "--wait-daemon", 60).code == 0
     finally:
         starter.join()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from pathlib import Path
 
@@ -91,7 +92,11 @@ def most_memory(daemon: Daemon) -> int:
     assert daemon.process is not None
     most = 0
     for task in Path(f"/proc/{daemon.process.pid}/task").iterdir():
-        for child in (task / "children").read_text().split():
-            status = Path(f"/proc/{child}/status").read_text()
-            most = max(most, int(status.partition("VmHWM:")[2].split()[0]) * 1024)
+        # Threads end while one looks, and idle children.
+        with contextlib.suppress(OSError):
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    status = Path(f"/proc/{child}/status").read_text()
+                    words = status.partition("VmHWM:")[2].split()
+                    most = max(most, int(words[0]) * 1024 if words else 0)
     return most

@@ -57,6 +57,6 @@ class Passes:
         place = adapter.put({PATH: W})
         shown = [place.ask(daemon, PATH, who).body.decode() for who in adapter.passes]
         assert secrets_of(adapter)
-        shown += [*written(daemon), *arguments()]
+        shown += [*written(daemon), *arguments(daemon)]
         for word in secrets_of(adapter):
             assert not any(word in each for each in shown), word

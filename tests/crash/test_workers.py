@@ -18,15 +18,26 @@ from tests.harness import call, eventually
 SIZE = sum(map(len, OLD.values()))
 
 
+def begun(made: World) -> World:
+    made.begin()
+    made.put("m", OLD)
+    return made
+
+
+@pytest.fixture
+def steady(tmp_path: Path) -> Iterator[World]:
+    """However long its origin is held, that takes none of a part's tries."""
+    with world(tmp_path, FETCH_BACKOFF_BASE="0.01") as made:
+        yield begun(made)
+
+
 @pytest.fixture
 def hasty(tmp_path: Path) -> Iterator[World]:
     """A stopped worker is noticed after 2 stall windows and connect timeouts and 10 s: 14 s."""
     with world(
         tmp_path, FETCH_STALL_WINDOW="1", FETCH_CONNECT_TIMEOUT="1", FETCH_BACKOFF_BASE="0.01"
     ) as made:
-        made.begin()
-        made.put("m", OLD)
-        yield made
+        yield begun(made)
 
 
 class Asker:
@@ -64,32 +75,32 @@ def is_unharmed(made: World, pid: int) -> None:
     assert "Traceback" not in made.daemon.log()
 
 
-def test_a_killed_worker(hasty: World) -> None:
-    assert hasty.daemon.process is not None
-    pid = hasty.daemon.process.pid
-    asker = Asker(hasty)
+def test_a_killed_worker(steady: World) -> None:
+    assert steady.daemon.process is not None
+    pid = steady.daemon.process.pid
+    asker = Asker(steady)
     for worker in asker.workers:
         os.kill(worker, signal.SIGKILL)
-    hasty.origin.release()
+    steady.origin.release()
     assert 0 < asker.finish() <= IN_FLIGHT
-    is_unharmed(hasty, pid)
-    assert hasty.daemon.metric("cachd_retries_total") >= 1
+    is_unharmed(steady, pid)
+    assert steady.daemon.metric("cachd_retries_total") >= 1
 
 
-def test_workers_killed_again_and_again(hasty: World) -> None:
+def test_workers_killed_again_and_again(steady: World) -> None:
     """Five times, each as soon as one is there: as many tries as a part has, less one."""
-    assert hasty.daemon.process is not None
-    pid = hasty.daemon.process.pid
-    asker = Asker(hasty)
+    assert steady.daemon.process is not None
+    pid = steady.daemon.process.pid
+    asker = Asker(steady)
     gone: set[int] = set()
     for _ in range(5):
-        eventually(lambda: set(hasty.workers()) - gone)
-        for worker in set(hasty.workers()) - gone:
+        eventually(lambda: set(steady.workers()) - gone)
+        for worker in set(steady.workers()) - gone:
             os.kill(worker, signal.SIGKILL)
             gone.add(worker)
-    hasty.origin.release()
+    steady.origin.release()
     asker.finish()
-    is_unharmed(hasty, pid)
+    is_unharmed(steady, pid)
 
 
 @pytest.mark.slow

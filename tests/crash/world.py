@@ -26,7 +26,7 @@ CONNECTIONS = 2
 IN_FLIGHT = CONNECTIONS * PART
 QUOTA = 60 * MIB
 REPOSITORY = Path(__file__).parents[2]
-_PATIENCE = 40.0
+_PATIENCE = 60.0
 
 _EXPECTED = re.compile(
     r"layout\.json|daemon\.lock|lost\+found"
@@ -137,8 +137,7 @@ class World:
     def close(self) -> None:
         self.origin.release()
         if self.daemon.process is not None and self.daemon.process.poll() is None:
-            self.daemon.process.kill()
-            self.daemon.process.wait(10)
+            self.daemon.kill()
         for asker in self._askers:
             asker.join(60)
         self.daemon.close()

@@ -72,7 +72,8 @@ def test_twenty_models_hold_off_together(tmp_path: Path, origin: Bucket, what: s
         # Two holds of a second each, and a half.
         began = time.monotonic()
         eventually(lambda: time.monotonic() - began > 2.5)
-        probes = 3
+        # More, where this test was kept waiting.
+        probes = 1 + int(time.monotonic() - began)
         if what == "parts":
             assert origin.requests() <= CONNECTIONS + probes
         else:
@@ -126,7 +127,7 @@ def test_an_ask_waits_no_longer_than_it_said(tmp_path: Path, origin: Bucket) -> 
         assert ask(daemon, origin, "m2").status == 200
         origin.fault("*", Fault("status", status=503, headers={"Retry-After": "60"}))
         began = time.monotonic()
-        first = pool.submit(ask, daemon, origin, "m0", timeout=5)
+        first = pool.submit(ask, daemon, origin, "m0", timeout=10)
         eventually(lambda: daemon.metric("cachd_origins_held") == 1)
         # Sixty seconds are more than a new ask's patience; with jitter a few more.
         reply = ask(daemon, origin, "m1")
@@ -134,7 +135,7 @@ def test_an_ask_waits_no_longer_than_it_said(tmp_path: Path, origin: Bucket) -> 
         assert 45 < int(reply.headers["retry-after"]) <= 70
         assert not first.done()
         assert first.result(60).json()["code"] == "deadline_exceeded"
-        assert 4.5 < time.monotonic() - began < 45
+        assert 9.5 < time.monotonic() - began < 45
 
 
 def test_other_origins_go_on(tmp_path: Path, origin: Bucket) -> None:

@@ -24,7 +24,7 @@ BLOCK = 8 * MIB
 QUICK: dict[str, Any] = {
     "backoff_base": 0.01,
     "backoff_max": 0.05,
-    "stall_window": 2,
+    "stall_window": 20,
     "connect_timeout": 5,
     "part_size": BLOCK,
     "connections": 8,

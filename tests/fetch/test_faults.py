@@ -212,7 +212,7 @@ async def test_what_is_kept_after_a_break_is_not_fetched_again(
 async def test_a_stalled_connection_is_cut(rig: Rig, origin: FaultOrigin) -> None:
     origin.fault("/m", Fault("stall", after=MIB), times=1)
     origin.fault("/n", Fault("silent"), times=1)
-    await rig.mover(stall_window=1)
+    await rig.mover(stall_window=3)
     plan = plan_of(planned(origin, "m", DATA), planned(origin, "n", pattern(100)))
     await rig.fetch(plan)
     assert rig.read("m") == DATA

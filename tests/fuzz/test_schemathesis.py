@@ -22,6 +22,7 @@ LEFT_OUT = (
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_api_is_as_its_document_says(tmp_path: Path) -> None:
     program = os.environ.get("SCHEMATHESIS", "")
     if not program:
@@ -54,7 +55,7 @@ def test_the_api_is_as_its_document_says(tmp_path: Path) -> None:
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=240,
+            timeout=800,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert "generated" in done.stdout

@@ -20,6 +20,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.servers.certificates import make_certificates
+from tests.servers.ports import free_ports
 
 PODS = "/api/v1/pods"
 TOKEN = "the-daemons-own-token-2718"
@@ -57,7 +58,8 @@ class ApiServer:
         self._loop = asyncio.new_event_loop()
         self._watches: set[asyncio.Event] = set()
         self._changed = asyncio.Event()
-        self._port = 0
+        # One that the kernel gives to nobody while it is stopped.
+        self._port = free_ports(1)[0]
         self._runner: web.AppRunner | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, name="api-server")
         self._thread.start()
@@ -81,7 +83,6 @@ class ApiServer:
             self._runner, "127.0.0.1", self._port, ssl_context=self._tls, reuse_address=True
         )
         await site.start()
-        self._port = self._runner.addresses[0][1]
 
     def stop(self) -> None:
         """Refuse connections, and cut those that there are."""

@@ -201,6 +201,8 @@ async def test_who_is_known_waits_for_no_api_server_that_hangs(
     tokens.gate.clear()
     for _ in range(2):
         assert (await world.review(known)).service_account == "b"
+    while len(tokens.seen) < 2:
+        await asyncio.sleep(0.01)
     assert len(tokens.seen) == 2
     tokens.gate.set()
 

@@ -318,8 +318,8 @@ class FaultOrigin:
             for i in range(0, len(data), 50_000):
                 piece = data[i : i + 50_000]
                 connection.sendall(b"%x\r\n" % len(piece) + piece + b"\r\n")
-            connection.sendall(b"0\r\n\r\n")
             self._count(path, len(data))
+            connection.sendall(b"0\r\n\r\n")
             return True
         if fault is not None and kind in ("reset", "close", "stall"):
             data = data[:after]
@@ -327,13 +327,11 @@ class FaultOrigin:
             for i in range(0, len(data), fault.chunk):
                 if self._closing.wait(fault.seconds):
                     return False
-                connection.sendall(data[i : i + fault.chunk])
-                self._count(path, len(data[i : i + fault.chunk]))
+                self._send(connection, path, data[i : i + fault.chunk])
             return True
         view = memoryview(data)
         while view:
-            connection.sendall(view[: 256 * 1024])
-            self._count(path, len(view[: 256 * 1024]))
+            self._send(connection, path, view[: 256 * 1024])
             view = view[256 * 1024 :]
         if kind == "reset":
             reset_when_closed(connection)
@@ -342,6 +340,16 @@ class FaultOrigin:
             self._closing.wait(fault.seconds if fault and fault.seconds > 1 else 60)
             return False
         return kind not in ("close", "no_length")
+
+    def _send(self, connection: socket.socket, path: str, piece: bytes | memoryview) -> None:
+        """Counted before it leaves, for whoever has it all may look at once; what can't leave is
+        not."""
+        self._count(path, len(piece))
+        try:
+            connection.sendall(piece)
+        except OSError:
+            self._count(path, -len(piece))
+            raise
 
     def _count(self, path: str, count: int) -> None:
         with self._lock:

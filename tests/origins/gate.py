@@ -151,7 +151,8 @@ class Gate:
                 connection = self.tls.wrap_socket(connection, server_side=True)
                 self._hold(stack, connection)
             head, rest = read_head(connection)
-            if head:
+            # Else it is somebody else's client, who looks for a server that had this port before.
+            if " HTTP/1." in head.partition("\r\n")[0]:
                 self._exchange(stack, connection, head, rest, peer)
 
     def _hold(self, stack: contextlib.ExitStack, each: socket.socket) -> None:
@@ -256,6 +257,7 @@ def _answer(
                 connection.sendall(piece[: cut - at])
                 reset_when_closed(connection)
                 return
-        connection.sendall(piece)
+        # Before they leave: whoever has them all may look at once.
         passage.sent += len(piece)
+        connection.sendall(piece)
         piece = server.recv(256 * 1024)

@@ -149,7 +149,7 @@ def test_new_credentials_that_cannot_be_had_now_are_asked_for_again(
         pull = start_pull(daemon, origin, clouds, tmp_path, "pull")
         with pull:
             assert origin.held.wait(60)
-            eventually(lambda: len(clouds.calls) == 2)
+            eventually(lambda: len(clouds.calls) >= 2)
             # What the pod has still serves: the fetch doesn't end for that.
             origin.released.set()
             _, err = pull.communicate(timeout=60)

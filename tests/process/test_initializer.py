@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.disk import tree_of
+from tests.filesystems.conftest import journalled
 from tests.harness import Daemon, eventually, running
 from tests.process.origin import CountingOrigin
 from tests.process.pods import Pod, pod
@@ -62,6 +63,7 @@ def test_a_daemon_that_restarts_in_mid_pull(tmp_path: Path, origin: CountingOrig
             pull = one.start(f"{origin.url}/m.bin", one.models)
             with pull:
                 assert origin.held.wait(60)
+                eventually(lambda: journalled(daemon) >= 2)
                 daemon.kill()
                 origin.release()
                 daemon.start()

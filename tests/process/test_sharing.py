@@ -10,6 +10,7 @@ import threading
 import aiohttp
 import pytest
 
+from tests.filesystems.conftest import journalled
 from tests.harness import Daemon, UnixConnection, eventually
 from tests.process.origin import CountingOrigin
 
@@ -18,7 +19,7 @@ MIB = 1024 * 1024
 
 async def ask_many(daemon: Daemon, uris: list[str]) -> list[dict]:
     connector = aiohttp.UnixConnector(str(daemon.socket), limit=0)
-    timeout = aiohttp.ClientTimeout(total=50)
+    timeout = aiohttp.ClientTimeout(total=150)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
 
         async def one(uri: str) -> dict:
@@ -37,7 +38,7 @@ async def test_a_hundred_callers_of_one_model_are_one_download(
     origin.bodies["/m/model.bin"] = body
     origin.hold(after=MIB)
     asking = asyncio.create_task(ask_many(daemon, [f"{origin.url}/m/model.bin"] * 100))
-    await asyncio.to_thread(origin.held.wait, 20)
+    assert await asyncio.to_thread(origin.held.wait, 60)
     origin.release()
     answers = await asking
     assert origin.sent["/m/model.bin"] == len(body)
@@ -99,7 +100,7 @@ def test_after_the_linger_the_fetch_stops_and_its_journal_is_kept(daemons, origi
     size = 50 * MIB
     body = origin.bodies["/m.bin"] = os.urandom(size)
     origin.hold(after=35 * MIB)
-    _ask_and_hang_up_when_held(daemon, origin, "/m.bin")
+    _ask_and_hang_up_when_held(daemon, origin, "/m.bin", parts=2)
     eventually(lambda: _state(daemon) == [])
     origin.release()
     reply = daemon.ask(f"{origin.url}/m.bin").json()
@@ -110,10 +111,14 @@ def test_after_the_linger_the_fetch_stops_and_its_journal_is_kept(daemons, origi
         assert file.read() == body
 
 
-def _ask_and_hang_up_when_held(daemon: Daemon, origin: CountingOrigin, path: str) -> None:
+def _ask_and_hang_up_when_held(
+    daemon: Daemon, origin: CountingOrigin, path: str, parts: int = 0
+) -> None:
+    """``parts``: how many are in the journal by then."""
     connection = UnixConnection(daemon.socket)
     connection.request("POST", "/v1/models", json.dumps({"uri": origin.url + path}))
     assert origin.held.wait(60)
+    eventually(lambda: journalled(daemon) >= parts)
     connection.close()
     eventually(lambda: "the fetch lingers" in daemon.log())
 

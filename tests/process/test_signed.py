@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.harness import Daemon, UnixConnection, eventually
 from tests.process.origin import CountingOrigin
-from tests.process.secrecy import assert_no_secret
+from tests.process.secrecy import assert_no_secret, written
 
 
 def test_a_tenants_header_decides_what_it_gets(daemons, origin: CountingOrigin):
@@ -171,8 +171,7 @@ def test_a_presigned_url_is_a_pass_and_not_a_name(daemons, origin: CountingOrigi
         assert b"secret" not in refused.body
     signatures.valid.clear()
     assert daemon.ask(forged).status in (401, 403)
-    everything = [daemon.log(), daemon.admin("GET", "/v1/models").body.decode()]
-    everything += [p.read_bytes().decode("latin-1") for p in daemon.root.rglob("*") if p.is_file()]
+    everything = [daemon.admin("GET", "/v1/models").body.decode(), *written(daemon)]
     assert not any("secret" in text for text in everything)
 
 

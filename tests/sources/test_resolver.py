@@ -63,6 +63,13 @@ async def running(**given: Any) -> AsyncIterator[Resolver]:
         await resolver.stop()
 
 
+async def hurry(resolver: Resolver, seconds: float) -> None:
+    """The limit of what is asked from now on, of a process that runs: its start takes as long as
+    the machine likes."""
+    await resolver.resolve(ask(resolver, "test://now"))
+    resolver._settings = settings(resolve_timeout=seconds)
+
+
 def ask(resolver: Resolver, uri: str, **options: Any) -> SourceRequest:
     location = resolver.locate(uri, SourceOptions(**options))
     return SourceRequest(location=location, identity="caller", credentials=KEYS)
@@ -169,8 +176,8 @@ async def test_a_cancelled_caller_harms_no_other() -> None:
 
 @pytest.mark.usefixtures("_third_party")
 async def test_time_limit(tmp_path: Path) -> None:
-    async with running(resolve_timeout=1.0) as resolver:
-        await resolver.resolve(ask(resolver, "test://now"))
+    async with running() as resolver:
+        await hurry(resolver, 1.0)
         with pytest.raises(OriginUnreachable, match="within 1 s"):
             await resolver.resolve(ask(resolver, f"test://sleep{tmp_path}/mark"))
 
@@ -178,13 +185,14 @@ async def test_time_limit(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("_third_party")
 async def test_a_stuck_process_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cachd.sources.resolver.CANCEL_PATIENCE", 0.3)
-    async with running(resolve_timeout=2.0) as resolver:
-        await resolver.resolve(ask(resolver, "test://now"))
+    async with running() as resolver:
+        await hurry(resolver, 1.0)
         pid = resolver.pid
         assert pid is not None
         with pytest.raises(OriginUnreachable):
             await resolver.resolve(ask(resolver, "test://hang"))
         await until(lambda: not is_running(pid))
+        resolver._settings = settings()
         assert (await resolver.resolve(ask(resolver, "test://now"))).files[0].path != str(pid)
 
 

@@ -228,9 +228,9 @@ async def test_time_limits_and_attempts() -> None:
     async with serve(respond) as origin:
         started = loop.time()
         with pytest.raises(OriginUnreachable, match="in time"):
-            await resolve("s3://bucket/m", endpoint=origin.url, read_timeout=0.2, max_attempts=2)
+            await resolve("s3://bucket/m", endpoint=origin.url, read_timeout=1, max_attempts=2)
         assert tries == 2
-        assert loop.time() - started < 8
+        assert loop.time() - started < 20
         enough.set()
 
 

@@ -180,7 +180,7 @@ def lines() -> list[Any]:
 @settings(
     max_examples=400,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(place=PLACE, value=JSON, torn=st.integers(0, 50))
 def test_a_journal_is_right_or_passed_over(
@@ -205,7 +205,7 @@ def test_a_journal_is_right_or_passed_over(
 @settings(
     max_examples=300,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_a_lease_is_right_or_refused(tmp_path: Path, data: bytes) -> None:

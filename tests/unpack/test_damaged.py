@@ -133,7 +133,7 @@ _members = st.lists(st.tuples(_names, _kinds, _names, st.binary(max_size=50)), m
 _quiet = settings(
     max_examples=150,
     deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
 

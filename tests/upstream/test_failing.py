@@ -17,18 +17,19 @@ from tests.upstream.conftest import DATA, MIB, PART, Pair, Zone, check, endpoint
 
 pytestmark = pytest.mark.slow
 
+LIMIT = "4MiB"
+"""Bytes a second: four seconds between the first part's end and the last's, to strike in."""
+
 
 def test_the_neighbour_is_killed_in_mid_transfer(zone: Zone) -> None:
     [port] = free_ports(1)
     neighbour = zone.daemon("neighbour", port=port)
     check(zone.ask(neighbour).json())
     sent = zone.origin.bytes_sent(zone.main)
-    node = zone.daemon("node", endpoint(port), FETCH_BANDWIDTH="16MiB", FETCH_CONNECTIONS="1")
+    node = zone.daemon("node", endpoint(port), FETCH_BANDWIDTH=LIMIT, FETCH_CONNECTIONS="1")
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(zone.ask, node)
-        eventually(
-            lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART + MIB, 30
-        )
+        eventually(lambda: node.metric("cachd_place_bytes_total", place="upstream") > PART + MIB)
         neighbour.kill()
         answer = asked.result(60).json()
     check(answer)
@@ -46,9 +47,10 @@ def test_a_neighbour_that_stops_sending(zone: Zone) -> None:
     node = zone.daemon(
         "node",
         endpoint(port),
-        FETCH_BANDWIDTH="16MiB",
+        FETCH_BANDWIDTH=LIMIT,
         FETCH_CONNECTIONS="1",
         FETCH_STALL_WINDOW="1",
+        FETCH_CONNECT_TIMEOUT="2",
     )
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(zone.ask, node)
