@@ -20,6 +20,7 @@ from email.utils import formatdate
 
 from tests.origins.exchange import Body, Seen
 from tests.origins.sockets import read_head, reset_when_closed, shut
+from tests.servers.ports import free_ports
 
 KINDS = frozenset(
     {
@@ -89,7 +90,7 @@ class FaultOrigin:
         self.busy_heads = 0
         self._closing = threading.Event()
         self._connections: set[socket.socket] = set()
-        self._listener = socket.create_server((host, 0), backlog=256)
+        self._listener = socket.create_server((host, free_ports(1)[0]), backlog=256)
         self.port = int(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
         self._acceptor = threading.Thread(target=self._accept, daemon=True)

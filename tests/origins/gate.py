@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tests.origins.exchange import Seen
 from tests.origins.sockets import read_head, reset_when_closed, shut
-from tests.servers.ports import LOOPBACK
+from tests.servers.ports import LOOPBACK, free_ports
 
 Matches = Callable[[Seen], bool]
 Refusal = tuple[int, dict[str, str], bytes]
@@ -82,7 +82,7 @@ class Gate:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._closing = False
-        self._listener = socket.create_server((LOOPBACK, 0), backlog=256)
+        self._listener = socket.create_server((LOOPBACK, free_ports(1)[0]), backlog=256)
         self.port = int(self._listener.getsockname()[1])
         self.url = f"{'https' if self.tls else 'http'}://{LOOPBACK}:{self.port}"
         threading.Thread(target=self._accept, daemon=True).start()

@@ -9,6 +9,7 @@ import threading
 from urllib.parse import urlsplit
 
 from tests.origins.sockets import read_head, shut
+from tests.servers.ports import LOOPBACK, free_ports
 
 FLIPPED = 100_000
 """Which byte of an answer, head included: listings are shorter."""
@@ -20,7 +21,7 @@ class Proxy:
 
     def __init__(self, user: str = "") -> None:
         self._wanted = "Basic " + base64.b64encode(user.encode()).decode() if user else ""
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server((LOOPBACK, free_ports(1)[0]), backlog=64)
         self.port = int(self._listener.getsockname()[1])
         self.requests: list[str] = []
         self.is_flipping = False

@@ -9,7 +9,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Self
 
-from tests.servers.ports import LOOPBACK
+from tests.servers.ports import LOOPBACK, free_ports
 
 if TYPE_CHECKING:
     import ssl
@@ -82,7 +82,7 @@ class Server(ThreadingHTTPServer):
         tls: ssl.SSLContext | None = None,
         host: str = LOOPBACK,
     ) -> None:
-        super().__init__((host, 0), handler)
+        super().__init__((host, free_ports(1)[0]), handler)
         if tls is not None:
             self.socket = tls.wrap_socket(
                 self.socket, server_side=True, do_handshake_on_connect=False
