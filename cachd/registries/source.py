@@ -70,7 +70,7 @@ class RegistrySource:
             """What would be asked if the caller said nothing."""
             try:
                 return find("")
-            except UriInvalid:
+            except (UriInvalid, ConfigInvalid):
                 return None
 
         entry, places = found = find(base)
