@@ -76,10 +76,15 @@ class S3Server:
         except client.exceptions.ClientError as error:
             if "BucketAlready" not in error.response["Error"]["Code"]:
                 raise
+        above = {key[:at] for key in objects for at, c in enumerate(key) if c == "/"}
+        # Servers that are file systems take an object below another one, and not the other way.
+        for key in above & set(objects):
+            client.put_object(Bucket=bucket, Key=key, Body=objects[key])
         with ThreadPoolExecutor(8) as pool:
             puts = [
                 pool.submit(client.put_object, Bucket=bucket, Key=key, Body=body)
                 for key, body in objects.items()
+                if key not in above
             ]
             for put in puts:
                 put.result()
