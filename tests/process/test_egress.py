@@ -15,7 +15,7 @@ import pytest
 from tests.harness import Daemon
 from tests.servers.require import needs_root
 
-pytestmark = needs_root
+pytestmark = [needs_root, pytest.mark.slow]
 
 METADATA = "169.254.169.254"
 INNER = "10.77.0.1"

@@ -12,6 +12,8 @@ from tests.harness import pull, running
 from tests.origins.fault import pattern
 from tests.servers.git import GitServer, git_server
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024 * 1024
 WEIGHTS = pattern(9 * MIB)
 LINES = b"".join(b"%d\n" % n for n in range(20_000))

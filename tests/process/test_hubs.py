@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     "config.json": b'{"model_type": "llama"}',
     "model.safetensors": os.urandom(20 << 20),

@@ -25,6 +25,8 @@ from tests.servers.token_registry import token_registry
 from tests.unpack.archives import COMPRESSIONS, member, tar, tar_of
 from tests.unpack.layers import layer, link
 
+pytestmark = pytest.mark.slow
+
 OCTETS = "application/octet-stream"
 GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
 UNPACK = {"io.deis.oras.content.unpack": "true"}

@@ -28,6 +28,8 @@ from tests.process.repairing import (
 )
 from tests.servers.s3 import S3Server
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def source() -> Iterator[FaultOrigin]:
