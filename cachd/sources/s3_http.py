@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from cachd.sources.egress import EgressGuard
 
-MAX_BODY = 64 * 1024 * 1024
+MAX_BODY = 32 * 1024 * 1024
 _BUSY = {429, 503}
 
 
