@@ -210,7 +210,7 @@ async def test_an_endless_answer() -> None:
         return answer
 
     async with serve(respond) as origin:
-        with pytest.raises(OriginError, match="longer than 64 MiB"):
+        with pytest.raises(OriginError, match="longer than 32 MiB"):
             await resolve("s3://bucket/m", endpoint=origin.url, max_attempts=1)
 
 
