@@ -52,7 +52,8 @@ def unpack_zip(file: BinaryIO, tree: Tree, name: str) -> None:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """What zipfile raises for damage, as ArchiveInvalid."""
+    """What zipfile raises for damage, as ArchiveInvalid. NotImplementedError is its word for a
+    compression, a version or an encryption that it doesn't know."""
     try:
         yield
     except (

@@ -1,5 +1,6 @@
 """What a test wants of the machine: without it the test is skipped, and under ``.ci/run``, which
-installs what Debian has (CACHD_TEST_REQUIRE=1), it fails."""
+installs what Debian has (CACHD_TEST_REQUIRE=1), it fails. That is only asked of root: what takes
+another uid, a network of its own or a mount can't be done by anybody else, and is skipped."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -23,19 +23,11 @@ from cachd.errors import (
 from cachd.sources import azure_xml
 from cachd.sources.azure_location import base_url, item_url, parse_azure
 from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
-from tests.sources.asking import NOBODY, context, paths, request, resolve_once, settings
+from tests.sources.asking import NOBODY, context, paths, request, settings
+from tests.sources.shares import OWN, SHARE, W, resolve
 
 if TYPE_CHECKING:
-    from cachd.model import Plan
     from tests.servers.azurite import Azurite
-
-W = b"weights" * 1000
-SHARE = f"https://{ACCOUNT}.file.core.windows.net"
-OWN = Credentials(azure_account_key=KEY)
-
-
-async def resolve(uri: str, credentials: Credentials = OWN, **kwargs: Any) -> Plan:
-    return await resolve_once(uri, credentials, **kwargs)
 
 
 # --- what a URI means ----------------------------------------------------------------------------

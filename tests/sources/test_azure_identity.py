@@ -17,22 +17,14 @@ from cachd.errors import (
 )
 from cachd.sources.azure_identity import service_sas
 from cachd.sources.azure_location import parse_azure
-from tests.servers.azurefiles import ACCOUNT, KEY, FakeFiles
-from tests.sources.asking import context, request, resolve_once, settings
+from tests.servers.azurefiles import KEY, FakeFiles
+from tests.sources.asking import context, request, settings
+from tests.sources.shares import SHARE, W, resolve
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from cachd.model import Plan
     from tests.servers.certificates import Certificates
-
-W = b"weights" * 1000
-SHARE = f"https://{ACCOUNT}.file.core.windows.net"
-OWN = Credentials(azure_account_key=KEY)
-
-
-async def resolve(uri: str, credentials: Credentials = OWN, **kwargs: Any) -> Plan:
-    return await resolve_once(uri, credentials, **kwargs)
 
 
 async def test_what_comes_first(files: FakeFiles) -> None:
