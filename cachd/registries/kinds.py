@@ -33,7 +33,7 @@ def check_kinds(rules: Iterable[RegistryRule]) -> None:
     for rule in rules:
         if rule.kind not in known:
             raise ConfigInvalid(
-                f"no kind of registry is called {rule.kind!r}, which {rule.name} should be",
+                f"registry {rule.name!r} has the kind {rule.kind!r}, which nobody knows",
                 field="sources.registries",
                 hint=f"kinds are {', '.join(sorted(known))}; a package may add others",
             )

@@ -59,7 +59,9 @@ class RegistrySource:
                 entry = _parse(kind, scheme, path, query, base, configured, environ)
                 if wanted and entry.host:
                     raise UriInvalid(
-                        "the URI names a registry twice: by its host, and by registry=", field="uri"
+                        "the URI names a registry twice: by its host, and by registry=",
+                        field="uri",
+                        hint="leave one of them out",
                     )
                 named = wanted or entry.host
                 return entry, _places(kind, named, bool(wanted), entry, base, configured, environ)
@@ -123,14 +125,24 @@ def _split(uri: str) -> tuple[str, dict[str, str]]:
     """Path and query. A slash at the end means nothing."""
     path, mark, text = uri.partition("://")[2].partition("?")
     if "#" in path:
-        raise UriInvalid("the URI has a fragment, which names nothing", field="uri")
+        raise UriInvalid(
+            "the URI has a fragment, which names nothing",
+            field="uri",
+            hint="leave out '#' and more",
+        )
     try:
         pairs = parse_qsl(text, keep_blank_values=True, strict_parsing=True) if mark else []
     except ValueError:
-        raise UriInvalid("the URI's query is not name=value&…", field="uri") from None
+        raise UriInvalid(
+            "the URI's query is not name=value&…", field="uri", hint="it looks like ?registry=NAME"
+        ) from None
     query = dict(pairs)
     if len(query) != len(pairs) or not all(query.values()):
-        raise UriInvalid("the URI's query says something twice, or nothing", field="uri")
+        raise UriInvalid(
+            "the URI's query says something twice, or nothing",
+            field="uri",
+            hint="give each option once, with a value",
+        )
     return path.rstrip("/"), query
 
 
